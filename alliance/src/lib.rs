@@ -1,1 +1,41 @@
-//! Placeholder.
+//! The replicated state machine: what the alliance has, what it has promised, and the plan.
+//!
+//! Pure: no clock, no randomness, no float, no async, no I/O. Time comes in with each entry, and every
+//! map is ordered, so that two nodes with the same log have the same [`State::hash`].
+//!
+//! - [`State::apply`] is the one door for changes: an [`Entry`] in, an [`Outcome`] out.
+//! - [`registry`]: members, plants, machines, principals, the policy; [`offer`]: what is lent, and when.
+//! - [`order`]: what a buyer asks, and [`eligibility`]: which machines can make it.
+//! - [`booking`]: what was promised; [`line`]: the occupations of one machine; [`rules`]: what every
+//!   plan must obey, checked here again whoever computed it.
+//! - [`price`]: money and carbon, in integers; [`progress`]: what the plants report, and disturbances.
+//! - [`invariants`]: the whole state held against every rule, for tests and audits.
+//!
+//! Architecture invariant: this crate imports no other crate of the workspace, and nothing here shares
+//! code with the solver. A plan is a claim; `apply` checks it.
+
+pub mod booking;
+pub mod command;
+pub mod digest;
+pub mod eligibility;
+pub mod id;
+pub mod invariants;
+pub mod lending;
+pub mod line;
+pub mod offer;
+pub mod order;
+pub mod price;
+pub mod progress;
+pub mod refusal;
+pub mod registry;
+pub mod rules;
+pub mod state;
+pub mod window;
+
+pub use booking::{Booking, Disturbance, DisturbanceKind, Place, Progress, Promise, Status, Step};
+pub use command::{Caller, Command, Entry, Move, Outcome, PlanFigures, PlanKind, Reply};
+pub use id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId};
+pub use order::{Objective, Operation, Order, Terms};
+pub use refusal::{Obstacle, Reason, Refusal};
+pub use state::State;
+pub use window::{TICK_S, Window, Windows};

@@ -1,0 +1,72 @@
+//! Typed ids: a plant's id is not a machine's. Cheap to clone, ordered, at most 40 characters.
+
+use crate::refusal::{Reason, Refusal};
+use std::sync::Arc;
+
+/// Longest id, characters.
+pub const ID_LENGTH_MAX: usize = 40;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident, $field:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks that `text` is an id: 1 to 40 lower-case letters, digits and dashes.
+            pub fn parse(text: &str) -> Result<Self, Refusal> {
+                check($field, text).map(|()| Self(text.into()))
+            }
+
+            /// An id that is known to be one: read back from the log, or made by the state machine.
+            pub fn trusted(text: &str) -> Self {
+                Self(text.into())
+            }
+
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A company of the alliance.
+    MemberId, "member_id";
+    /// A place where machines stand.
+    PlantId, "plant_id";
+    /// A machine.
+    MachineId, "machine_id";
+    /// Windows of a machine, lent.
+    OfferId, "offer_id";
+    /// A part order. Given by the state machine: `b000001` and on.
+    BookingId, "booking_id";
+    /// Somebody who may call: for a buyer the buyer's id.
+    PrincipalId, "principal_id";
+}
+
+fn check(field: &str, text: &str) -> Result<(), Refusal> {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.is_empty() || text.len() > ID_LENGTH_MAX || !text.chars().all(fine) {
+        return Err(Refusal::invalid(
+            Reason::InvalidField,
+            field,
+            text,
+            "1 to 40 lower-case letters, digits and dashes",
+        ));
+    }
+    Ok(())
+}

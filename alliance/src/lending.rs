@@ -1,0 +1,302 @@
+//! Commands on the registry: who lends what, and taking it back.
+
+use crate::booking::DisturbanceKind;
+use crate::command::{Caller, Disturbed, Reply};
+use crate::id::{BookingId, MachineId, OfferId, PrincipalId};
+use crate::line::{Phase, Station, Use};
+use crate::offer::{self, Offer};
+use crate::refusal::{Reason, Refusal, text, within};
+use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
+use crate::state::State;
+use crate::window::{Window, Windows};
+use std::sync::Arc;
+
+/// Farthest that a plant may lie from the grid's origin, m.
+pub const GRID_MAX_M: i64 = 10_000_000;
+
+impl State {
+    pub(crate) fn put_member(&mut self, mut member: Member, expected: u64) -> Result<Reply, Refusal> {
+        text("member.name", &member.name, 1, 100)?;
+        expect("member", member.id.as_str(), self.members.get(&member.id).map(|m| m.revision), expected)?;
+        member.revision = self.revision;
+        let member = Arc::new(member);
+        self.members.put(member.id.clone(), member.clone());
+        Ok(Reply::Member(member))
+    }
+
+    pub(crate) fn put_plant(
+        &mut self,
+        caller: &Caller,
+        mut plant: Plant,
+        expected: u64,
+    ) -> Result<Reply, Refusal> {
+        let member = self.members.get(&plant.member);
+        let member = member.ok_or_else(|| Refusal::unknown("plant.member_id", &plant.member))?;
+        owns(caller, member.id.as_str(), "plant.member_id")?;
+        text("plant.name", &plant.name, 1, 100)?;
+        text("plant.grid_region", &plant.grid_region, 1, 40)?;
+        text("plant.time_zone", &plant.time_zone, 1, 64)?;
+        within("plant.east_m", plant.east_m, -GRID_MAX_M, GRID_MAX_M)?;
+        within("plant.north_m", plant.north_m, -GRID_MAX_M, GRID_MAX_M)?;
+        let old = self.plants.get(&plant.id);
+        expect("plant", plant.id.as_str(), old.map(|p| p.revision), expected)?;
+        if let Some(old) = old {
+            owns(caller, old.member.as_str(), "plant.id")?;
+            let moved = (old.east_m, old.north_m) != (plant.east_m, plant.north_m);
+            if moved && self.stations.values().any(|s| s.machine.plant == plant.id && !s.line.is_empty()) {
+                return Err(Refusal::because(
+                    Reason::WouldDisturb,
+                    format!("work is planned in {}; its position can change when it is done", plant.id),
+                ));
+            }
+        }
+        plant.revision = self.revision;
+        let plant = Arc::new(plant);
+        self.plants.put(plant.id.clone(), plant.clone());
+        Ok(Reply::Plant(plant))
+    }
+
+    pub(crate) fn put_machine(
+        &mut self,
+        before: &State,
+        caller: &Caller,
+        mut machine: Machine,
+        expected: u64,
+    ) -> Result<Reply, Refusal> {
+        machine.check()?;
+        self.owns_plant(caller, &machine.plant, "machine.plant_id")?;
+        let id = machine.id.clone();
+        machine.revision = self.revision;
+        let old = self.stations.get(&id).cloned();
+        expect("machine", id.as_str(), old.as_ref().map(|s| s.machine.revision), expected)?;
+        let Some(old) = old else {
+            self.stations.put(id.clone(), Arc::new(Station::new(Arc::new(machine))));
+            self.changes.machines.insert(id.clone());
+            return Ok(Reply::Machine(id));
+        };
+        self.owns_plant(caller, &old.machine.plant, "machine.id")?;
+        self.refit(before, &id, machine)?;
+        Ok(Reply::Machine(id))
+    }
+
+    /// Gives a machine new properties, if all that is planned on it can stay.
+    fn refit(&mut self, before: &State, id: &MachineId, machine: Machine) -> Result<(), Refusal> {
+        let disturb = |how: String| {
+            Refusal::because(Reason::WouldDisturb, format!("work planned on {id} would not stand: {how}"))
+        };
+        let station = self.station(id)?.clone();
+        for o in station.line.iter().filter(|o| o.phase == Phase::Planned) {
+            let Use::Work { booking, operation } = &o.purpose else { continue };
+            let booking = self.booking(booking)?;
+            let wanted = &booking.order.route[*operation as usize];
+            if let Some(unmet) = crate::eligibility::unmet(&booking.order, wanted, &machine) {
+                return Err(disturb(format!("{unmet} of operation {operation} of {}", booking.id)));
+            }
+            if crate::price::reckon(wanted, booking.order.quantity, &machine).work_s != o.work_s {
+                return Err(disturb(format!(
+                    "operation {operation} of {} would take another time",
+                    booking.id
+                )));
+            }
+        }
+        let machine = Arc::new(machine);
+        self.edit_station(id, |s| s.machine = machine);
+        let touched = self.settle([id.clone()].into()).map_err(|r| disturb(r.message))?;
+        let planned = station.line.iter().filter_map(|o| match &o.purpose {
+            Use::Work { booking, .. } => Some(booking.clone()),
+            Use::Tooling => None,
+        });
+        self.check_bookings(before, touched.into_iter().chain(planned).collect())
+            .map_err(|r| disturb(r.message))
+    }
+
+    pub(crate) fn create_offer(&mut self, caller: &Caller, mut offer: Offer) -> Result<Reply, Refusal> {
+        offer.check_open()?;
+        let station = self.station(&offer.machine)?;
+        self.owns_plant(caller, &station.machine.plant.clone(), "offer.machine_id")?;
+        if self.offers.get(&offer.id).is_some() {
+            return Err(Refusal::invalid(
+                Reason::AlreadyExists,
+                "offer.id",
+                &offer.id,
+                "an id that no offer has had",
+            ));
+        }
+        if offer.open.iter().all(|w| w.end <= self.now) {
+            return Err(Refusal::invalid(
+                Reason::InvalidField,
+                "offer.windows",
+                "all in the past",
+                &format!("at least one window that ends after {}", self.now),
+            ));
+        }
+        offer.withdrawn = false;
+        offer.revision = self.revision;
+        let (id, machine) = (offer.id.clone(), offer.machine.clone());
+        self.offers.put(id.clone(), Arc::new(offer));
+        self.recompute_open(&machine);
+        // More open time can only let a splittable operation end sooner.
+        self.settle([machine].into())?;
+        Ok(Reply::Offer(id, Vec::new()))
+    }
+
+    pub(crate) fn withdraw_offer(
+        &mut self,
+        before: &State,
+        caller: &Caller,
+        id: &OfferId,
+        accept_disturbance: bool,
+    ) -> Result<Reply, Refusal> {
+        let offer = self.offers.get(id).ok_or_else(|| Refusal::unknown("offer_id", id))?;
+        self.owns_plant(caller, &self.station(&offer.machine)?.machine.plant.clone(), "offer_id")?;
+        if offer.withdrawn {
+            return Err(Refusal::invalid(
+                Reason::WrongStatus,
+                "offer_id",
+                id,
+                "an offer that is not withdrawn",
+            ));
+        }
+        let machine = offer.machine.clone();
+        let withdrawn = Offer { withdrawn: true, revision: self.revision, ..Offer::clone(offer) };
+        self.offers.put(id.clone(), Arc::new(withdrawn));
+        self.recompute_open(&machine);
+        let nobody = BookingId::trusted("");
+        self.give_way(&machine, &nobody, DisturbanceKind::OfferWithdrawn, "its member took the offer back")?;
+        let disturbed = self.lost_since(before);
+        if !disturbed.is_empty() && !accept_disturbance {
+            return Err(Refusal::invalid(
+                Reason::WouldDisturb,
+                "accept_disturbance",
+                false,
+                &format!("true, to take the place of {} planned operations", disturbed.len()),
+            ));
+        }
+        Ok(Reply::Offer(id.clone(), disturbed))
+    }
+
+    /// What withdrawing an offer would disturb; changes nothing.
+    pub fn preview_withdraw(&self, caller: &Caller, id: &OfferId) -> Result<Vec<Disturbed>, Refusal> {
+        let mut copy = self.clone();
+        match copy.withdraw_offer(self, caller, id, true)? {
+            Reply::Offer(_, disturbed) => Ok(disturbed),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Operations that had a place before and have none now.
+    fn lost_since(&self, before: &State) -> Vec<Disturbed> {
+        let mut lost = Vec::new();
+        for (id, booking) in &self.changes.bookings {
+            let Some(old) = before.bookings.get(id) else { continue };
+            for (k, (step, was)) in booking.steps.iter().zip(&old.steps).enumerate() {
+                if let (None, Some(place)) = (&step.place, &was.place) {
+                    lost.push(Disturbed {
+                        booking: id.clone(),
+                        operation: k as u32,
+                        machine: place.machine.clone(),
+                        window: Window::new(place.start, place.end),
+                    });
+                }
+            }
+        }
+        lost
+    }
+
+    /// Works a machine's open time out anew: what is offered, less what it is down.
+    pub(crate) fn recompute_open(&mut self, machine: &MachineId) {
+        let offers: Vec<Arc<Offer>> =
+            self.offers.values().filter(|o| o.machine == *machine && !o.withdrawn).cloned().collect();
+        let lent = Windows::union(offers.iter().flat_map(|o| o.open.iter().copied()));
+        let notice_s = offers.iter().map(|o| o.notice_s).max().unwrap_or(0);
+        self.edit_station(machine, |s| {
+            s.open = lent.without(s.down.as_ref().map(|d| Window::new(d.since, d.until)));
+            s.notice_s = notice_s;
+        });
+    }
+
+    pub(crate) fn put_policy(&mut self, mut policy: Policy, expected: u64) -> Result<Reply, Refusal> {
+        policy.check()?;
+        if policy.transport != self.policy.transport && !self.open.is_empty() {
+            return Err(Refusal::because(
+                Reason::WouldDisturb,
+                "the transport tariff can change when no booking is open: plans and promises count on it",
+            ));
+        }
+        if self.policy.revision != expected {
+            return Err(mismatch("policy", self.policy.revision, expected));
+        }
+        policy.revision = self.revision;
+        self.policy = Arc::new(policy);
+        Ok(Reply::Policy)
+    }
+
+    pub(crate) fn put_principal(&mut self, principal: Principal) -> Result<Reply, Refusal> {
+        if principal.expires_at <= self.now {
+            return Err(Refusal::invalid(
+                Reason::InvalidField,
+                "principal.expires_at_s",
+                principal.expires_at,
+                &format!("after {}", self.now),
+            ));
+        }
+        let key = (principal.role, principal.id.clone());
+        if let Some(old) = self.principals.get(&key) {
+            self.tokens.remove(&old.token_sha256);
+        }
+        self.tokens.insert(principal.token_sha256, key.clone());
+        self.principals.put(key.clone(), Arc::new(principal));
+        Ok(Reply::Principal(key.0, key.1))
+    }
+
+    pub(crate) fn revoke_principal(&mut self, role: Role, id: &PrincipalId) -> Result<Reply, Refusal> {
+        let key = (role, id.clone());
+        let old = self.principals.get(&key).ok_or_else(|| Refusal::unknown("id", id))?;
+        let revoked = Principal { revoked: true, ..Principal::clone(old) };
+        self.principals.put(key, Arc::new(revoked));
+        Ok(Reply::Principal(role, id.clone()))
+    }
+
+    fn owns_plant(&self, caller: &Caller, plant: &crate::PlantId, field: &str) -> Result<(), Refusal> {
+        let plant = self.plants.get(plant).ok_or_else(|| Refusal::unknown(field, plant))?;
+        owns(caller, plant.member.as_str(), field)
+    }
+
+    /// Checks that a time zone is one that this binary knows; called before a plant enters the log.
+    pub fn check_time_zone(name: &str) -> Result<(), Refusal> {
+        offer::zone(name).map(|_| ())
+    }
+}
+
+/// A member changes its own things only; what is another's does not exist.
+fn owns(caller: &Caller, member: &str, field: &str) -> Result<(), Refusal> {
+    match caller.role {
+        Role::Operator => Ok(()),
+        Role::Member if caller.id.as_str() == member => Ok(()),
+        _ => Err(Refusal::unknown(field, member)),
+    }
+}
+
+fn expect(what: &str, id: &str, found: Option<u64>, expected: u64) -> Result<(), Refusal> {
+    match found {
+        None if expected == 0 => Ok(()),
+        None => Err(Refusal::unknown(&format!("{what}.id"), id)),
+        Some(_) if expected == 0 => Err(Refusal::invalid(
+            Reason::AlreadyExists,
+            &format!("{what}.id"),
+            id,
+            "a new id, or expected_revision to replace what exists",
+        )),
+        Some(revision) if revision == expected => Ok(()),
+        Some(revision) => Err(mismatch(what, revision, expected)),
+    }
+}
+
+fn mismatch(what: &str, revision: u64, expected: u64) -> Refusal {
+    Refusal::invalid(
+        Reason::RevisionMismatch,
+        "expected_revision",
+        expected,
+        &format!("{revision}, the {what}'s present revision"),
+    )
+}

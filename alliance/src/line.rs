@@ -1,0 +1,298 @@
+//! One machine in the plan: when it is open, and what occupies it.
+//!
+//! The rule of an occupation: it begins with the changeover from the family before it, then its work; a
+//! planned one starts on a tick inside an open window and ends where [`Windows::finish`] says. Occupations
+//! do not overlap. [`Station::settle`] derives every changeover and end anew and names what breaks the
+//! rule, so that nobody's arithmetic is believed.
+
+use crate::id::{BookingId, MachineId};
+use crate::registry::Machine;
+use crate::window::{TICK_S, Window, Windows, ceil_tick};
+use std::sync::Arc;
+
+/// What a machine was last reported to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MachineState {
+    /// Nobody knows.
+    Unknown,
+    /// Switched off.
+    Off,
+    /// On, with nothing to do.
+    Idle,
+    /// Being set up.
+    Setup,
+    /// Running in automatic mode.
+    Producing,
+    /// Stopped within a program.
+    Held,
+    /// Fault or emergency stop.
+    Blocked,
+    /// Under maintenance.
+    Maintenance,
+}
+
+/// What an occupation is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Use {
+    /// A booking's operation.
+    Work {
+        /// The booking.
+        booking: BookingId,
+        /// Index in the route.
+        operation: u32,
+    },
+    /// A changeover whose work was taken away, kept because what follows counts on its family.
+    Tooling,
+}
+
+/// How far an occupation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// To come: start fixed by the plan, end by the rule.
+    Planned,
+    /// In hand: start and end as the plant reports.
+    Running,
+    /// Over, kept until its end has passed.
+    Done,
+}
+
+/// A stretch of a machine's time. Times in seconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Occupation {
+    /// Start of the changeover.
+    pub start: i64,
+    /// End of the work.
+    pub end: i64,
+    /// The family that the machine is set up for by it.
+    pub family: Arc<str>,
+    /// What for.
+    pub purpose: Use,
+    /// Changeover, seconds.
+    pub changeover_s: i64,
+    /// Work after the changeover, seconds.
+    pub work_s: i64,
+    /// May pause while the machine is closed.
+    pub splittable: bool,
+    /// How far.
+    pub phase: Phase,
+}
+
+impl Occupation {
+    /// Whether it is the given operation's.
+    pub fn is_of(&self, id: &BookingId, index: u32) -> bool {
+        matches!(&self.purpose, Use::Work { booking, operation } if booking == id && *operation == index)
+    }
+
+    /// Its stretch of time.
+    pub fn window(&self) -> Window {
+        Window::new(self.start, self.end)
+    }
+}
+
+/// A machine is down.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Down {
+    /// Since when, seconds since the Unix epoch.
+    pub since: i64,
+    /// Expected back, seconds since the Unix epoch.
+    pub until: i64,
+    /// In words.
+    pub reason: String,
+}
+
+/// A machine in the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Station {
+    /// The machine.
+    pub machine: Arc<Machine>,
+    /// When it is open to the alliance: what is offered, less what it is down.
+    pub open: Windows,
+    /// Longest notice of its offers, seconds.
+    pub notice_s: i64,
+    /// What it was set up for before its first occupation.
+    pub family: Option<Arc<str>>,
+    /// Occupations by start, from the one in hand on.
+    pub line: Vec<Occupation>,
+    /// Last reported state.
+    pub state: MachineState,
+    /// Since when, seconds since the Unix epoch.
+    pub state_since: i64,
+    /// Down, and until when.
+    pub down: Option<Down>,
+    /// Revision of the last change of line or windows.
+    pub revision: u64,
+}
+
+/// An occupation that breaks the rule, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Index in the line.
+    pub index: usize,
+    /// In words.
+    pub how: String,
+}
+
+impl Station {
+    /// A machine with nothing offered and nothing planned.
+    pub fn new(machine: Arc<Machine>) -> Self {
+        let family = machine.initial_family.as_deref().map(Arc::from);
+        Station {
+            machine,
+            open: Windows::default(),
+            notice_s: 0,
+            family,
+            line: Vec::new(),
+            state: MachineState::Unknown,
+            state_since: 0,
+            down: None,
+            revision: 0,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &MachineId {
+        &self.machine.id
+    }
+
+    /// The index of an operation's occupation. O(n).
+    pub fn find(&self, booking: &BookingId, operation: u32) -> Option<usize> {
+        self.line.iter().position(|o| o.is_of(booking, operation))
+    }
+
+    /// Puts an occupation where its start belongs; the rule is not checked before [`Station::settle`].
+    pub fn put(&mut self, occupation: Occupation) {
+        let at = self.line.partition_point(|o| (o.start, o.end) <= (occupation.start, occupation.end));
+        self.line.insert(at, occupation);
+    }
+
+    /// Takes an operation's occupation out, with nothing left in its place.
+    pub fn take(&mut self, booking: &BookingId, operation: u32) -> Option<Occupation> {
+        self.find(booking, operation).map(|at| self.line.remove(at))
+    }
+
+    /// Takes a planned occupation out so that what follows can stay as it is: where the follower counts on
+    /// its changeover, the changeover stays as tooling.
+    pub fn vacate(&mut self, booking: &BookingId, operation: u32) -> Option<Occupation> {
+        let at = self.find(booking, operation)?;
+        let gone = self.line.remove(at);
+        let follower_suffers = self.line.get(at).is_some_and(|next| {
+            next.phase == Phase::Planned && self.finish(at, next).is_none_or(|(end, _)| end > next.end)
+        });
+        let room = at == 0 || self.line[at - 1].end <= gone.start;
+        if follower_suffers && gone.phase == Phase::Planned && room {
+            let tooling = Occupation { purpose: Use::Tooling, work_s: 0, ..gone.clone() };
+            if let Some((end, changeover_s)) = self.finish(at, &tooling) {
+                self.line.insert(at, Occupation { end, changeover_s, ..tooling });
+            }
+        }
+        Some(gone)
+    }
+
+    /// By the rule: end and changeover of `occupation` if it stood at index `at`.
+    fn finish(&self, at: usize, occupation: &Occupation) -> Option<(i64, i64)> {
+        let before = if at == 0 { self.family.as_deref() } else { Some(&*self.line[at - 1].family) };
+        let changeover_s = self.machine.changeover_s(before, &occupation.family);
+        let end =
+            self.open.finish(occupation.start, changeover_s + occupation.work_s, occupation.splittable)?;
+        Some((end, changeover_s))
+    }
+
+    /// Derives changeovers and ends of all that is planned, drops tooling that nothing needs, and answers
+    /// with what breaks the rule, in order. O(n).
+    pub fn settle(&mut self) -> Vec<Broken> {
+        self.drop_needless_tooling();
+        let mut broken = Vec::new();
+        for at in 0..self.line.len() {
+            if self.line[at].phase != Phase::Planned {
+                continue;
+            }
+            let start = self.line[at].start;
+            let overlapped = self.line[..at].iter().any(|o| o.end > start);
+            match self.finish(at, &self.line[at]) {
+                _ if start % TICK_S != 0 => {
+                    broken.push(Broken { index: at, how: format!("start {start} is not a whole minute") });
+                }
+                _ if overlapped => {
+                    broken.push(Broken { index: at, how: "the machine is taken".into() });
+                }
+                None => {
+                    broken.push(Broken { index: at, how: "the machine is not open long enough".into() });
+                }
+                Some((end, changeover_s)) => {
+                    let occupation = &mut self.line[at];
+                    (occupation.end, occupation.changeover_s) = (end, changeover_s);
+                }
+            }
+        }
+        broken
+    }
+
+    fn drop_needless_tooling(&mut self) {
+        let mut at = 0;
+        while at < self.line.len() {
+            if self.line[at].purpose != Use::Tooling {
+                at += 1;
+                continue;
+            }
+            let tooling = self.line.remove(at);
+            let needed = self.line.get(at).is_some_and(|next| {
+                next.phase == Phase::Planned && self.finish(at, next).is_none_or(|(end, _)| end > next.end)
+            });
+            if needed {
+                self.line.insert(at, tooling);
+                at += 1;
+            }
+        }
+    }
+
+    /// Forgets what is over by `now`; the machine stays set up as the last of it left it.
+    pub fn prune(&mut self, now: i64) {
+        let over = |o: &Occupation| match o.phase {
+            Phase::Done => o.end <= now,
+            Phase::Planned => o.purpose == Use::Tooling && o.end <= now,
+            Phase::Running => false,
+        };
+        while self.line.first().is_some_and(over) {
+            self.family = Some(self.line.remove(0).family);
+        }
+    }
+
+    /// A planned occupation of `work_s` from `start` on; its end is not known before [`Station::settle`].
+    pub fn planned(
+        booking: &BookingId,
+        operation: u32,
+        family: &str,
+        start: i64,
+        work_s: i64,
+        splittable: bool,
+    ) -> Occupation {
+        Occupation {
+            start,
+            end: start + TICK_S,
+            family: family.into(),
+            purpose: Use::Work { booking: booking.clone(), operation },
+            changeover_s: 0,
+            work_s,
+            splittable,
+            phase: Phase::Planned,
+        }
+    }
+
+    /// Open time and thereof occupied, from `now` on, seconds.
+    pub fn load(&self, now: i64) -> (i64, i64) {
+        let open = self.open.between(now, i64::MAX).map(|w| w.length()).sum();
+        let booked = self
+            .line
+            .iter()
+            .flat_map(|o| self.open.between(o.start.max(now), o.end))
+            .map(|w| w.length())
+            .sum();
+        (open, booked)
+    }
+
+    /// Where work that is reported to begin at `start` would end: by the rule, or straight on where the
+    /// plant works outside its offer.
+    pub fn reported_end(&self, start: i64, occupation_s: i64, splittable: bool) -> i64 {
+        self.open.finish(start, occupation_s, splittable).unwrap_or_else(|| ceil_tick(start + occupation_s))
+    }
+}

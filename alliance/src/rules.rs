@@ -1,0 +1,400 @@
+//! Booking and planning: every placement is a claim, checked here against offers, eligibility, setups,
+//! transport, promises and frozen work, whoever computed it.
+//!
+//! The rule of promises: a booking that keeps its promise before a change keeps it after; one that is late
+//! is not made later; one that a disturbance has left without a place may be put anywhere. The same holds
+//! for its price.
+
+use crate::booking::{Booking, Place, Progress, Promise, Status, Step};
+use crate::command::{Caller, Move, PlanFigures, PlanKind, Reply};
+use crate::eligibility;
+use crate::id::{BookingId, MachineId, PrincipalId};
+use crate::line::{Occupation, Phase, Station, Use};
+use crate::order::{Order, Terms};
+use crate::price;
+use crate::refusal::{Reason, Refusal, text, within};
+use crate::registry::Role;
+use crate::state::{Optimisation, State};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Longest hold, seconds.
+pub const HOLD_MAX_S: i64 = 86_400;
+/// Most operations that one plan entry may move, so that it fits a log entry.
+pub const MOVES_MAX: usize = 4000;
+
+impl State {
+    pub(crate) fn book(
+        &mut self,
+        before: &State,
+        buyer: PrincipalId,
+        order: Arc<Order>,
+        terms: &Terms,
+        placement: &[(MachineId, i64)],
+        hold_s: i64,
+    ) -> Result<Reply, Refusal> {
+        order.check(self.now)?;
+        within("hold_s", hold_s, 0, HOLD_MAX_S)?;
+        if hold_s > 0 {
+            self.check_holds(&buyer)?;
+        }
+        if placement.len() != order.route.len() {
+            return Err(Refusal::because(
+                Reason::PlacementConflict,
+                "a placement names one machine an operation",
+            ));
+        }
+        let machines: Vec<MachineId> = placement.iter().map(|(machine, _)| machine.clone()).collect();
+        let (price, carbon) = self.price(&order, &machines)?;
+        let steps =
+            vec![Step { place: None, progress: Progress::Planned, pieces_scrapped: 0 }; placement.len()];
+        let promise = Promise { by: i64::MAX, price, carbon };
+        let booking = self.new_booking(buyer, order.clone(), steps, promise, hold_s);
+        let id = booking.id.clone();
+        self.put_booking(booking);
+        for (k, (machine, start)) in placement.iter().enumerate() {
+            self.seat(&id, k as u32, machine, *start)?;
+            let soonest = self.earliest_start(self.station(machine)?);
+            if *start < soonest {
+                return Err(conflict(format!(
+                    "{machine} takes new work from {soonest} on, not from {start}"
+                )));
+            }
+        }
+        let touched = self.settle(machines.into_iter().collect())?;
+        self.promise(&id, terms)?;
+        self.check_bookings(before, touched.into_iter().chain([id.clone()]).collect())?;
+        Ok(Reply::Booking(self.booking(&id)?.clone()))
+    }
+
+    fn check_holds(&self, buyer: &PrincipalId) -> Result<(), Refusal> {
+        let held =
+            self.bookings_of(buyer, &BookingId::trusted("")).filter(|b| b.status == Status::Held).count()
+                as i64;
+        if held < self.policy.holds_max_per_buyer {
+            return Ok(());
+        }
+        Err(Refusal::invalid(
+            Reason::TooManyHolds,
+            "hold_s",
+            held,
+            &format!(
+                "at most {} holds at once: confirm or cancel one first",
+                self.policy.holds_max_per_buyer
+            ),
+        ))
+    }
+
+    /// Writes the promise of a booking that has just been placed, within its terms.
+    fn promise(&mut self, id: &BookingId, terms: &Terms) -> Result<(), Refusal> {
+        let mut booking = Booking::clone(self.booking(id)?);
+        let order = booking.order.clone();
+        let total = booking.promise.price.total_fen();
+        if let Some(most) = [order.budget_fen, terms.price_max_fen].into_iter().flatten().min()
+            && total > most
+        {
+            return Err(Refusal::invalid(
+                Reason::PriceAboveTerms,
+                "price_max_fen",
+                most,
+                &format!("at least {total}, the price of this placement"),
+            ));
+        }
+        let completes_at = booking.completes_at().unwrap_or(i64::MAX);
+        let latest = [order.deadline, terms.promised_by].into_iter().flatten().min().unwrap_or(i64::MAX);
+        if completes_at > latest {
+            return Err(Refusal::invalid(
+                Reason::LaterThanTerms,
+                "promised_by_s",
+                latest,
+                &format!("at least {completes_at}, when this placement completes"),
+            ));
+        }
+        booking.promise.by = self.promise_by(&order, terms, completes_at);
+        self.put_booking(booking);
+        Ok(())
+    }
+
+    pub(crate) fn confirm(&mut self, caller: &Caller, id: &BookingId) -> Result<Reply, Refusal> {
+        let mut booking = Booking::clone(self.owned(caller, id)?);
+        match booking.status {
+            Status::Held if booking.completes_at().is_none() => {
+                return Err(Refusal::because(
+                    Reason::WrongStatus,
+                    format!("a disturbance has taken the place that {id} held; it is being placed anew"),
+                ));
+            }
+            Status::Held => {}
+            Status::Expired => {
+                return Err(Refusal::invalid(
+                    Reason::HoldExpired,
+                    "booking_id",
+                    id,
+                    "a hold that has not expired; book again",
+                ));
+            }
+            status => {
+                return Err(Refusal::invalid(
+                    Reason::WrongStatus,
+                    "booking_id",
+                    id,
+                    &format!("a held booking; this one is {status:?}"),
+                ));
+            }
+        }
+        booking.status = Status::Confirmed;
+        booking.hold_expires_at = 0;
+        self.put_booking(booking);
+        Ok(Reply::Booking(self.booking(id)?.clone()))
+    }
+
+    pub(crate) fn cancel(&mut self, caller: &Caller, id: &BookingId, reason: &str) -> Result<Reply, Refusal> {
+        text("reason", reason, 0, 200)?;
+        let booking = self.owned(caller, id)?;
+        let running = booking.steps.iter().any(|s| matches!(s.progress, Progress::Running { .. }));
+        if !booking.is_open() || running {
+            let status = if running { "in work".to_owned() } else { format!("{:?}", booking.status) };
+            return Err(Refusal::invalid(
+                Reason::WrongStatus,
+                "booking_id",
+                id,
+                &format!("a held or confirmed booking of which nothing is in work; this one is {status}"),
+            ));
+        }
+        self.release(id, Status::Cancelled);
+        Ok(Reply::Booking(self.booking(id)?.clone()))
+    }
+
+    /// The booking, if the caller may touch it. Another's does not exist.
+    fn owned(&self, caller: &Caller, id: &BookingId) -> Result<&Arc<Booking>, Refusal> {
+        let booking = self.booking(id)?;
+        match caller.role {
+            Role::Operator => Ok(booking),
+            Role::Buyer if caller.id == booking.buyer => Ok(booking),
+            _ => Err(Refusal::unknown("booking_id", id)),
+        }
+    }
+
+    pub(crate) fn commit_plan(
+        &mut self,
+        before: &State,
+        kind: PlanKind,
+        base_revision: u64,
+        moves: &[Move],
+        figures: PlanFigures,
+    ) -> Result<Reply, Refusal> {
+        within("moves (count)", moves.len() as i64, 0, MOVES_MAX as i64)?;
+        let mut machines = BTreeSet::new();
+        for m in moves {
+            machines.extend(self.unseat(kind, base_revision, m)?);
+        }
+        for m in moves {
+            self.seat(&m.booking, m.operation, &m.machine, m.start)?;
+            let station = self.station(&m.machine)?;
+            let soonest = match kind {
+                PlanKind::Optimisation => self.frozen_until(station).max(self.earliest_start(station)),
+                PlanKind::Repair => self.now,
+            };
+            if m.start < soonest {
+                return Err(Refusal::because(
+                    Reason::FrozenMoved,
+                    format!(
+                        "{} would get work at {}, inside its frozen stretch until {soonest}",
+                        m.machine, m.start
+                    ),
+                ));
+            }
+            unchanged(station.id().as_str(), before.station(&m.machine)?.revision, base_revision)?;
+            machines.insert(m.machine.clone());
+        }
+        let touched = self.settle(machines)?;
+        let moved = moves.iter().map(|m| m.booking.clone());
+        self.check_bookings(before, touched.into_iter().chain(moved).collect())?;
+        self.plan_revision = self.revision;
+        self.changes.plan = true;
+        if kind == PlanKind::Optimisation {
+            self.optimisation = Some(Optimisation {
+                base_revision,
+                committed_revision: self.revision,
+                figures,
+                moved: moves.len() as u32,
+                at: self.now,
+            });
+        }
+        Ok(Reply::Plan(moves.len() as u32))
+    }
+
+    /// Takes an operation that is to move from where it is. Answers with the machine that it leaves.
+    fn unseat(&mut self, kind: PlanKind, base: u64, m: &Move) -> Result<Option<MachineId>, Refusal> {
+        let booking = self.booking(&m.booking)?;
+        unchanged(booking.id.as_str(), booking.revision, base)?;
+        let step = booking.steps.get(m.operation as usize).filter(|s| s.is_planned() && booking.is_open());
+        let step = step.ok_or_else(|| {
+            conflict(format!("operation {} of {} is not waiting for its turn", m.operation, m.booking))
+        })?;
+        let Some(place) = step.place.clone() else { return Ok(None) };
+        let station = self.station(&place.machine)?;
+        unchanged(station.id().as_str(), station.revision, base)?;
+        if kind == PlanKind::Optimisation && place.start < self.frozen_until(station) {
+            return Err(Refusal::because(
+                Reason::FrozenMoved,
+                format!("operation {} of {} is frozen", m.operation, m.booking),
+            ));
+        }
+        // Unlike a repeated edit, this keeps the machine's revision, so that the next move of the same plan
+        // is still compared with the state that the plan was computed from.
+        let mut station = Station::clone(station);
+        station.take(&m.booking, m.operation);
+        self.stations.put(place.machine.clone(), Arc::new(station));
+        Ok(Some(place.machine))
+    }
+
+    /// Puts an operation on a machine that may do it. The rule is checked by [`State::settle`].
+    pub(crate) fn seat(
+        &mut self,
+        id: &BookingId,
+        operation: u32,
+        machine: &MachineId,
+        start: i64,
+    ) -> Result<(), Refusal> {
+        let booking = self.booking(id)?;
+        let wanted = booking
+            .order
+            .route
+            .get(operation as usize)
+            .ok_or_else(|| Refusal::unknown("operation", operation))?;
+        let mut station = Station::clone(self.station(machine)?);
+        if let Some(unmet) = eligibility::unmet(&booking.order, wanted, &station.machine) {
+            return Err(conflict(format!("{machine} does not meet {unmet} of operation {operation}")));
+        }
+        if station.find(id, operation).is_some() {
+            return Err(conflict(format!("operation {operation} of {id} stands twice")));
+        }
+        let work_s = price::reckon(wanted, booking.order.quantity, &station.machine).work_s;
+        station.put(Station::planned(id, operation, &wanted.setup_family, start, work_s, wanted.splittable));
+        self.stations.put(machine.clone(), Arc::new(station));
+        Ok(())
+    }
+
+    /// Settles the lines of `machines`; refuses if one breaks the rule. Answers with the bookings whose
+    /// places changed.
+    pub(crate) fn settle(&mut self, machines: BTreeSet<MachineId>) -> Result<BTreeSet<BookingId>, Refusal> {
+        let mut touched = BTreeSet::new();
+        for machine in machines {
+            let broken = self.edit_station(&machine, Station::settle).unwrap_or_default();
+            if let Some(first) = broken.first() {
+                return Err(conflict(format!("{machine}: {}", first.how)));
+            }
+            touched.extend(self.sync(&machine));
+        }
+        Ok(touched)
+    }
+
+    /// Carries a machine's line over into the places of its bookings. Answers with those that changed.
+    pub(crate) fn sync(&mut self, machine: &MachineId) -> BTreeSet<BookingId> {
+        let mut touched = BTreeSet::new();
+        let Some(station) = self.stations.get(machine).cloned() else { return touched };
+        for occupation in station.line.iter().filter(|o| o.phase == Phase::Planned) {
+            let Use::Work { booking: id, operation } = &occupation.purpose else { continue };
+            let place = place_of(machine, occupation);
+            let stale = self
+                .bookings
+                .get(id)
+                .filter(|b| b.steps[*operation as usize].place.as_ref() != Some(&place))
+                .cloned();
+            if let Some(booking) = stale {
+                let mut booking = Booking::clone(&booking);
+                booking.steps[*operation as usize].place = Some(place);
+                self.put_booking(booking);
+                touched.insert(id.clone());
+            }
+        }
+        touched
+    }
+
+    /// Holds the bookings against the rule of promises and the rule of the chain.
+    pub(crate) fn check_bookings(&self, before: &State, ids: BTreeSet<BookingId>) -> Result<(), Refusal> {
+        for id in ids {
+            let booking = self.booking(&id)?;
+            if let Some((operation, how)) = self.chain_fault(booking) {
+                return Err(conflict(format!("operation {operation} of {id} {how}")));
+            }
+            let old = before.bookings.get(&id);
+            let late_allowed = old.map_or(Some(0), |b| b.lateness_s());
+            let worse = match (late_allowed, booking.lateness_s()) {
+                (Some(allowed), Some(late)) => late > allowed,
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            if worse {
+                return Err(Refusal::because(
+                    Reason::PromiseWorsened,
+                    format!("{id} is promised by {} and would not be done by then", booking.promise.by),
+                ));
+            }
+            let price_allowed = match old {
+                None => Some(booking.promise.price.total_fen()),
+                Some(old) => {
+                    before.price_as_placed(old).map(|price| price.max(old.promise.price.total_fen()))
+                }
+            };
+            if let (Some(allowed), Some(price)) = (price_allowed, self.price_as_placed(booking))
+                && price > allowed
+            {
+                return Err(Refusal::because(
+                    Reason::PromiseWorsened,
+                    format!("{id} is promised at {allowed} fen and would cost {price}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The price of a booking on the machines where it stands, fen; None while a step has no place.
+    pub(crate) fn price_as_placed(&self, booking: &Booking) -> Option<i64> {
+        let machines: Option<Vec<MachineId>> =
+            booking.steps.iter().map(|s| s.place.as_ref().map(|p| p.machine.clone())).collect();
+        self.price(&booking.order, &machines?).ok().map(|(price, _)| price.total_fen())
+    }
+
+    /// The first planned operation that starts before its release or before its part can be there.
+    pub(crate) fn chain_fault(&self, booking: &Booking) -> Option<(u32, String)> {
+        for (k, step) in booking.steps.iter().enumerate() {
+            let (true, Some(place)) = (step.is_planned(), &step.place) else { continue };
+            if place.start < booking.order.release {
+                return Some((k as u32, "starts before its release".into()));
+            }
+            let Some(previous) = k.checked_sub(1).and_then(|p| booking.steps[p].place.as_ref()) else {
+                continue;
+            };
+            let arrives = previous.end + self.trip(&previous.machine, &place.machine).seconds;
+            if place.start < arrives {
+                return Some((k as u32, format!("starts at {}, its part arrives at {arrives}", place.start)));
+            }
+        }
+        None
+    }
+}
+
+pub(crate) fn place_of(machine: &MachineId, occupation: &Occupation) -> Place {
+    Place {
+        machine: machine.clone(),
+        start: occupation.start,
+        end: occupation.end,
+        changeover_s: occupation.changeover_s,
+    }
+}
+
+fn conflict(message: String) -> Refusal {
+    Refusal::because(Reason::PlacementConflict, message)
+}
+
+fn unchanged(what: &str, revision: u64, base: u64) -> Result<(), Refusal> {
+    if revision <= base {
+        return Ok(());
+    }
+    Err(Refusal::because(
+        Reason::PlanOutdated,
+        format!("{what} has changed at revision {revision}; the plan was computed from {base}"),
+    ))
+}

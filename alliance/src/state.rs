@@ -1,0 +1,561 @@
+//! The state, and the one door through which it changes.
+
+use crate::booking::{Booking, Promise, Status, Step};
+use crate::command::{Caller, Changes, Command, Entry, Outcome, PlanFigures, Reply, Request};
+use crate::digest::{Fnv, Table};
+use crate::id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId};
+use crate::line::Station;
+use crate::offer::Offer;
+use crate::price::{self, Carbon, Price, Trip};
+use crate::refusal::{Reason, Refusal};
+use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// Most request ids that are remembered; above it the oldest go first.
+pub const ANSWERS_MAX: usize = 500_000;
+
+/// A client's request, remembered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AnswerKey {
+    /// Who asked.
+    pub caller: Caller,
+    /// The RPC.
+    pub method: String,
+    /// The request id.
+    pub id: String,
+}
+
+/// The first answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Answer {
+    /// Hash of what was asked.
+    pub fingerprint: u64,
+    /// The revision at which it was done.
+    pub revision: u64,
+    /// Until when it is remembered, seconds since the Unix epoch.
+    pub expires_at: i64,
+    /// What was done.
+    pub reply: Reply,
+}
+
+/// A plant's agent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Agent {
+    /// The plant.
+    pub plant: PlantId,
+    /// Its name.
+    pub agent: String,
+    /// Identity of its outbox.
+    pub outbox: String,
+    /// Highest event applied.
+    pub applied_seq: u64,
+}
+
+/// The last optimisation that was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Optimisation {
+    /// Revision that it was computed from.
+    pub base_revision: u64,
+    /// Revision at which it was committed.
+    pub committed_revision: u64,
+    /// What the solver said.
+    pub figures: PlanFigures,
+    /// Operations moved.
+    pub moved: u32,
+    /// When, seconds since the Unix epoch.
+    pub at: i64,
+}
+
+/// The whole state as plain lists, for snapshots. Everything that is derived is left out.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    /// The alliance's clock, seconds since the Unix epoch.
+    pub now: i64,
+    /// Revision of the last entry.
+    pub revision: u64,
+    /// Bookings given out so far.
+    pub bookings_given: u64,
+    /// Revision of the last change to the plan.
+    pub plan_revision: u64,
+    /// The policy.
+    pub policy: Policy,
+    /// The last optimisation.
+    pub optimisation: Option<Optimisation>,
+    /// Members.
+    pub members: Vec<Arc<Member>>,
+    /// Plants.
+    pub plants: Vec<Arc<Plant>>,
+    /// Machines with their lines.
+    pub stations: Vec<Arc<Station>>,
+    /// Offers.
+    pub offers: Vec<Arc<Offer>>,
+    /// Principals.
+    pub principals: Vec<Arc<Principal>>,
+    /// Bookings.
+    pub bookings: Vec<Arc<Booking>>,
+    /// Agents.
+    pub agents: Vec<Arc<Agent>>,
+    /// Remembered answers.
+    pub answers: Vec<(AnswerKey, Arc<Answer>)>,
+}
+
+/// The state of the alliance. A clone is cheap: the maps are persistent.
+#[derive(Clone, Default)]
+pub struct State {
+    pub(crate) now: i64,
+    pub(crate) revision: u64,
+    pub(crate) bookings_given: u64,
+    pub(crate) plan_revision: u64,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) optimisation: Option<Optimisation>,
+    pub(crate) members: Table<MemberId, Arc<Member>>,
+    pub(crate) plants: Table<PlantId, Arc<Plant>>,
+    pub(crate) stations: Table<MachineId, Arc<Station>>,
+    pub(crate) offers: Table<OfferId, Arc<Offer>>,
+    pub(crate) principals: Table<(Role, PrincipalId), Arc<Principal>>,
+    pub(crate) bookings: Table<BookingId, Arc<Booking>>,
+    pub(crate) agents: Table<PlantId, Arc<Agent>>,
+    pub(crate) answers: Table<AnswerKey, Arc<Answer>>,
+    // Derived from the tables above, for quick answers; not hashed, not in snapshots.
+    pub(crate) open: imbl::OrdSet<BookingId>,
+    pub(crate) of_buyer: imbl::OrdSet<(PrincipalId, BookingId)>,
+    pub(crate) holds: imbl::OrdSet<(i64, BookingId)>,
+    pub(crate) answers_by_expiry: imbl::OrdSet<(i64, AnswerKey)>,
+    pub(crate) tokens: imbl::OrdMap<[u8; 32], (Role, PrincipalId)>,
+    // What the entry being applied has changed so far.
+    pub(crate) changes: Changes,
+}
+
+impl State {
+    /// Applies one entry: the whole change, or none of it but that time passes. The same entries in the
+    /// same order give the same state on every node.
+    pub fn apply(&mut self, revision: u64, entry: &Entry) -> Outcome {
+        self.revision = revision;
+        self.changes = Changes::default();
+        self.pass_time(entry.at);
+        let passed = self.changes.clone();
+        let before = self.clone();
+        let (result, at) = match self.answered(&entry.caller, entry.request.as_ref()) {
+            Some(Ok((reply, first))) => (Ok(reply), first),
+            Some(Err(refusal)) => (Err(refusal), revision),
+            None => (self.perform(&before, entry), revision),
+        };
+        if result.is_err() {
+            *self = before;
+            self.changes = passed;
+        } else if at == revision {
+            self.remember(entry, &result);
+        }
+        Outcome { result, revision: at, changes: std::mem::take(&mut self.changes) }
+    }
+
+    fn perform(&mut self, before: &State, entry: &Entry) -> Result<Reply, Refusal> {
+        let caller = &entry.caller;
+        match entry.command.clone() {
+            Command::Tick => Ok(Reply::Done),
+            Command::PutMember { member, expected_revision } => self.put_member(member, expected_revision),
+            Command::PutPlant { plant, expected_revision } => {
+                self.put_plant(caller, plant, expected_revision)
+            }
+            Command::PutMachine { machine, expected_revision } => {
+                self.put_machine(before, caller, machine, expected_revision)
+            }
+            Command::CreateOffer(offer) => self.create_offer(caller, offer),
+            Command::WithdrawOffer { offer, accept_disturbance } => {
+                self.withdraw_offer(before, caller, &offer, accept_disturbance)
+            }
+            Command::PutPolicy { policy, expected_revision } => self.put_policy(policy, expected_revision),
+            Command::PutPrincipal(principal) => self.put_principal(principal),
+            Command::RevokePrincipal { role, id } => self.revoke_principal(role, &id),
+            Command::Book { buyer, order, terms, placement, hold_s } => {
+                self.book(before, buyer, order, &terms, &placement, hold_s)
+            }
+            Command::Confirm { booking } => self.confirm(caller, &booking),
+            Command::Cancel { booking, reason } => self.cancel(caller, &booking, &reason),
+            Command::CommitPlan { kind, base_revision, moves, figures } => {
+                self.commit_plan(before, kind, base_revision, &moves, figures)
+            }
+            Command::AttachAgent { plant, agent, outbox } => self.attach_agent(plant, agent, outbox),
+            Command::Report { plant, outbox, events } => self.report(&plant, &outbox, &events),
+        }
+    }
+
+    /// The alliance's clock, seconds since the Unix epoch.
+    pub fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// Revision of the last entry.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Revision of the last change to the plan.
+    pub fn plan_revision(&self) -> u64 {
+        self.plan_revision
+    }
+
+    /// Hash of everything that is replicated. O(1).
+    pub fn hash(&self) -> u64 {
+        let mut hasher = Fnv::default();
+        (self.now, self.bookings_given, self.plan_revision, &self.policy, &self.optimisation)
+            .hash(&mut hasher);
+        self.digests().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn digests(&self) -> [u64; 8] {
+        [
+            self.members.digest(),
+            self.plants.digest(),
+            self.stations.digest(),
+            self.offers.digest(),
+            self.principals.digest(),
+            self.bookings.digest(),
+            self.agents.digest(),
+            self.answers.digest(),
+        ]
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The last optimisation that was committed.
+    pub fn optimisation(&self) -> Option<Optimisation> {
+        self.optimisation
+    }
+
+    /// Members by id.
+    pub fn members(&self) -> &Table<MemberId, Arc<Member>> {
+        &self.members
+    }
+
+    /// Plants by id.
+    pub fn plants(&self) -> &Table<PlantId, Arc<Plant>> {
+        &self.plants
+    }
+
+    /// Machines with their lines by id.
+    pub fn stations(&self) -> &Table<MachineId, Arc<Station>> {
+        &self.stations
+    }
+
+    /// Offers by id.
+    pub fn offers(&self) -> &Table<OfferId, Arc<Offer>> {
+        &self.offers
+    }
+
+    /// Principals by role and id.
+    pub fn principals(&self) -> &Table<(Role, PrincipalId), Arc<Principal>> {
+        &self.principals
+    }
+
+    /// Bookings by id.
+    pub fn bookings(&self) -> &Table<BookingId, Arc<Booking>> {
+        &self.bookings
+    }
+
+    /// Agents by plant.
+    pub fn agents(&self) -> &Table<PlantId, Arc<Agent>> {
+        &self.agents
+    }
+
+    /// How many answers are remembered.
+    pub fn answers_len(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Bookings with work to come, by id.
+    pub fn open_bookings(&self) -> impl Iterator<Item = &Arc<Booking>> {
+        self.open.iter().filter_map(|id| self.bookings.get(id))
+    }
+
+    /// A buyer's bookings, by id, from `from` on.
+    pub fn bookings_of(&self, buyer: &PrincipalId, from: &BookingId) -> impl Iterator<Item = &Arc<Booking>> {
+        let buyer = buyer.clone();
+        self.of_buyer
+            .range((buyer.clone(), from.clone())..)
+            .take_while(move |(of, _)| *of == buyer)
+            .filter_map(|(_, id)| self.bookings.get(id))
+    }
+
+    /// When the next hold expires, seconds since the Unix epoch.
+    pub fn next_expiry(&self) -> Option<i64> {
+        self.holds.get_min().map(|(at, _)| *at)
+    }
+
+    /// Who holds the token with this SHA-256, if it is good now.
+    pub fn principal_of_token(&self, sha256: &[u8; 32], now: i64) -> Option<&Arc<Principal>> {
+        let key = self.tokens.get(sha256)?;
+        self.principals.get(key).filter(|p| !p.revoked && p.expires_at > now)
+    }
+
+    /// The first answer to a request, or the refusal of its id; None if it is new.
+    pub fn answered(
+        &self,
+        caller: &Caller,
+        request: Option<&Request>,
+    ) -> Option<Result<(Reply, u64), Refusal>> {
+        let request = request?;
+        let key =
+            AnswerKey { caller: caller.clone(), method: request.method.clone(), id: request.id.clone() };
+        let answer = self.answers.get(&key)?;
+        if answer.fingerprint == request.fingerprint {
+            return Some(Ok((answer.reply.clone(), answer.revision)));
+        }
+        Some(Err(Refusal::invalid(
+            Reason::RequestIdReused,
+            "request_id",
+            &request.id,
+            "a new request id for a new request; this one was used with another body",
+        )))
+    }
+
+    fn remember(&mut self, entry: &Entry, result: &Result<Reply, Refusal>) {
+        let (Some(request), Ok(reply)) = (&entry.request, result) else { return };
+        let key = AnswerKey {
+            caller: entry.caller.clone(),
+            method: request.method.clone(),
+            id: request.id.clone(),
+        };
+        let expires_at = self.now + self.policy.request_id_keep_s;
+        self.answers_by_expiry.insert((expires_at, key.clone()));
+        let answer = Answer {
+            fingerprint: request.fingerprint,
+            revision: self.revision,
+            expires_at,
+            reply: reply.clone(),
+        };
+        self.answers.put(key, Arc::new(answer));
+        while self.answers.len() > ANSWERS_MAX {
+            self.forget_oldest_answer();
+        }
+    }
+
+    fn forget_oldest_answer(&mut self) {
+        if let Some(oldest) = self.answers_by_expiry.get_min().cloned() {
+            self.answers_by_expiry.remove(&oldest);
+            self.answers.take(&oldest.1);
+        }
+    }
+
+    /// Moves the clock on, never back, and expires what has expired.
+    fn pass_time(&mut self, at: i64) {
+        self.now = self.now.max(at);
+        while self.answers_by_expiry.get_min().is_some_and(|(expires_at, _)| *expires_at <= self.now) {
+            self.forget_oldest_answer();
+        }
+        while let Some((expires_at, id)) = self.holds.get_min().cloned() {
+            if expires_at > self.now {
+                break;
+            }
+            self.holds.remove(&(expires_at, id.clone()));
+            self.release(&id, Status::Expired);
+        }
+    }
+
+    /// Gives a booking's planned time back and closes it.
+    pub(crate) fn release(&mut self, id: &BookingId, status: Status) {
+        let Some(booking) = self.bookings.get(id) else { return };
+        let mut booking = Booking::clone(booking);
+        for (k, step) in booking.steps.iter_mut().enumerate() {
+            if let (true, Some(place)) = (step.is_planned(), step.place.take()) {
+                self.edit_station(&place.machine, |station| {
+                    station.vacate(id, k as u32);
+                    station.settle();
+                });
+                self.sync(&place.machine);
+            }
+        }
+        booking.status = status;
+        booking.hold_expires_at = 0;
+        self.put_booking(booking);
+    }
+
+    pub(crate) fn put_booking(&mut self, mut booking: Booking) {
+        booking.revision = self.revision;
+        let id = booking.id.clone();
+        if let Some(old) = self.bookings.get(&id) {
+            self.holds.remove(&(old.hold_expires_at, id.clone()));
+        }
+        if booking.hold_expires_at != 0 {
+            self.holds.insert((booking.hold_expires_at, id.clone()));
+        }
+        if booking.is_open() {
+            self.open.insert(id.clone());
+        } else {
+            self.open.remove(&id);
+        }
+        self.of_buyer.insert((booking.buyer.clone(), id.clone()));
+        let booking = Arc::new(booking);
+        self.changes.bookings.insert(id.clone(), booking.clone());
+        self.bookings.put(id, booking);
+    }
+
+    /// Edits a machine's line or windows, and marks the plan as changed.
+    pub(crate) fn edit_station<R>(
+        &mut self,
+        id: &MachineId,
+        edit: impl FnOnce(&mut Station) -> R,
+    ) -> Option<R> {
+        let mut station = Station::clone(self.stations.get(id)?);
+        let result = edit(&mut station);
+        station.revision = self.revision;
+        station.prune(self.now);
+        self.stations.put(id.clone(), Arc::new(station));
+        self.changes.machines.insert(id.clone());
+        self.changes.plan = true;
+        self.plan_revision = self.revision;
+        Some(result)
+    }
+
+    pub(crate) fn booking(&self, id: &BookingId) -> Result<&Arc<Booking>, Refusal> {
+        self.bookings.get(id).ok_or_else(|| Refusal::unknown("booking_id", id))
+    }
+
+    pub(crate) fn station(&self, id: &MachineId) -> Result<&Arc<Station>, Refusal> {
+        self.stations.get(id).ok_or_else(|| Refusal::unknown("machine_id", id))
+    }
+
+    pub(crate) fn plant(&self, id: &PlantId) -> Result<&Arc<Plant>, Refusal> {
+        self.plants.get(id).ok_or_else(|| Refusal::unknown("plant_id", id))
+    }
+
+    /// The trip of a part from one machine to another.
+    pub fn trip(&self, from: &MachineId, to: &MachineId) -> Trip {
+        let plant = |id: &MachineId| self.stations.get(id).and_then(|s| self.plants.get(&s.machine.plant));
+        match (plant(from), plant(to)) {
+            (Some(a), Some(b)) => price::trip(&self.policy.transport, a, b),
+            _ => Trip::default(),
+        }
+    }
+
+    /// Price and carbon of making `order` on these machines, one an operation.
+    pub fn price(
+        &self,
+        order: &crate::order::Order,
+        machines: &[MachineId],
+    ) -> Result<(Price, Carbon), Refusal> {
+        let mut chain: Vec<(&Machine, &Plant)> = Vec::with_capacity(machines.len());
+        for id in machines {
+            let machine = &self.station(id)?.machine;
+            chain.push((machine, self.plant(&machine.plant)?));
+        }
+        Ok(price::of_chain(&self.policy, order, &chain))
+    }
+
+    /// What would be promised for work that completes at `completes_at`: the fastest option promises its
+    /// own completion with the policy's slack; others the due date where that is later. Never after the
+    /// deadline or the terms.
+    pub fn promise_by(
+        &self,
+        order: &crate::order::Order,
+        terms: &crate::order::Terms,
+        completes_at: i64,
+    ) -> i64 {
+        let soon = completes_at + self.policy.promise_slack_s;
+        let by = match terms.objective {
+            crate::order::Objective::Fastest => soon,
+            _ => soon.max(order.due),
+        };
+        [order.deadline, terms.promised_by].into_iter().flatten().fold(by, i64::min)
+    }
+
+    /// A machine's frozen stretch ends here: what starts sooner is not moved by optimisation.
+    pub fn frozen_until(&self, station: &Station) -> i64 {
+        self.now + self.policy.freeze_s.max(station.notice_s)
+    }
+
+    /// New work starts here at the soonest.
+    pub fn earliest_start(&self, station: &Station) -> i64 {
+        self.now + self.policy.lead_s.max(station.notice_s)
+    }
+
+    /// Everything as plain lists.
+    pub fn image(&self) -> Image {
+        fn all<K: Ord + Clone + Hash, V: Clone + Hash>(table: &Table<K, V>) -> Vec<V> {
+            table.values().cloned().collect()
+        }
+        Image {
+            now: self.now,
+            revision: self.revision,
+            bookings_given: self.bookings_given,
+            plan_revision: self.plan_revision,
+            policy: Policy::clone(&self.policy),
+            optimisation: self.optimisation,
+            members: all(&self.members),
+            plants: all(&self.plants),
+            stations: all(&self.stations),
+            offers: all(&self.offers),
+            principals: all(&self.principals),
+            bookings: all(&self.bookings),
+            agents: all(&self.agents),
+            answers: self.answers.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        }
+    }
+
+    /// The state that an image was taken of.
+    pub fn from_image(image: Image) -> State {
+        let mut state = State {
+            now: image.now,
+            revision: image.revision,
+            bookings_given: image.bookings_given,
+            plan_revision: image.plan_revision,
+            policy: Arc::new(image.policy),
+            optimisation: image.optimisation,
+            ..State::default()
+        };
+        image.members.into_iter().for_each(|m| state.members.put(m.id.clone(), m));
+        image.plants.into_iter().for_each(|p| state.plants.put(p.id.clone(), p));
+        image.stations.into_iter().for_each(|s| state.stations.put(s.id().clone(), s));
+        image.offers.into_iter().for_each(|o| state.offers.put(o.id.clone(), o));
+        image.agents.into_iter().for_each(|a| state.agents.put(a.plant.clone(), a));
+        for principal in image.principals {
+            let key = (principal.role, principal.id.clone());
+            state.tokens.insert(principal.token_sha256, key.clone());
+            state.principals.put(key, principal);
+        }
+        for booking in image.bookings {
+            let id = booking.id.clone();
+            if booking.hold_expires_at != 0 {
+                state.holds.insert((booking.hold_expires_at, id.clone()));
+            }
+            if booking.is_open() {
+                state.open.insert(id.clone());
+            }
+            state.of_buyer.insert((booking.buyer.clone(), id.clone()));
+            state.bookings.put(id, booking);
+        }
+        for (key, answer) in image.answers {
+            state.answers_by_expiry.insert((answer.expires_at, key.clone()));
+            state.answers.put(key, answer);
+        }
+        state
+    }
+
+    pub(crate) fn new_booking(
+        &mut self,
+        buyer: PrincipalId,
+        order: Arc<crate::order::Order>,
+        steps: Vec<Step>,
+        promise: Promise,
+        hold_s: i64,
+    ) -> Booking {
+        self.bookings_given += 1;
+        Booking {
+            id: BookingId::trusted(&format!("b{:06}", self.bookings_given)),
+            buyer,
+            order,
+            status: if hold_s > 0 { Status::Held } else { Status::Confirmed },
+            steps,
+            promise,
+            hold_expires_at: if hold_s > 0 { self.now + hold_s } else { 0 },
+            disturbances: Vec::new(),
+            created_at: self.now,
+            revision: self.revision,
+        }
+    }
+}
