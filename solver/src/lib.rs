@@ -1,1 +1,42 @@
-//! Placeholder.
+//! Millpool's solver: an instance goes in, a plan with a proven lower bound comes out.
+//!
+//! The map:
+//!
+//! - [`Instance`], [`Shop`], [`Job`] and their parts (`model`), read and written by `format`;
+//! - [`Calendar`]: when a machine is open; [`Lines`]: what stands on each machine;
+//! - [`place`]: Pareto-optimal placements of one job while the rest stands still. Quotes,
+//!   construction, repair and search all go through it;
+//! - [`solve`]: starting plans (`greedy`), search (`state`, `search`), bounds;
+//! - [`verify`]: the rules from the format's text alone.
+//!
+//! Invariants. `verify` shares no code with the search. Nothing here knows members, the wire or
+//! consensus: this crate imports no other of the workspace. All times and costs are integers;
+//! [`Instance::check`] bounds them so that no sum overflows. For a seed and an iteration limit the
+//! result is the same on every run.
+
+mod calendar;
+mod format;
+mod greedy;
+mod lines;
+mod model;
+mod place;
+mod plan;
+mod solve;
+mod state;
+mod verify;
+
+pub use calendar::Calendar;
+pub use format::{INSTANCE_FORMAT, read_fjs, read_instance, read_json, write_json};
+pub use lines::{Key, Lines, Occupation, Refusal};
+pub use model::{
+    FEN_MAX, Fixed, Instance, Job, Machine, Malformed, Mode, Objective, Op, SetupMatrix, Shop, TICK_MAX,
+};
+pub use place::{Cost, Placement, Step, place};
+pub use plan::{Assignment, Plan, Priced};
+pub use solve::{Options, Progress, Solution, SolveError, solve};
+pub use verify::{Violation, verify};
+
+/// A point or span of time, in ticks of the instance.
+pub type Tick = i64;
+/// Money, in fen.
+pub type Fen = i64;

@@ -1,0 +1,394 @@
+//! What a plan is computed from: plants, machines, jobs.
+//!
+//! The types mirror the exchange format. All numbers are integers, and [`Instance::check`] bounds
+//! their magnitudes once, so that no arithmetic on a checked instance can overflow.
+
+use crate::{Calendar, Fen, Tick};
+
+/// No time in an instance lies beyond this tick.
+pub const TICK_MAX: Tick = 1 << 40;
+/// No single cost in an instance is above this.
+pub const FEN_MAX: Fen = 1 << 50;
+/// Jobs times the dearest imaginable job stays below this.
+const TOTAL_MAX: i128 = 1 << 58;
+
+/// Setup times between families on a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetupMatrix {
+    families: usize,
+    ticks: Vec<Tick>,
+    /// By family: the least that its insertion anywhere adds to a machine's setups. Negative where
+    /// the matrix breaks the triangle inequality, so that an insertion can save setup time.
+    least_increment: Vec<Tick>,
+}
+
+impl SetupMatrix {
+    /// Builds a square matrix; the error says which row is wrong.
+    pub fn new(rows: &[Vec<Tick>]) -> Result<SetupMatrix, String> {
+        let families = rows.len();
+        let mut ticks = Vec::with_capacity(families * families);
+        for (f, row) in rows.iter().enumerate() {
+            if row.len() != families {
+                return Err(format!("row {f} has {} entries, there are {families} families", row.len()));
+            }
+            if let Some(g) = row.iter().position(|t| !(0..=TICK_MAX).contains(t)) {
+                return Err(format!("entry [{f}][{g}] is {}, allowed are 0 to {TICK_MAX}", row[g]));
+            }
+            ticks.extend_from_slice(row);
+        }
+        let mut matrix = SetupMatrix { families, ticks, least_increment: vec![0; families] };
+        matrix.least_increment = (0..families).map(|x| matrix.least_increment_of(x)).collect();
+        Ok(matrix)
+    }
+
+    fn least_increment_of(&self, x: usize) -> Tick {
+        let between = |f: usize, g: usize| self.ticks[f * self.families + g];
+        let mut least = 0;
+        for f in 0..self.families {
+            for g in 0..self.families {
+                least = least.min(between(f, x) + between(x, g) - between(f, g));
+            }
+        }
+        // A free first setup (no initial family) can only make an insertion dearer.
+        least
+    }
+
+    /// Number of families.
+    pub fn families(&self) -> usize {
+        self.families
+    }
+
+    /// Ticks to change from `before` (or from nothing, free) to `after`.
+    pub fn ticks(&self, before: Option<usize>, after: usize) -> Tick {
+        before.map_or(0, |f| self.ticks[f * self.families + after])
+    }
+
+    pub(crate) fn least_increment(&self, family: usize) -> Tick {
+        self.least_increment[family]
+    }
+}
+
+/// A machine: where it stands, when it is open, and its setups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Its name in plans.
+    pub id: String,
+    /// Its class, for people.
+    pub class: String,
+    /// Index of its plant.
+    pub plant: usize,
+    /// Its open windows.
+    pub calendar: Calendar,
+    /// Which of [`Shop::setups`] holds on it.
+    pub setup: usize,
+    /// Fen for each tick of setup.
+    pub setup_cost_per_tick: Fen,
+    /// The family it is set up for at the start; `None`: the first setup is free.
+    pub initial_family: Option<usize>,
+}
+
+/// Everything that stands still: plants, ways between them, machines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shop {
+    /// Names of the plants; every matrix is in this order.
+    pub plants: Vec<String>,
+    /// Ticks to bring a part from one plant to another.
+    pub transport: Vec<Vec<Tick>>,
+    /// Fen for that trip.
+    pub transport_cost: Vec<Vec<Fen>>,
+    /// Setup matrices; machines say which is theirs.
+    pub setups: Vec<SetupMatrix>,
+    /// The machines.
+    pub machines: Vec<Machine>,
+}
+
+impl Shop {
+    /// Setup ticks on `machine` from the family before (its initial one where `before` is `None`).
+    pub fn setup_ticks(&self, machine: usize, before: Option<usize>, family: usize) -> Tick {
+        let m = &self.machines[machine];
+        self.setups[m.setup].ticks(before.or(m.initial_family), family)
+    }
+}
+
+/// One way to do an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// Index of the machine.
+    pub machine: usize,
+    /// Open ticks of work, without setup.
+    pub duration: Tick,
+    /// What it adds to the plan's cost.
+    pub cost: Fen,
+    /// What it counts against the job's budget.
+    pub charge: Fen,
+    /// It may not start before this tick.
+    pub earliest: Tick,
+}
+
+/// A frozen operation stays where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// Index of the machine.
+    pub machine: usize,
+    /// Its start.
+    pub start: Tick,
+}
+
+/// One operation of a job's route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// Its setup family.
+    pub family: usize,
+    /// Whether it may pause while its machine is closed.
+    pub splittable: bool,
+    /// The ways to do it, at most one a machine.
+    pub modes: Vec<Mode>,
+    /// Where it is frozen, if it is.
+    pub fixed: Option<Fixed>,
+}
+
+impl Op {
+    /// The mode on `machine`, if there is one.
+    pub fn mode_on(&self, machine: usize) -> Option<&Mode> {
+        self.modes.iter().find(|mode| mode.machine == machine)
+    }
+}
+
+/// A job: operations in sequence, kept whole or rejected whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its name in plans.
+    pub id: String,
+    /// No operation begins before this tick.
+    pub release: Tick,
+    /// Lateness counts from here.
+    pub due: Tick,
+    /// It must end by this tick, if it is kept.
+    pub deadline: Option<Tick>,
+    /// Fen for each tick late.
+    pub tardiness_weight: Fen,
+    /// Fen for leaving it out; `None`: it is promised and must be kept.
+    pub rejection_cost: Option<Fen>,
+    /// The most that modes' charges and transport may come to.
+    pub budget: Option<Fen>,
+    /// The plant where the part lies at release.
+    pub origin: Option<usize>,
+    /// Its operations in sequence.
+    pub ops: Vec<Op>,
+}
+
+impl Job {
+    /// What ending at `end` costs for being late.
+    pub fn tardiness(&self, end: Tick) -> Fen {
+        self.tardiness_weight * (end - self.due).max(0)
+    }
+}
+
+/// What is minimised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Objective {
+    /// The cost of the alliance's plan, in fen.
+    #[default]
+    Cost,
+    /// The tick at which the last operation ends (the classical flexible job shop).
+    Makespan,
+}
+
+/// A shop, the jobs asked of it, and the tick by which everything ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Instance {
+    /// Its name.
+    pub name: String,
+    /// Length of a tick in seconds.
+    pub tick_seconds: i64,
+    /// The last tick anything may end at.
+    pub horizon: Tick,
+    /// What is minimised.
+    pub objective: Objective,
+    /// The machines and what lies between them.
+    pub shop: Shop,
+    /// The jobs.
+    pub jobs: Vec<Job>,
+}
+
+/// What is wrong with an instance, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {reason}")]
+pub struct Malformed {
+    /// Where, as a path into the instance (`jobs[3].ops[0]`) or a line of the file.
+    pub place: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Malformed {
+    pub(crate) fn new(place: impl Into<String>, reason: impl Into<String>) -> Malformed {
+        Malformed { place: place.into(), reason: reason.into() }
+    }
+}
+
+fn within(place: &str, name: &str, value: i64, least: i64, most: i64) -> Result<(), Malformed> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Malformed::new(place, format!("{name} is {value}, allowed are {least} to {most}")))
+}
+
+fn index(place: &str, name: &str, value: usize, len: usize) -> Result<(), Malformed> {
+    if value < len {
+        return Ok(());
+    }
+    Err(Malformed::new(place, format!("{name} {value} does not exist, there are {len}")))
+}
+
+impl Instance {
+    /// Checks every index, size and magnitude; [`crate::solve`] refuses what fails here.
+    pub fn check(&self) -> Result<(), Malformed> {
+        within("tick_seconds", "it", self.tick_seconds, 1, 1 << 20)?;
+        within("horizon", "it", self.horizon, 0, TICK_MAX)?;
+        self.check_ways()?;
+        self.check_machines()?;
+        let mut ids = std::collections::BTreeSet::new();
+        for (j, job) in self.jobs.iter().enumerate() {
+            self.check_job(job).map_err(|e| Malformed::new(format!("jobs[{j}]{}", e.place), e.reason))?;
+            if !ids.insert(job.id.as_str()) {
+                return Err(Malformed::new(format!("jobs[{j}].id"), format!("\"{}\" is taken", job.id)));
+            }
+        }
+        let dearest = self.jobs.iter().map(|job| self.dearest(job)).max().unwrap_or(0);
+        if dearest * (self.jobs.len() as i128) >= TOTAL_MAX || u32::try_from(self.jobs.len()).is_err() {
+            return Err(Malformed::new("jobs", "their costs together are beyond 64-bit arithmetic"));
+        }
+        Ok(())
+    }
+
+    /// The most one job could cost, kept or rejected, with room for a follower's setups.
+    pub(crate) fn dearest(&self, job: &Job) -> i128 {
+        let longest = |rows: &[Vec<i64>]| rows.iter().flatten().copied().max().unwrap_or(0) as i128;
+        let trip = longest(&self.shop.transport_cost);
+        let mut total = job.rejection_cost.unwrap_or(0) as i128;
+        total += job.tardiness_weight as i128 * (self.horizon - job.due).max(0) as i128;
+        for op in &job.ops {
+            let mode = |mode: &Mode| {
+                let machine = &self.shop.machines[mode.machine];
+                let setup = self.shop.setups[machine.setup].ticks.iter().copied().max().unwrap_or(0);
+                mode.cost.max(mode.charge) as i128 + 2 * setup as i128 * machine.setup_cost_per_tick as i128
+            };
+            total += trip + op.modes.iter().map(mode).max().unwrap_or(0);
+        }
+        total
+    }
+
+    fn check_ways(&self) -> Result<(), Malformed> {
+        let n = self.shop.plants.len();
+        let ways = [
+            ("transport", &self.shop.transport, TICK_MAX),
+            ("transport_cost", &self.shop.transport_cost, FEN_MAX),
+        ];
+        for (name, rows, most) in ways {
+            if rows.len() != n {
+                return Err(Malformed::new(name, format!("it has {} rows, there are {n} plants", rows.len())));
+            }
+            for (a, row) in rows.iter().enumerate() {
+                let place = format!("{name}[{a}]");
+                if row.len() != n {
+                    return Err(Malformed::new(place, format!("{} entries for {n} plants", row.len())));
+                }
+                row.iter().try_for_each(|&x| within(&place, "an entry", x, 0, most))?;
+                if name == "transport" {
+                    within(&place, "the diagonal", row[a], 0, 0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_machines(&self) -> Result<(), Malformed> {
+        let mut ids = std::collections::BTreeSet::new();
+        for (i, m) in self.shop.machines.iter().enumerate() {
+            let place = format!("machines[{i}]");
+            if !ids.insert(m.id.as_str()) {
+                return Err(Malformed::new(format!("{place}.id"), format!("\"{}\" is taken", m.id)));
+            }
+            index(&place, "plant", m.plant, self.shop.plants.len())?;
+            index(&place, "setup matrix", m.setup, self.shop.setups.len())?;
+            within(&place, "setup_cost_per_tick", m.setup_cost_per_tick, 0, FEN_MAX)?;
+            let families = self.shop.setups[m.setup].families();
+            if let Some(f) = m.initial_family {
+                index(&place, "initial_family", f, families)?;
+            }
+            if let Some(last) = m.calendar.windows().last() {
+                within(&format!("{place}.open"), "the last window's end", last.1, 0, self.horizon)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_job(&self, job: &Job) -> Result<(), Malformed> {
+        within(".release", "it", job.release, 0, TICK_MAX)?;
+        within(".due", "it", job.due, 0, TICK_MAX)?;
+        within(".deadline", "it", job.deadline.unwrap_or(0), 0, TICK_MAX)?;
+        within(".tardiness_weight", "it", job.tardiness_weight, 0, FEN_MAX)?;
+        within(".rejection_cost", "it", job.rejection_cost.unwrap_or(0), 0, FEN_MAX)?;
+        within(".budget", "it", job.budget.unwrap_or(0), 0, FEN_MAX)?;
+        if let Some(origin) = job.origin {
+            index(".origin", "plant", origin, self.shop.plants.len())?;
+        }
+        if job.ops.is_empty() {
+            return Err(Malformed::new(".ops", "the job has no operation"));
+        }
+        if job.ops.len() > usize::from(u16::MAX) {
+            return Err(Malformed::new(".ops", "more than 65,535 operations"));
+        }
+        for (k, op) in job.ops.iter().enumerate() {
+            self.check_op(op).map_err(|e| Malformed::new(format!(".ops[{k}]{}", e.place), e.reason))?;
+        }
+        Ok(())
+    }
+
+    fn check_op(&self, op: &Op) -> Result<(), Malformed> {
+        if op.modes.is_empty() {
+            return Err(Malformed::new(".modes", "there is no machine to do it on"));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for (i, mode) in op.modes.iter().enumerate() {
+            let place = format!(".modes[{i}]");
+            index(&place, "machine", mode.machine, self.shop.machines.len())?;
+            if !seen.insert(mode.machine) {
+                return Err(Malformed::new(place, format!("machine {} has two modes", mode.machine)));
+            }
+            let families = self.shop.setups[self.shop.machines[mode.machine].setup].families();
+            index(&format!("{place}: family on its machine"), "family", op.family, families)?;
+            within(&place, "duration", mode.duration, 1, TICK_MAX)?;
+            within(&place, "cost", mode.cost, 0, FEN_MAX)?;
+            within(&place, "charge", mode.charge, 0, FEN_MAX)?;
+            within(&place, "earliest", mode.earliest, 0, TICK_MAX)?;
+        }
+        if let Some(fixed) = op.fixed {
+            within(".fixed", "start", fixed.start, 0, TICK_MAX)?;
+            if op.mode_on(fixed.machine).is_none() {
+                let reason = format!("it is fixed on machine {}, where it has no mode", fixed.machine);
+                return Err(Malformed::new(".fixed", reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses an operation that fits no window of any of its machines, even without setup. The
+    /// readers ask this of a file; a live plan may hold such an operation after a breakdown.
+    pub fn check_fits(&self) -> Result<(), Malformed> {
+        for (j, job) in self.jobs.iter().enumerate() {
+            for (k, op) in job.ops.iter().enumerate() {
+                let fits = |mode: &Mode| {
+                    let calendar = &self.shop.machines[mode.machine].calendar;
+                    calendar.earliest(0, mode.duration, op.splittable, TICK_MAX).is_some()
+                };
+                if !op.modes.iter().any(fits) {
+                    let place = format!("jobs[{j}].ops[{k}]");
+                    return Err(Malformed::new(place, "it fits no open window of any of its machines"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

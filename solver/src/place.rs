@@ -1,0 +1,508 @@
+//! Placements: the best chains for one job while everything else stands still.
+//!
+//! A label-setting shortest path. Layer `k` holds labels for "operations up to `k` are placed": the
+//! machine and gap of operation `k`, when it ends, what the chain costs so far. A label is extended
+//! to every gap of every machine that may do the next operation, at the earliest start the gap
+//! allows: within a gap the setups on both sides are given, so later is never better. Of labels that
+//! stand at the same plant, one that is neither earlier nor cheaper is dropped.
+//!
+//! One subtlety makes the search exact where a job comes back to a machine: an operation put into
+//! the same gap behind its own predecessor sees that one's family, not the plan's. Labels therefore
+//! carry a history of the gaps that later operations may come back to, and are compared only with
+//! labels of the same history; and an operation that would delay the follower is kept, as pending,
+//! where a later operation of the same job may still come between the two.
+
+use std::collections::BTreeMap;
+
+use crate::{Fen, Fixed, Job, Lines, Occupation, Op, Shop, Tick};
+
+/// What a placement's cost counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// What the plan's cost grows by: modes, setups with the change of the follower's, transport,
+    /// tardiness.
+    Plan,
+    /// What the buyer is charged: the modes' charges and transport.
+    Charge,
+}
+
+/// One operation's part of a placement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// The machine.
+    pub machine: usize,
+    /// Start of its setup.
+    pub start: Tick,
+    /// End of its work.
+    pub end: Tick,
+    /// Its setup.
+    pub setup: Tick,
+}
+
+/// A job's whole chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// When the last operation ends.
+    pub completion: Tick,
+    /// The cost under the criterion asked for.
+    pub cost: Fen,
+    /// What the job is charged.
+    pub charge: Fen,
+    /// One step an operation.
+    pub steps: Vec<Step>,
+}
+
+/// The Pareto-optimal (completion, cost) placements of one job, earliest first.
+pub fn place(shop: &Shop, lines: &Lines, job: &Job, criterion: Cost) -> Vec<Placement> {
+    let mut placer = Placer::default();
+    placer.search(&Query { shop, lines, job, criterion, limit: Fen::MAX, stay: None });
+    placer.finals.iter().map(|&label| placer.placement(label)).collect()
+}
+
+const NO_PARENT: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Label {
+    end: Tick,
+    cost: Fen,
+    charge: Fen,
+    start: Tick,
+    setup: Tick,
+    machine: u32,
+    plant: u32,
+    gap: u32,
+    parent: u32,
+    history: u32,
+    /// Gaps whose follower is still delayed.
+    pending: u16,
+    /// Whether this operation, as the last of the job in its gap, delays the follower.
+    delays: bool,
+}
+
+/// A label of the layer before, brought to the plant of the machine at hand.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    at: Tick,
+    cost: Fen,
+    charge: Fen,
+    parent: u32,
+    history: u32,
+    pending: u16,
+}
+
+/// What surrounds a gap, as the operation to be put there sees it.
+struct Gap {
+    index: usize,
+    open: Tick,
+    close: Tick,
+    setup: Tick,
+    /// The follower's setup, if there is a follower, minus its setup as the plan has it.
+    follower_change: Tick,
+}
+
+/// The search with its buffers, for callers that place many jobs.
+#[derive(Debug, Default)]
+pub(crate) struct Placer {
+    labels: Vec<Label>,
+    fresh: Vec<Label>,
+    arrivals: Vec<Arrival>,
+    modes: Vec<(u32, u32)>,
+    rest_time: Vec<Tick>,
+    rest_cost: Vec<Fen>,
+    revisited: Vec<bool>,
+    histories: BTreeMap<(u32, u32, u32, u32), u32>,
+    /// The last layer's Pareto front.
+    pub(crate) finals: Vec<u32>,
+}
+
+/// One call's givens.
+pub(crate) struct Query<'a> {
+    pub(crate) shop: &'a Shop,
+    pub(crate) lines: &'a Lines,
+    pub(crate) job: &'a Job,
+    pub(crate) criterion: Cost,
+    /// Only placements cheaper than this are of interest.
+    pub(crate) limit: Fen,
+    /// Where the operations stood before, and what moving each costs.
+    pub(crate) stay: Option<(&'a [Option<Fixed>], Fen)>,
+}
+
+impl Query<'_> {
+    fn mode_cost(&self, mode: &crate::Mode) -> Fen {
+        match self.criterion {
+            Cost::Plan => mode.cost,
+            Cost::Charge => mode.charge,
+        }
+    }
+
+    fn tardiness(&self, end: Tick) -> Fen {
+        match self.criterion {
+            Cost::Plan => self.job.tardiness(end),
+            Cost::Charge => 0,
+        }
+    }
+
+    fn setup_rate(&self, machine: usize) -> Fen {
+        match self.criterion {
+            Cost::Plan => self.shop.machines[machine].setup_cost_per_tick,
+            Cost::Charge => 0,
+        }
+    }
+
+    /// The least that doing `op` adds, anywhere.
+    fn least(&self, op: &Op, mode: &crate::Mode) -> Fen {
+        let machine = &self.shop.machines[mode.machine];
+        let saved = self.shop.setups[machine.setup].least_increment(op.family);
+        self.mode_cost(mode) + saved * self.setup_rate(mode.machine)
+    }
+}
+
+impl Placer {
+    /// Fills `finals` with the Pareto front of placements cheaper than `limit`, earliest first.
+    pub(crate) fn search(&mut self, query: &Query<'_>) {
+        self.prepare(query);
+        let (job, criterion) = (query.job, query.criterion);
+        let mut layer = 0..0;
+        for k in 0..job.ops.len() {
+            self.fresh.clear();
+            self.order_modes(query, k);
+            let mut here = u32::MAX;
+            for i in 0..self.modes.len() {
+                let (plant, mode) = self.modes[i];
+                if plant != here {
+                    self.arrive(query, k, layer.clone(), plant as usize);
+                    here = plant;
+                }
+                self.extend(query, k, mode as usize);
+            }
+            let last = k + 1 == job.ops.len();
+            self.drop_dominated(last, job.budget.is_some() && criterion == Cost::Plan);
+            layer = self.labels.len()..self.labels.len() + self.fresh.len();
+            self.labels.append(&mut self.fresh);
+            if layer.is_empty() {
+                return;
+            }
+        }
+        self.finals.extend(layer.map(|i| i as u32));
+    }
+
+    /// The index of the cheapest placement found, the earliest among equals.
+    pub(crate) fn cheapest(&self) -> Option<u32> {
+        self.finals.iter().copied().min_by_key(|&i| (self.labels[i as usize].cost, self.labels[i as usize].end))
+    }
+
+    pub(crate) fn cost(&self, label: u32) -> Fen {
+        self.labels[label as usize].cost
+    }
+
+    pub(crate) fn completion(&self, label: u32) -> Tick {
+        self.labels[label as usize].end
+    }
+
+    /// The steps of the chain that ends in `label`, last operation first.
+    pub(crate) fn steps_reversed(&self, label: u32) -> impl Iterator<Item = Step> + '_ {
+        let mut next = label;
+        std::iter::from_fn(move || {
+            let l = self.labels.get(next as usize)?;
+            next = l.parent;
+            Some(Step { machine: l.machine as usize, start: l.start, end: l.end, setup: l.setup })
+        })
+    }
+
+    pub(crate) fn placement(&self, label: u32) -> Placement {
+        let l = &self.labels[label as usize];
+        let mut steps: Vec<Step> = self.steps_reversed(label).collect();
+        steps.reverse();
+        Placement { completion: l.end, cost: l.cost, charge: l.charge, steps }
+    }
+
+    /// Lower bounds on what the operations after each still need, and which machines may be revisited.
+    fn prepare(&mut self, query: &Query<'_>) {
+        self.labels.clear();
+        self.finals.clear();
+        self.histories.clear();
+        let ops = &query.job.ops;
+        self.rest_time.clear();
+        self.rest_cost.clear();
+        self.rest_time.resize(ops.len() + 1, 0);
+        self.rest_cost.resize(ops.len() + 1, 0);
+        for (k, op) in ops.iter().enumerate().rev() {
+            let time = op.modes.iter().map(|mode| mode.duration).min().unwrap_or(0);
+            let cost = op.modes.iter().map(|mode| query.least(op, mode)).min().unwrap_or(0);
+            self.rest_time[k] = self.rest_time[k + 1] + time;
+            self.rest_cost[k] = self.rest_cost[k + 1] + cost;
+        }
+        self.revisited.clear();
+        for (k, op) in ops.iter().enumerate() {
+            let later = |machine| ops[k + 1..].iter().any(|other| other.mode_on(machine).is_some());
+            self.revisited.extend(op.modes.iter().map(|mode| later(mode.machine)));
+        }
+    }
+
+    fn order_modes(&mut self, query: &Query<'_>, k: usize) {
+        self.modes.clear();
+        let op = &query.job.ops[k];
+        for (i, mode) in op.modes.iter().enumerate() {
+            if op.fixed.is_none_or(|f| f.machine == mode.machine) {
+                self.modes.push((query.shop.machines[mode.machine].plant as u32, i as u32));
+            }
+        }
+        self.modes.sort_unstable();
+    }
+
+    /// Brings the layer's labels to a plant, sorted by time, dominated ones dropped.
+    fn arrive(&mut self, query: &Query<'_>, k: usize, layer: std::ops::Range<usize>, plant: usize) {
+        let (job, shop) = (query.job, query.shop);
+        self.arrivals.clear();
+        if k == 0 {
+            let (time, trip) =
+                job.origin.map_or((0, 0), |o| (shop.transport[o][plant], shop.transport_cost[o][plant]));
+            self.arrivals.push(Arrival {
+                at: job.release + time,
+                cost: trip,
+                charge: trip,
+                parent: NO_PARENT,
+                history: 0,
+                pending: 0,
+            });
+            return;
+        }
+        for i in layer {
+            let label = &self.labels[i];
+            let here = label.plant as usize;
+            let trip = shop.transport_cost[here][plant];
+            self.arrivals.push(Arrival {
+                at: label.end + shop.transport[here][plant],
+                cost: label.cost + trip,
+                charge: label.charge + trip,
+                parent: i as u32,
+                history: label.history,
+                pending: label.pending,
+            });
+        }
+        self.arrivals.sort_unstable_by_key(|a| (a.at, a.cost, a.charge));
+        if self.histories.is_empty() && (job.budget.is_none() || query.criterion == Cost::Charge) {
+            let mut least = Fen::MAX;
+            self.arrivals.retain(|a| {
+                let cheaper = a.cost < least;
+                least = least.min(a.cost);
+                cheaper
+            });
+        }
+    }
+
+    /// Labels for operation `k` in every gap of one machine.
+    fn extend(&mut self, query: &Query<'_>, k: usize, mode_index: usize) {
+        let op = &query.job.ops[k];
+        let mode = &op.modes[mode_index];
+        let line = query.lines.on(mode.machine);
+        let Some(first) = self.arrivals.first().map(|a| a.at.max(mode.earliest)) else { return };
+        let least_cost = self.arrivals.iter().map(|a| a.cost).min().unwrap_or(0) + query.least(op, mode);
+        for gap in line.partition_point(|o| o.start <= first)..=line.len() {
+            let open = gap.checked_sub(1).map_or(0, |i| line[i].end);
+            let close = line.get(gap).map_or(Tick::MAX, |o| o.start);
+            let from = open.max(first);
+            if self.hopeless(query, k, from + mode.duration, least_cost) {
+                return;
+            }
+            if close - from < mode.duration {
+                continue;
+            }
+            self.extend_gap(query, k, mode_index, gap);
+        }
+    }
+
+    /// Whether ending operation `k` at `end` or later, at `cost` or more, can no longer matter.
+    fn hopeless(&self, query: &Query<'_>, k: usize, end: Tick, cost: Fen) -> bool {
+        let done = end + self.rest_time[k + 1];
+        let total = cost + self.rest_cost[k + 1] + query.tardiness(done);
+        total >= query.limit || query.job.deadline.is_some_and(|deadline| done > deadline)
+    }
+
+    fn gap(&self, query: &Query<'_>, op: &Op, machine: usize, index: usize, own: Option<u32>) -> Gap {
+        let line = query.lines.on(machine);
+        let before: Option<&Occupation> = index.checked_sub(1).map(|i| &line[i]);
+        let family = own.or(before.map(|o| o.family)).map(|f| f as usize);
+        let after = line.get(index);
+        Gap {
+            index,
+            open: before.map_or(0, |o| o.end),
+            close: after.map_or(Tick::MAX, |o| o.start),
+            setup: query.shop.setup_ticks(machine, family, op.family),
+            follower_change: after.map_or(0, |o| {
+                query.shop.setup_ticks(machine, Some(op.family), o.family as usize) - o.setup
+            }),
+        }
+    }
+
+    fn extend_gap(&mut self, query: &Query<'_>, k: usize, mode_index: usize, index: usize) {
+        let op = &query.job.ops[k];
+        let machine = op.modes[mode_index].machine;
+        let gap = self.gap(query, op, machine, index, None);
+        let mode_base: usize = query.job.ops[..k].iter().map(|o| o.modes.len()).sum();
+        let revisited = self.revisited[mode_base + mode_index];
+        if self.histories.is_empty() {
+            if gap.follower_change > 0 && !revisited {
+                return;
+            }
+            // Whoever is there when the gap opens starts together: the last of them is the cheapest.
+            let ready = self.arrivals.partition_point(|a| a.at <= gap.open);
+            let skip = if query.job.budget.is_some() { 0 } else { ready.saturating_sub(1) };
+            for i in skip..self.arrivals.len() {
+                if self.arrivals[i].at >= gap.close {
+                    return;
+                }
+                self.push(query, k, mode_index, &gap, i, gap.follower_change, revisited, 0);
+            }
+            return;
+        }
+        for i in 0..self.arrivals.len() {
+            let Some(own) = self.own_in(self.arrivals[i].parent, machine, index) else {
+                self.push(query, k, mode_index, &gap, i, gap.follower_change, revisited, 0);
+                continue;
+            };
+            let (family, delays, change) = self.own_follower(query, own, machine, index);
+            let behind = self.gap(query, op, machine, index, Some(family));
+            let step = behind.follower_change - change;
+            self.push(query, k, mode_index, &behind, i, step, revisited, u16::from(delays));
+        }
+    }
+
+    /// The job's own latest operation in a gap, in the chain that ends at `label`.
+    fn own_in(&self, mut label: u32, machine: usize, gap: usize) -> Option<u32> {
+        while label != NO_PARENT {
+            let l = &self.labels[label as usize];
+            if (l.machine as usize, l.gap as usize) == (machine, gap) {
+                return Some(label);
+            }
+            label = l.parent;
+        }
+        None
+    }
+
+    /// The family that own operation leaves, whether it delays the follower, and by how much it has
+    /// changed the follower's setup already.
+    fn own_follower(&self, query: &Query<'_>, own: u32, machine: usize, gap: usize) -> (u32, bool, Tick) {
+        let mut k = 0;
+        let mut label = self.labels[own as usize].parent;
+        while label != NO_PARENT {
+            label = self.labels[label as usize].parent;
+            k += 1;
+        }
+        let op = &query.job.ops[k];
+        let change = self.gap(query, op, machine, gap, None).follower_change;
+        (op.family as u32, self.labels[own as usize].delays, change)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn push(
+        &mut self,
+        query: &Query<'_>,
+        k: usize,
+        mode_index: usize,
+        gap: &Gap,
+        arrival: usize,
+        follower_step: Tick,
+        revisited: bool,
+        relieved: u16,
+    ) {
+        let (op, arrival) = (&query.job.ops[k], self.arrivals[arrival]);
+        let mode = &op.modes[mode_index];
+        let machine = &query.shop.machines[mode.machine];
+        let delays = gap.follower_change > 0;
+        if delays && !revisited {
+            return;
+        }
+        let work = gap.setup + mode.duration;
+        let from = arrival.at.max(gap.open).max(mode.earliest);
+        let at = |start| match start >= from {
+            true => machine.calendar.finish(start, work, op.splittable).map(|end| (start, end)),
+            false => None,
+        };
+        let span = match op.fixed {
+            None => machine.calendar.earliest(from, work, op.splittable, gap.close),
+            Some(fixed) => at(fixed.start),
+        };
+        let rate = query.setup_rate(mode.machine);
+        let label = Label {
+            end: 0,
+            cost: arrival.cost + query.mode_cost(mode) + (gap.setup + follower_step) * rate,
+            charge: arrival.charge + mode.charge,
+            start: 0,
+            setup: gap.setup,
+            machine: mode.machine as u32,
+            plant: machine.plant as u32,
+            gap: gap.index as u32,
+            parent: arrival.parent,
+            history: arrival.history,
+            pending: arrival.pending + u16::from(delays) - relieved,
+            delays,
+        };
+        let stay = query.stay.and_then(|(stays, weight)| stays[k].map(|stay| (stay, weight)));
+        let Some((stay, weight)) = stay else {
+            return self.push_label(query, k, label, span, gap, revisited);
+        };
+        let moved = span.filter(|s| (mode.machine, s.0) != (stay.machine, stay.start));
+        self.push_label(query, k, Label { cost: label.cost + weight, ..label }, moved, gap, revisited);
+        if stay.machine == mode.machine {
+            self.push_label(query, k, label, at(stay.start), gap, revisited);
+        }
+    }
+
+    /// Files a label with its span, if it ends in time and may still matter.
+    fn push_label(
+        &mut self,
+        query: &Query<'_>,
+        k: usize,
+        mut label: Label,
+        span: Option<(Tick, Tick)>,
+        gap: &Gap,
+        revisited: bool,
+    ) {
+        let Some((start, end)) = span.filter(|s| s.1 <= gap.close) else { return };
+        (label.start, label.end) = (start, end);
+        let over = query.job.budget.is_some_and(|budget| label.charge > budget);
+        if over || self.hopeless(query, k, end, label.cost) {
+            return;
+        }
+        if k + 1 == query.job.ops.len() {
+            if label.pending > 0 {
+                return;
+            }
+            label.cost += query.tardiness(end);
+        }
+        if revisited {
+            label.history = self.history(label.history, k, label.machine as usize, gap.index);
+        }
+        self.fresh.push(label);
+    }
+
+    fn history(&mut self, before: u32, k: usize, machine: usize, gap: usize) -> u32 {
+        let next = self.histories.len() as u32 + 1;
+        *self.histories.entry((before, k as u32, machine as u32, gap as u32)).or_insert(next)
+    }
+
+    /// Keeps the fresh labels that none dominates. In the last layer only time and cost matter.
+    fn drop_dominated(&mut self, last: bool, by_charge: bool) {
+        let class = |l: &Label| if last { (0, 0) } else { (l.plant, l.history) };
+        self.fresh.sort_unstable_by_key(|l| (class(l), l.end, l.cost, l.charge));
+        if by_charge && !last {
+            let mut kept: Vec<Label> = Vec::new();
+            self.fresh.retain(|l| {
+                let beaten = |o: &Label| class(o) == class(l) && o.cost <= l.cost && o.charge <= l.charge;
+                let keep = !kept.iter().any(beaten);
+                kept.extend(keep.then_some(*l));
+                keep
+            });
+            return;
+        }
+        let mut least = ((u32::MAX, u32::MAX), Fen::MAX);
+        self.fresh.retain(|l| {
+            let keep = class(l) != least.0 || l.cost < least.1;
+            if keep {
+                least = (class(l), l.cost);
+            }
+            keep
+        });
+    }
+}

@@ -1,0 +1,531 @@
+//! A plan under change: the lines, each job's steps, and the exact cost, kept by increments.
+//!
+//! Every change is journalled, so that a try that does not please is undone by walking back. The
+//! placer judges a chain with everything else standing still; here the change is carried out, with
+//! what it does to followers, and priced to the fen.
+
+use crate::place::{Placer, Query};
+use crate::{Assignment, Cost, Fen, Fixed, Instance, Lines, Occupation, Plan, Step, Tick};
+
+#[derive(Clone, Copy, Debug)]
+enum Undo {
+    Inserted { machine: u32, at: u32 },
+    Removed { machine: u32, at: u32, was: Occupation },
+    Changed { machine: u32, at: u32, was: Occupation },
+    Step { flat: u32, was: Step },
+    Kept { job: u32, was: bool },
+}
+
+/// A plan under change.
+#[derive(Clone, Debug)]
+pub(crate) struct State<'a> {
+    pub(crate) instance: &'a Instance,
+    pub(crate) lines: Lines,
+    /// First flat index of each job's operations.
+    base: Vec<u32>,
+    steps: Vec<Step>,
+    kept: Vec<bool>,
+    /// Modes, setups, transport, tardiness and rejections, as the format prices them.
+    cost: Fen,
+    /// Promised jobs that are not in the plan.
+    missing: i64,
+    /// What a missing promised job weighs in a comparison: more than anything it could cost.
+    missing_weight: Fen,
+    stays: Vec<Option<Fixed>>,
+    stay_weight: Fen,
+    moved: i64,
+    journal: Vec<Undo>,
+    at_mark: (Fen, i64, i64),
+    cascade: Vec<u32>,
+}
+
+impl<'a> State<'a> {
+    /// Every job rejected.
+    pub(crate) fn empty(instance: &'a Instance) -> State<'a> {
+        let mut base = Vec::with_capacity(instance.jobs.len() + 1);
+        let mut flat = 0u32;
+        for job in &instance.jobs {
+            base.push(flat);
+            flat += job.ops.len() as u32;
+        }
+        base.push(flat);
+        let dearest = instance.jobs.iter().map(|job| instance.dearest(job)).max().unwrap_or(0);
+        State {
+            instance,
+            lines: Lines::new(&instance.shop),
+            base,
+            steps: vec![Step::default(); flat as usize],
+            kept: vec![false; instance.jobs.len()],
+            cost: instance.jobs.iter().filter_map(|job| job.rejection_cost).sum(),
+            missing: instance.jobs.iter().filter(|job| job.rejection_cost.is_none()).count() as i64,
+            missing_weight: 2 * dearest as Fen + 1,
+            stays: Vec::new(),
+            stay_weight: 0,
+            moved: 0,
+            journal: Vec::new(),
+            at_mark: (0, 0, 0),
+            cascade: Vec::new(),
+        }
+    }
+
+    /// What holds of the chains given, each operation where it says: setups and ends are computed
+    /// anew, and a job that breaks a rule, or stands in the way of frozen work, is left out.
+    pub(crate) fn load(instance: &'a Instance, mut chains: Vec<Option<Vec<Fixed>>>) -> State<'a> {
+        loop {
+            let mut state = State::empty(instance);
+            let mut offenders = state.lay(&chains);
+            for (j, chain) in chains.iter().enumerate() {
+                if chain.is_some() && !state.chain_holds(j) {
+                    offenders.push(j);
+                }
+            }
+            if offenders.is_empty() {
+                (0..chains.len()).filter(|&j| chains[j].is_some()).for_each(|j| state.admit(j));
+                state.journal.clear();
+                return state;
+            }
+            offenders.into_iter().for_each(|j| chains[j] = None);
+        }
+    }
+
+    /// Puts raw occupations on the lines and computes their setups and ends. Returns the jobs that
+    /// overlap another, or for which a machine is closed.
+    fn lay(&mut self, chains: &[Option<Vec<Fixed>>]) -> Vec<usize> {
+        let mut offenders = Vec::new();
+        for (j, chain) in chains.iter().enumerate() {
+            for (k, at) in chain.iter().flatten().enumerate() {
+                let a = Assignment { job: j, op: k, machine: at.machine, start: at.start, end: at.start };
+                let occupation = crate::lines::raw_occupation(&self.instance.jobs[j], &a);
+                self.lines.line_mut(at.machine).push(occupation);
+            }
+        }
+        for m in 0..self.lines.machines() {
+            self.lines.line_mut(m).sort_by_key(|o| (o.start, !o.fixed, o.key));
+            for at in 0..self.lines.on(m).len() {
+                let Ok(o) = self.lines.refreshed(&self.instance.shop, m, at) else {
+                    offenders.push(self.lines.on(m)[at].key.job as usize);
+                    continue;
+                };
+                self.lines.line_mut(m)[at] = o;
+                let flat = self.base[o.key.job as usize] + o.key.op;
+                self.steps[flat as usize] = Step { machine: m, start: o.start, end: o.end, setup: o.setup };
+                if let Some(before) = at.checked_sub(1).map(|i| self.lines.on(m)[i]) {
+                    if before.end > o.start {
+                        let out = if o.fixed && !before.fixed { before } else { o };
+                        offenders.push(out.key.job as usize);
+                    }
+                }
+            }
+        }
+        offenders
+    }
+
+    /// Whether a job's steps keep the job's own rules.
+    fn chain_holds(&self, j: usize) -> bool {
+        let (job, shop) = (&self.instance.jobs[j], &self.instance.shop);
+        let (mut at, mut ready, mut charge) = (job.origin, job.release, 0);
+        for (op, step) in job.ops.iter().zip(self.steps_of(j)) {
+            let there = shop.machines[step.machine].plant;
+            if let Some(here) = at {
+                ready += shop.transport[here][there];
+                charge += shop.transport_cost[here][there];
+            }
+            let Some(mode) = op.mode_on(step.machine) else { return false };
+            let moved = op.fixed.is_some_and(|f| (f.machine, f.start) != (step.machine, step.start));
+            if moved || step.start < ready.max(mode.earliest) {
+                return false;
+            }
+            charge += mode.charge;
+            (at, ready) = (Some(there), step.end);
+        }
+        job.deadline.is_none_or(|d| ready <= d) && job.budget.is_none_or(|budget| charge <= budget)
+    }
+
+    /// Counts a job in whose steps are on the lines already.
+    fn admit(&mut self, job: usize) {
+        for k in 0..self.instance.jobs[job].ops.len() {
+            let step = self.steps_of(job)[k];
+            let mode = self.instance.jobs[job].ops[k].mode_on(step.machine).map_or(0, |mode| mode.cost);
+            self.cost += mode + step.setup * self.instance.shop.machines[step.machine].setup_cost_per_tick;
+        }
+        self.keep(job);
+    }
+
+    /// Sets where operations stood, and what moving each weighs in [`State::weight`].
+    pub(crate) fn anchor(&mut self, incumbent: &Plan, weight: Fen) {
+        self.stays = vec![None; self.steps.len()];
+        self.stay_weight = weight;
+        for a in &incumbent.assignments {
+            let known = self.instance.jobs.get(a.job).is_some_and(|job| a.op < job.ops.len());
+            if !known {
+                continue;
+            }
+            let flat = self.base[a.job] as usize + a.op;
+            self.stays[flat] = Some(Fixed { machine: a.machine, start: a.start });
+        }
+        self.moved = 0;
+        for j in 0..self.kept.len() {
+            if self.kept[j] {
+                self.moved += (self.base[j]..self.base[j + 1]).map(|flat| self.is_moved(flat)).sum::<i64>();
+            }
+        }
+    }
+
+    pub(crate) fn cost(&self) -> Fen {
+        self.cost
+    }
+
+    pub(crate) fn missing(&self) -> i64 {
+        self.missing
+    }
+
+    pub(crate) fn moved(&self) -> i64 {
+        self.moved
+    }
+
+    /// What the search minimises: cost, broken promises far above it, and moves.
+    pub(crate) fn weight(&self) -> Fen {
+        self.cost + self.missing * self.missing_weight + self.moved * self.stay_weight
+    }
+
+    pub(crate) fn keeps(&self, job: usize) -> bool {
+        self.kept[job]
+    }
+
+    pub(crate) fn steps_of(&self, job: usize) -> &[Step] {
+        &self.steps[self.base[job] as usize..self.base[job + 1] as usize]
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        let mut plan = Plan::default();
+        for j in 0..self.kept.len() {
+            if !self.kept[j] {
+                plan.rejected.push(j);
+                continue;
+            }
+            let assignment = |(op, s): (usize, &Step)| Assignment {
+                job: j,
+                op,
+                machine: s.machine,
+                start: s.start,
+                end: s.end,
+            };
+            plan.assignments.extend(self.steps_of(j).iter().enumerate().map(assignment));
+        }
+        plan
+    }
+
+    /// From here on changes can be undone.
+    pub(crate) fn mark(&mut self) {
+        self.journal.clear();
+        self.at_mark = (self.cost, self.missing, self.moved);
+    }
+
+    /// Back to the mark.
+    pub(crate) fn undo(&mut self) {
+        while let Some(entry) = self.journal.pop() {
+            match entry {
+                Undo::Inserted { machine, at } => {
+                    self.lines.line_mut(machine as usize).remove(at as usize);
+                }
+                Undo::Removed { machine, at, was } => {
+                    self.lines.line_mut(machine as usize).insert(at as usize, was);
+                }
+                Undo::Changed { machine, at, was } => {
+                    self.lines.line_mut(machine as usize)[at as usize] = was;
+                }
+                Undo::Step { flat, was } => self.steps[flat as usize] = was,
+                Undo::Kept { job, was } => self.kept[job as usize] = was,
+            }
+        }
+        (self.cost, self.missing, self.moved) = self.at_mark;
+    }
+
+    /// What leaving the job out weighs.
+    fn absence(&self, job: usize) -> Fen {
+        self.instance.jobs[job].rejection_cost.unwrap_or(self.missing_weight)
+    }
+
+    /// Puts a job where it adds least, if that is less than leaving it out. The steps of `placer`
+    /// are consumed at once. Returns whether the job is in.
+    pub(crate) fn insert_best(&mut self, placer: &mut Placer, job: usize, blink: Fen) -> bool {
+        let limit = self.absence(job).saturating_add(blink);
+        if !self.find(placer, job, limit) {
+            return false;
+        }
+        match placer.cheapest() {
+            Some(label) => {
+                self.insert(placer, job, label);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Runs the placer for a job, for placements that weigh less than `limit`.
+    pub(crate) fn find(&self, placer: &mut Placer, job: usize, limit: Fen) -> bool {
+        let (from, to) = (self.base[job] as usize, self.base[job + 1] as usize);
+        let stay = (!self.stays.is_empty()).then(|| (&self.stays[from..to], self.stay_weight));
+        placer.search(&Query {
+            shop: &self.instance.shop,
+            lines: &self.lines,
+            job: &self.instance.jobs[job],
+            criterion: Cost::Plan,
+            limit,
+            stay,
+        });
+        !placer.finals.is_empty()
+    }
+
+    /// Carries out a placement that the placer has just found.
+    pub(crate) fn insert(&mut self, placer: &Placer, job: usize, label: u32) {
+        let mut k = self.instance.jobs[job].ops.len();
+        for step in placer.steps_reversed(label) {
+            k -= 1;
+            self.insert_step(job, k, step);
+        }
+        self.keep(job);
+        // The job's own operations first have their final neighbours now; then whoever follows them.
+        for k in 0..self.instance.jobs[job].ops.len() {
+            let step = self.steps[self.base[job] as usize + k];
+            let at = self.position(step.machine, step.start, job, k);
+            let next = self.lines.on(step.machine).get(at + 1).copied();
+            if next.is_some_and(|next| next.key.job != job as u32) {
+                let settled = self.settle_follower(step.machine, at + 1);
+                debug_assert!(settled, "an insertion never delays its follower");
+            }
+        }
+    }
+
+    fn insert_step(&mut self, job: usize, k: usize, step: Step) {
+        let op = &self.instance.jobs[job].ops[k];
+        let mode = op.mode_on(step.machine).map_or((0, 0), |mode| (mode.duration, mode.cost));
+        let occupation = Occupation {
+            start: step.start,
+            end: step.end,
+            setup: step.setup,
+            work: mode.0,
+            family: op.family as u32,
+            key: crate::Key { job: job as u32, op: k as u32 },
+            splittable: op.splittable,
+            fixed: op.fixed.is_some(),
+        };
+        let line = self.lines.line_mut(step.machine);
+        let at = line.partition_point(|o| o.start < step.start);
+        line.insert(at, occupation);
+        self.journal.push(Undo::Inserted { machine: step.machine as u32, at: at as u32 });
+        self.set_step(self.base[job] + k as u32, step);
+        self.cost += mode.1 + step.setup * self.instance.shop.machines[step.machine].setup_cost_per_tick;
+    }
+
+    fn keep(&mut self, job: usize) {
+        self.journal.push(Undo::Kept { job: job as u32, was: false });
+        self.kept[job] = true;
+        self.count_absence(job, -1);
+        self.cost += self.chain_cost(job);
+        self.count_moves(job, 1);
+    }
+
+    fn count_absence(&mut self, job: usize, sign: i64) {
+        match self.instance.jobs[job].rejection_cost {
+            Some(cost) => self.cost += sign * cost,
+            None => self.missing += sign,
+        }
+    }
+
+    fn count_moves(&mut self, job: usize, sign: i64) {
+        if !self.stays.is_empty() {
+            let moved: i64 = (self.base[job]..self.base[job + 1]).map(|flat| self.is_moved(flat)).sum();
+            self.moved += sign * moved;
+        }
+    }
+
+    fn is_moved(&self, flat: u32) -> i64 {
+        let step = &self.steps[flat as usize];
+        let stay = self.stays.get(flat as usize).copied().flatten();
+        i64::from(stay.is_some_and(|s| (s.machine, s.start) != (step.machine, step.start)))
+    }
+
+    /// A kept job's transport and tardiness.
+    fn chain_cost(&self, job: usize) -> Fen {
+        let spec = &self.instance.jobs[job];
+        let shop = &self.instance.shop;
+        let mut at = spec.origin;
+        let mut cost = 0;
+        let mut end = 0;
+        for step in self.steps_of(job) {
+            let there = shop.machines[step.machine].plant;
+            cost += at.map_or(0, |here| shop.transport_cost[here][there]);
+            (at, end) = (Some(there), step.end);
+        }
+        cost + spec.tardiness(end)
+    }
+
+    fn set_step(&mut self, flat: u32, step: Step) {
+        self.journal.push(Undo::Step { flat, was: self.steps[flat as usize] });
+        self.steps[flat as usize] = step;
+    }
+
+    fn position(&self, machine: usize, start: Tick, job: usize, op: usize) -> usize {
+        let line = self.lines.on(machine);
+        let at = line.partition_point(|o| o.start < start);
+        debug_assert!(line[at].key == crate::Key { job: job as u32, op: op as u32 }, "steps and lines agree");
+        at
+    }
+
+    /// Takes a job out, and with it whatever cannot stand without it. False where frozen work stands
+    /// in the way: the caller must undo.
+    pub(crate) fn remove(&mut self, job: usize, removed: &mut Vec<u32>) -> bool {
+        self.cascade.clear();
+        self.cascade.push(job as u32);
+        while let Some(next) = self.cascade.pop() {
+            if self.kept[next as usize] {
+                if self.is_frozen(next as usize) {
+                    return false;
+                }
+                removed.push(next);
+                self.take_out(next as usize);
+            }
+        }
+        true
+    }
+
+    /// Whether an operation of the job is fixed.
+    pub(crate) fn is_frozen(&self, job: usize) -> bool {
+        self.instance.jobs[job].ops.iter().any(|op| op.fixed.is_some())
+    }
+
+    fn take_out(&mut self, job: usize) {
+        self.count_moves(job, -1);
+        self.cost -= self.chain_cost(job);
+        self.count_absence(job, 1);
+        self.journal.push(Undo::Kept { job: job as u32, was: true });
+        self.kept[job] = false;
+        for k in (0..self.instance.jobs[job].ops.len()).rev() {
+            let step = self.steps[self.base[job] as usize + k];
+            let at = self.position(step.machine, step.start, job, k);
+            let was = self.lines.line_mut(step.machine).remove(at);
+            self.journal.push(Undo::Removed { machine: step.machine as u32, at: at as u32, was });
+            let mode = self.instance.jobs[job].ops[k].mode_on(step.machine).map_or((0, 0), |mode| (mode.duration, mode.cost));
+            self.cost -= mode.1 + was.setup * self.instance.shop.machines[step.machine].setup_cost_per_tick;
+            if at < self.lines.on(step.machine).len() && !self.settle_follower(step.machine, at) {
+                let follower = self.lines.on(step.machine)[at].key.job;
+                self.cascade.push(follower);
+            }
+        }
+    }
+
+    /// Gives the occupation at a position the setup that its predecessor now asks for. Where that is
+    /// longer, it begins earlier if it can, or ends later if nothing behind it minds. False where
+    /// neither goes: its job must be taken out.
+    fn settle_follower(&mut self, machine: usize, at: usize) -> bool {
+        let o = self.lines.on(machine)[at];
+        let before = at.checked_sub(1).map(|i| self.lines.on(machine)[i]);
+        let family = before.map(|b| b.family as usize);
+        let setup = self.instance.shop.setup_ticks(machine, family, o.family as usize);
+        if setup == o.setup {
+            return true;
+        }
+        if !self.kept[o.key.job as usize] {
+            return true;
+        }
+        let Some((start, end)) = self.new_span(machine, at, &o, setup) else { return false };
+        let rate = self.instance.shop.machines[machine].setup_cost_per_tick;
+        self.cost += (setup - o.setup) * rate;
+        self.change(machine, at, Occupation { start, end, setup, ..o });
+        true
+    }
+
+    /// When the occupation would begin and end with another setup.
+    fn new_span(&self, machine: usize, at: usize, o: &Occupation, setup: Tick) -> Option<(Tick, Tick)> {
+        let calendar = &self.instance.shop.machines[machine].calendar;
+        let work = setup + o.work;
+        if setup < o.setup {
+            return calendar.finish(o.start, work, o.splittable).map(|end| (o.start, end));
+        }
+        if !o.fixed {
+            let from = self.may_start(machine, at);
+            let earlier = calendar.earliest(from, work, o.splittable, o.end);
+            if earlier.is_some() {
+                return earlier;
+            }
+        }
+        let end = calendar.finish(o.start, work, o.splittable)?;
+        (end <= self.must_end(machine, at)).then_some((o.start, end))
+    }
+
+    /// The earliest that the occupation at a position may begin, its neighbours standing still.
+    fn may_start(&self, machine: usize, at: usize) -> Tick {
+        let line = self.lines.on(machine);
+        let (o, shop) = (&line[at], &self.instance.shop);
+        let (j, k) = (o.key.job as usize, o.key.op as usize);
+        let job = &self.instance.jobs[j];
+        let there = shop.machines[machine].plant;
+        let arrival = match k.checked_sub(1) {
+            Some(before) => {
+                let step = self.steps_of(j)[before];
+                step.end + shop.transport[shop.machines[step.machine].plant][there]
+            }
+            None => job.release + job.origin.map_or(0, |here| shop.transport[here][there]),
+        };
+        let free = at.checked_sub(1).map_or(0, |i| line[i].end);
+        let earliest = job.ops[k].mode_on(machine).map_or(0, |mode| mode.earliest);
+        arrival.max(free).max(earliest)
+    }
+
+    /// The latest that the occupation at a position may end, its neighbours standing still.
+    fn must_end(&self, machine: usize, at: usize) -> Tick {
+        let line = self.lines.on(machine);
+        let (o, shop) = (&line[at], &self.instance.shop);
+        let (j, k) = (o.key.job as usize, o.key.op as usize);
+        let job = &self.instance.jobs[j];
+        let here = shop.machines[machine].plant;
+        let next = match self.steps_of(j).get(k + 1) {
+            Some(step) => step.start - shop.transport[here][shop.machines[step.machine].plant],
+            None => job.deadline.unwrap_or(Tick::MAX),
+        };
+        line.get(at + 1).map_or(Tick::MAX, |o| o.start).min(next)
+    }
+
+    /// Writes an occupation of a kept job anew, in the same place of the order.
+    fn change(&mut self, machine: usize, at: usize, new: Occupation) {
+        let was = self.lines.on(machine)[at];
+        let (j, k) = (was.key.job as usize, was.key.op as usize);
+        self.journal.push(Undo::Changed { machine: machine as u32, at: at as u32, was });
+        self.lines.line_mut(machine)[at] = new;
+        let flat = self.base[j] + k as u32;
+        let moved = self.is_moved(flat);
+        self.set_step(flat, Step { machine, start: new.start, end: new.end, setup: new.setup });
+        self.moved += self.is_moved(flat) - moved;
+        let job = &self.instance.jobs[j];
+        if k + 1 == job.ops.len() {
+            self.cost += job.tardiness(new.end) - job.tardiness(was.end);
+        }
+    }
+
+    /// Moves every occupation to the earliest start its neighbours allow, in order of time. The cost
+    /// can only fall.
+    pub(crate) fn shift_left(&mut self) {
+        let mut order: Vec<(Tick, u32, u32)> = Vec::new();
+        for m in 0..self.lines.machines() {
+            let starts = self.lines.on(m).iter().enumerate().map(|(at, o)| (o.start, m as u32, at as u32));
+            order.extend(starts);
+        }
+        order.sort_unstable();
+        for (_, m, at) in order {
+            let (m, at) = (m as usize, at as usize);
+            let o = self.lines.on(m)[at];
+            let from = self.may_start(m, at);
+            if o.fixed || from >= o.start {
+                continue;
+            }
+            let calendar = &self.instance.shop.machines[m].calendar;
+            if let Some((start, end)) = calendar.earliest(from, o.setup + o.work, o.splittable, o.end) {
+                if start < o.start {
+                    self.change(m, at, Occupation { start, end, ..o });
+                }
+            }
+        }
+    }
+}
+

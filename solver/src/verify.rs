@@ -1,0 +1,245 @@
+//! The rules, from the exchange format's text alone.
+//!
+//! Nothing here is shared with the search, not even the calendar's bisection: a mistake there must
+//! not be able to hide here. Slow and plain on purpose.
+
+use std::fmt;
+
+use crate::{Assignment, Instance, Plan, Priced, Tick};
+
+/// A rule that a plan breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Index of the job concerned, if it is one job.
+    pub job: Option<usize>,
+    /// Which operation of it, if it is one.
+    pub op: Option<usize>,
+    /// What is wrong, with names.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+/// Where an occupation of `work` open ticks from `start` ends, walking the windows one by one.
+fn end_by_walking(windows: &[(Tick, Tick)], start: Tick, work: Tick, splittable: bool) -> Option<Tick> {
+    let mut left = work;
+    let mut at = start;
+    let mut begun = false;
+    for &(open, close) in windows {
+        if !begun {
+            if start >= close {
+                continue;
+            }
+            if start < open {
+                return None;
+            }
+            begun = true;
+        } else {
+            if !splittable {
+                return None;
+            }
+            at = open;
+        }
+        if left <= close - at {
+            return Some(at + left);
+        }
+        left -= close - at;
+    }
+    None
+}
+
+struct Checker<'a> {
+    instance: &'a Instance,
+    violations: Vec<Violation>,
+    priced: Priced,
+    /// By job and operation: the assignment and the setup it begins with.
+    placed: Vec<Vec<Option<(Assignment, Tick)>>>,
+    rejected: Vec<bool>,
+}
+
+/// Checks every rule of the format and prices the plan. A plan that claims a wrong `objective`, or a
+/// `bound` above its cost, is refused too.
+pub fn verify(instance: &Instance, plan: &Plan) -> Result<Priced, Vec<Violation>> {
+    let mut checker = Checker {
+        instance,
+        violations: Vec::new(),
+        priced: Priced::default(),
+        placed: instance.jobs.iter().map(|job| vec![None; job.ops.len()]).collect(),
+        rejected: vec![false; instance.jobs.len()],
+    };
+    checker.take_rejections(plan);
+    checker.take_lines(plan);
+    for j in 0..instance.jobs.len() {
+        checker.check_job(j);
+    }
+    checker.check_claims(plan);
+    match checker.violations.is_empty() {
+        true => Ok(checker.priced),
+        false => Err(checker.violations),
+    }
+}
+
+impl Checker<'_> {
+    fn breach(&mut self, job: Option<usize>, op: Option<usize>, what: impl Into<String>) {
+        let name = job.and_then(|j| self.instance.jobs.get(j)).map(|job| job.id.as_str()).unwrap_or("");
+        let what = match (job, op) {
+            (Some(_), Some(k)) => format!("{name}/{k}: {}", what.into()),
+            (Some(_), None) => format!("{name}: {}", what.into()),
+            _ => what.into(),
+        };
+        self.violations.push(Violation { job, op, what });
+    }
+
+    fn take_rejections(&mut self, plan: &Plan) {
+        for &j in &plan.rejected {
+            let Some(job) = self.instance.jobs.get(j) else {
+                self.breach(None, None, format!("unknown rejected job {j}"));
+                continue;
+            };
+            if self.rejected[j] {
+                self.breach(Some(j), None, "rejected twice");
+                continue;
+            }
+            self.rejected[j] = true;
+            match job.rejection_cost {
+                Some(cost) => self.priced.rejection += cost,
+                None => self.breach(Some(j), None, "promised, and may not be rejected"),
+            }
+        }
+    }
+
+    fn take_lines(&mut self, plan: &Plan) {
+        let mut lines: Vec<Vec<Assignment>> = vec![Vec::new(); self.instance.shop.machines.len()];
+        for a in &plan.assignments {
+            let known = self.instance.jobs.get(a.job).is_some_and(|job| a.op < job.ops.len());
+            let in_time = (0..=crate::TICK_MAX).contains(&a.start) && (0..=crate::TICK_MAX).contains(&a.end);
+            if !in_time {
+                self.breach(None, None, format!("{}/{} stands outside of time", a.job, a.op));
+            } else if !known || a.machine >= lines.len() {
+                let what = format!("unknown operation or machine: {}/{} on {}", a.job, a.op, a.machine);
+                self.breach(None, None, what);
+            } else if self.placed[a.job][a.op].is_some() {
+                self.breach(Some(a.job), Some(a.op), "assigned twice");
+            } else {
+                self.placed[a.job][a.op] = Some((*a, 0));
+                lines[a.machine].push(*a);
+            }
+        }
+        for (m, mut line) in lines.into_iter().enumerate() {
+            line.sort_by_key(|a| (a.start, a.end));
+            self.check_line(m, &line);
+        }
+    }
+
+    fn check_line(&mut self, m: usize, line: &[Assignment]) {
+        let machine = &self.instance.shop.machines[m];
+        let matrix = &self.instance.shop.setups[machine.setup];
+        let mut family = machine.initial_family;
+        let mut free_from = None;
+        for a in line {
+            if free_from.is_some_and(|free| a.start < free) {
+                let what = format!("overlaps its predecessor on {}", machine.id);
+                self.breach(Some(a.job), Some(a.op), what);
+            }
+            let next = self.instance.jobs[a.job].ops[a.op].family;
+            if next >= matrix.families() {
+                self.breach(Some(a.job), Some(a.op), format!("{} does not know its family", machine.id));
+                continue;
+            }
+            let setup = matrix.ticks(family, next);
+            self.priced.setup += setup * machine.setup_cost_per_tick;
+            self.placed[a.job][a.op] = Some((*a, setup));
+            (family, free_from) = (Some(next), Some(a.end));
+        }
+    }
+
+    fn check_job(&mut self, j: usize) {
+        let job = &self.instance.jobs[j];
+        let placed = std::mem::take(&mut self.placed[j]);
+        if self.rejected[j] {
+            if placed.iter().any(Option::is_some) {
+                self.breach(Some(j), None, "both rejected and assigned");
+            }
+            return;
+        }
+        if placed.iter().any(Option::is_none) {
+            self.breach(Some(j), None, "neither whole nor rejected");
+            return;
+        }
+        let mut at = job.origin;
+        let mut ready = job.release;
+        let mut charge = 0;
+        for (k, &(a, setup)) in placed.iter().flatten().enumerate() {
+            let there = self.instance.shop.machines[a.machine].plant;
+            if let Some(here) = at {
+                ready += self.instance.shop.transport[here][there];
+                let trip = self.instance.shop.transport_cost[here][there];
+                self.priced.transport += trip;
+                charge += trip;
+            }
+            if a.start < ready {
+                let what = format!("starts at {}, its part arrives at {ready}", a.start);
+                self.breach(Some(j), Some(k), what);
+            }
+            charge += self.check_assignment(&a, setup);
+            (at, ready) = (Some(there), a.end);
+        }
+        self.priced.accepted += 1;
+        self.priced.makespan = self.priced.makespan.max(ready);
+        if let Some(deadline) = job.deadline.filter(|&d| ready > d) {
+            self.breach(Some(j), None, format!("ends at {ready}, after its deadline {deadline}"));
+        }
+        if let Some(budget) = job.budget.filter(|&b| charge > b) {
+            self.breach(Some(j), None, format!("is charged {charge}, its budget is {budget}"));
+        }
+        if ready > job.due {
+            self.priced.late += 1;
+            self.priced.tardiness += job.tardiness_weight * (ready - job.due);
+        }
+    }
+
+    /// Checks one operation by itself; returns what it is charged.
+    fn check_assignment(&mut self, a: &Assignment, setup: Tick) -> i64 {
+        let op = &self.instance.jobs[a.job].ops[a.op];
+        let machine = &self.instance.shop.machines[a.machine];
+        let Some(mode) = op.modes.iter().find(|mode| mode.machine == a.machine) else {
+            self.breach(Some(a.job), Some(a.op), format!("may not run on {}", machine.id));
+            return 0;
+        };
+        if op.fixed.is_some_and(|f| f.machine != a.machine || f.start != a.start) {
+            self.breach(Some(a.job), Some(a.op), "is frozen and was moved");
+        }
+        if a.start < mode.earliest {
+            let what = format!("starts at {}, before {} on {}", a.start, mode.earliest, machine.id);
+            self.breach(Some(a.job), Some(a.op), what);
+        }
+        let want = end_by_walking(machine.calendar.windows(), a.start, setup + mode.duration, op.splittable);
+        if want != Some(a.end) {
+            let what = format!("ends at {}, its work from {} ends at {want:?}", a.end, a.start);
+            self.breach(Some(a.job), Some(a.op), what);
+        }
+        if a.end > self.instance.horizon {
+            let what = format!("ends at {}, after the horizon {}", a.end, self.instance.horizon);
+            self.breach(Some(a.job), Some(a.op), what);
+        }
+        self.priced.processing += mode.cost;
+        mode.charge
+    }
+
+    fn check_claims(&mut self, plan: &Plan) {
+        if !self.violations.is_empty() {
+            return;
+        }
+        let objective = self.priced.objective(self.instance.objective);
+        if let Some(claimed) = plan.objective.filter(|&claimed| claimed != objective) {
+            self.breach(None, None, format!("the claimed objective {claimed} is not {objective}"));
+        }
+        if let Some(bound) = plan.bound.filter(|&bound| bound > objective) {
+            self.breach(None, None, format!("the claimed bound {bound} is above the cost {objective}"));
+        }
+    }
+}
