@@ -1,0 +1,42 @@
+//! The commands, one file a story: its flags, what it asks of the coordinators, and how it shows the
+//! answer.
+
+pub mod booking;
+pub mod explain;
+pub mod quote;
+pub mod status;
+
+use crate::client::Client;
+use crate::connection::{ConnectionArgs, Environment};
+use crate::failure::Failure;
+use crate::json;
+use crate::output::Output;
+use prost::Message;
+use serde_json::Value;
+
+/// Most items that are asked for at a time; the contract's limit.
+pub const LIST_PAGE: u32 = 1000;
+
+/// What a command works at: the way to the coordinators, and where its answers go.
+pub struct Desk<'a> {
+    /// Which cluster, as whom.
+    pub connection: ConnectionArgs,
+    /// What the environment says besides.
+    pub environment: Environment,
+    /// Where answers go.
+    pub output: Output<'a>,
+    /// The words that were typed.
+    pub invocation: Vec<String>,
+}
+
+impl Desk<'_> {
+    /// A client, not yet connected.
+    pub fn client(&self) -> Result<Client, Failure> {
+        self.connection.client(&self.environment)
+    }
+}
+
+/// A message as JSON. `name` is its name in the contract.
+fn json_of<M: Message>(name: &str, message: &M) -> Result<Value, Failure> {
+    Ok(json::show(name, message)?)
+}
