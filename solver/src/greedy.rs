@@ -113,7 +113,7 @@ fn first_slot(
 pub(crate) fn insert_all(state: &mut State<'_>, placer: &mut Placer, order: &[usize]) {
     for &j in order {
         if !state.keeps(j) {
-            state.insert_best(placer, j, 0);
+            state.insert_best(placer, j, state.absence(j));
         }
     }
 }

@@ -21,6 +21,8 @@ mod lines;
 mod model;
 mod place;
 mod plan;
+mod random;
+mod search;
 mod solve;
 mod state;
 mod verify;

@@ -107,6 +107,12 @@ impl Lines {
         &self.lines[machine]
     }
 
+    /// Replaces what stands on a machine. The caller answers for it: sorted by start, every setup and
+    /// end as the rule has them.
+    pub fn set(&mut self, machine: usize, line: Vec<Occupation>) {
+        self.lines[machine] = line;
+    }
+
     /// Number of machines.
     pub fn machines(&self) -> usize {
         self.lines.len()

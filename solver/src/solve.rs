@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::greedy;
 use crate::place::Placer;
+use crate::search::Search;
 use crate::state::State;
 use crate::{Fen, Fixed, Instance, Malformed, Objective, Plan, Priced, verify};
 
@@ -116,10 +117,35 @@ pub fn solve(
     let started = Instant::now();
     instance.check()?;
     let mut placer = Placer::default();
-    let (state, found_by) = start(instance, options, &mut placer);
+    let (state, mut found_by) = start(instance, options, &mut placer);
     progress(Progress { elapsed: started.elapsed(), cost: state.cost(), bound: 0, iterations: 0, found_by });
-    let _ = options.cancel.load(Ordering::Relaxed);
-    finish(instance, options, &state, 0, found_by, 0, started)
+    let mut search = Search::new(state, options.seed);
+    let limit = options.time_limit.as_secs_f64().max(1e-9);
+    let mut share = 0.0;
+    loop {
+        match options.iterations {
+            Some(n) if search.tries >= n => break,
+            Some(n) => share = search.tries as f64 / n as f64,
+            None => {}
+        }
+        if search.tries % 32 == 0 {
+            let used = started.elapsed().as_secs_f64() / limit;
+            if used >= 1.0 || options.cancel.load(Ordering::Relaxed) {
+                break;
+            }
+            if options.iterations.is_none() {
+                share = used;
+            }
+        }
+        if search.attempt(share) {
+            found_by = "search";
+        }
+    }
+    let tries = search.tries;
+    let mut best = State::load(instance, search.best_chains());
+    best.anchor_like(&search.state);
+    debug_assert_eq!(best.weight(), search.best_weight(), "the best plan's weight, from scratch");
+    finish(instance, options, &best, 0, found_by, tries, started)
 }
 
 /// The best of the starting plans.

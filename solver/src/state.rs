@@ -12,7 +12,7 @@ enum Undo {
     Inserted { machine: u32, at: u32 },
     Removed { machine: u32, at: u32, was: Occupation },
     Changed { machine: u32, at: u32, was: Occupation },
-    Step { flat: u32, was: Step },
+    Step { job: u32, flat: u32, was: Step },
     Kept { job: u32, was: bool },
 }
 
@@ -163,11 +163,20 @@ impl<'a> State<'a> {
             let flat = self.base[a.job] as usize + a.op;
             self.stays[flat] = Some(Fixed { machine: a.machine, start: a.start });
         }
+        self.count_all_moves();
+    }
+
+    /// Weighs moves as another state of the same instance does.
+    pub(crate) fn anchor_like(&mut self, other: &State<'_>) {
+        self.stays.clone_from(&other.stays);
+        self.stay_weight = other.stay_weight;
+        self.count_all_moves();
+    }
+
+    fn count_all_moves(&mut self) {
         self.moved = 0;
-        for j in 0..self.kept.len() {
-            if self.kept[j] {
-                self.moved += (self.base[j]..self.base[j + 1]).map(|flat| self.is_moved(flat)).sum::<i64>();
-            }
+        for j in (0..self.kept.len()).filter(|&j| self.kept[j]) {
+            self.moved += (self.base[j]..self.base[j + 1]).map(|flat| self.is_moved(flat)).sum::<i64>();
         }
     }
 
@@ -234,38 +243,58 @@ impl<'a> State<'a> {
                 Undo::Changed { machine, at, was } => {
                     self.lines.line_mut(machine as usize)[at as usize] = was;
                 }
-                Undo::Step { flat, was } => self.steps[flat as usize] = was,
+                Undo::Step { flat, was, .. } => self.steps[flat as usize] = was,
                 Undo::Kept { job, was } => self.kept[job as usize] = was,
             }
         }
         (self.cost, self.missing, self.moved) = self.at_mark;
     }
 
+    /// The jobs changed since the mark, some more than once.
+    pub(crate) fn touched(&self) -> impl Iterator<Item = u32> + '_ {
+        self.journal.iter().filter_map(|entry| match entry {
+            Undo::Step { job, .. } | Undo::Kept { job, .. } => Some(*job),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn all_steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    pub(crate) fn all_kept(&self) -> &[bool] {
+        &self.kept
+    }
+
+    /// Where a job's operations stand among all.
+    pub(crate) fn flat_range(&self, job: usize) -> (usize, usize) {
+        (self.base[job] as usize, self.base[job + 1] as usize)
+    }
+
+    /// Whether moves against an incumbent are weighed.
+    pub(crate) fn is_anchored(&self) -> bool {
+        self.stay_weight > 0 && !self.stays.is_empty()
+    }
+
     /// What leaving the job out weighs.
-    fn absence(&self, job: usize) -> Fen {
+    pub(crate) fn absence(&self, job: usize) -> Fen {
         self.instance.jobs[job].rejection_cost.unwrap_or(self.missing_weight)
     }
 
-    /// Puts a job where it adds least, if that is less than leaving it out. The steps of `placer`
-    /// are consumed at once. Returns whether the job is in.
-    pub(crate) fn insert_best(&mut self, placer: &mut Placer, job: usize, blink: Fen) -> bool {
-        let limit = self.absence(job).saturating_add(blink);
-        if !self.find(placer, job, limit) {
-            return false;
+    /// Puts a job where it adds least, if that is less than `limit`. Returns whether the job is in.
+    pub(crate) fn insert_best(&mut self, placer: &mut Placer, job: usize, limit: Fen) -> bool {
+        self.find(placer, job, limit);
+        let label = placer.cheapest();
+        if let Some(label) = label {
+            self.insert(placer, job, label);
         }
-        match placer.cheapest() {
-            Some(label) => {
-                self.insert(placer, job, label);
-                true
-            }
-            None => false,
-        }
+        label.is_some()
     }
 
     /// Runs the placer for a job, for placements that weigh less than `limit`.
-    pub(crate) fn find(&self, placer: &mut Placer, job: usize, limit: Fen) -> bool {
+    pub(crate) fn find(&self, placer: &mut Placer, job: usize, limit: Fen) {
         let (from, to) = (self.base[job] as usize, self.base[job + 1] as usize);
-        let stay = (!self.stays.is_empty()).then(|| (&self.stays[from..to], self.stay_weight));
+        let stay = self.is_anchored().then(|| (&self.stays[from..to], self.stay_weight));
         placer.search(&Query {
             shop: &self.instance.shop,
             lines: &self.lines,
@@ -274,7 +303,6 @@ impl<'a> State<'a> {
             limit,
             stay,
         });
-        !placer.finals.is_empty()
     }
 
     /// Carries out a placement that the placer has just found.
@@ -314,7 +342,7 @@ impl<'a> State<'a> {
         let at = line.partition_point(|o| o.start < step.start);
         line.insert(at, occupation);
         self.journal.push(Undo::Inserted { machine: step.machine as u32, at: at as u32 });
-        self.set_step(self.base[job] + k as u32, step);
+        self.set_step(job, self.base[job] + k as u32, step);
         self.cost += mode.1 + step.setup * self.instance.shop.machines[step.machine].setup_cost_per_tick;
     }
 
@@ -361,8 +389,8 @@ impl<'a> State<'a> {
         cost + spec.tardiness(end)
     }
 
-    fn set_step(&mut self, flat: u32, step: Step) {
-        self.journal.push(Undo::Step { flat, was: self.steps[flat as usize] });
+    fn set_step(&mut self, job: usize, flat: u32, step: Step) {
+        self.journal.push(Undo::Step { job: job as u32, flat, was: self.steps[flat as usize] });
         self.steps[flat as usize] = step;
     }
 
@@ -495,7 +523,7 @@ impl<'a> State<'a> {
         self.lines.line_mut(machine)[at] = new;
         let flat = self.base[j] + k as u32;
         let moved = self.is_moved(flat);
-        self.set_step(flat, Step { machine, start: new.start, end: new.end, setup: new.setup });
+        self.set_step(j, flat, Step { machine, start: new.start, end: new.end, setup: new.setup });
         self.moved += self.is_moved(flat) - moved;
         let job = &self.instance.jobs[j];
         if k + 1 == job.ops.len() {

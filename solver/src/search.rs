@@ -1,0 +1,281 @@
+//! Remove and reinsert, under annealing.
+//!
+//! A try takes a few neighbouring jobs out of the plan and puts them, and perhaps some rejected ones,
+//! back one by one where each adds least. It is kept if the plan weighs less than a threshold a
+//! little above what it weighed before; the threshold's slack cools as the time or the tries run
+//! out. A try allocates nothing: its buffers live here.
+
+use crate::place::Placer;
+use crate::random::Random;
+use crate::state::State;
+use crate::{Fen, Fixed, Instance, Step, Tick};
+
+/// How hot the annealing begins and ends, as shares of what a job costs on average.
+const HOT: f64 = 0.08;
+const COLD: f64 = 0.001;
+/// Most occupations taken off one machine in a try.
+const STRING_MAX: usize = 4;
+/// Tries between two pulls of the whole plan to the left.
+const TRIES_PER_SHIFT: u64 = 4096;
+
+/// The best plan met: chains, cost and weight.
+#[derive(Clone, Debug)]
+pub(crate) struct Best {
+    pub(crate) weight: Fen,
+    steps: Vec<Step>,
+    kept: Vec<bool>,
+}
+
+pub(crate) struct Search<'a> {
+    instance: &'a Instance,
+    pub(crate) state: State<'a>,
+    placer: Placer,
+    random: Random,
+    best: Best,
+    /// Jobs whose chains differ between `state` and `best`.
+    dirty: Vec<u32>,
+    is_dirty: Vec<bool>,
+    /// By machine: the jobs that could use it.
+    users: Vec<Vec<u32>>,
+    /// By job: the least that it could cost in any plan.
+    least: Vec<Fen>,
+    /// Slack that stands for one on the scale of [`HOT`] and [`COLD`].
+    unit: f64,
+    removed: Vec<u32>,
+    waiting: Vec<(i64, u32)>,
+    pub(crate) tries: u64,
+}
+
+impl<'a> Search<'a> {
+    pub(crate) fn new(state: State<'a>, seed: u64) -> Search<'a> {
+        let instance = state.instance;
+        let mut users = vec![Vec::new(); instance.shop.machines.len()];
+        for (j, job) in instance.jobs.iter().enumerate() {
+            for mode in job.ops.iter().flat_map(|op| &op.modes) {
+                if users[mode.machine].last() != Some(&(j as u32)) {
+                    users[mode.machine].push(j as u32);
+                }
+            }
+        }
+        let least: Vec<Fen> = instance.jobs.iter().map(least_cost).collect();
+        let mean = least.iter().map(|&c| c as f64).sum::<f64>() / least.len().max(1) as f64;
+        let jobs = instance.jobs.len();
+        let best = Best { weight: state.weight(), steps: state.all_steps().to_vec(), kept: state.all_kept().to_vec() };
+        Search {
+            instance,
+            state,
+            placer: Placer::default(),
+            random: Random::new(seed),
+            best,
+            dirty: Vec::new(),
+            is_dirty: vec![false; jobs],
+            users,
+            least,
+            unit: mean.max(1.0),
+            removed: Vec::new(),
+            waiting: Vec::new(),
+            tries: 0,
+        }
+    }
+
+    /// One try; `progress` runs from 0 to 1 over the whole search. True where the best plan improved.
+    pub(crate) fn attempt(&mut self, progress: f64) -> bool {
+        if self.instance.jobs.is_empty() {
+            return false;
+        }
+        self.tries += 1;
+        self.state.mark();
+        if self.tries.is_multiple_of(TRIES_PER_SHIFT) && !self.state.is_anchored() {
+            self.state.shift_left();
+            return self.accept();
+        }
+        let before = self.state.weight();
+        let heat = self.unit * HOT * (COLD / HOT).powf(progress.clamp(0.0, 1.0));
+        let slack = -heat * self.random.share().max(1e-12).ln();
+        let threshold = before + slack as Fen;
+        self.removed.clear();
+        let done = self.ruin() && self.recreate(threshold, heat);
+        if !done || self.state.weight() >= threshold.max(before + 1) {
+            self.state.undo();
+            return false;
+        }
+        self.accept()
+    }
+
+    fn accept(&mut self) -> bool {
+        for job in self.state.touched() {
+            if !std::mem::replace(&mut self.is_dirty[job as usize], true) {
+                self.dirty.push(job);
+            }
+        }
+        if self.state.weight() >= self.best.weight {
+            return false;
+        }
+        self.best.weight = self.state.weight();
+        for &job in &self.dirty {
+            let j = job as usize;
+            self.is_dirty[j] = false;
+            self.best.kept[j] = self.state.keeps(j);
+            let (from, to) = self.state.flat_range(j);
+            self.best.steps[from..to].copy_from_slice(self.state.steps_of(j));
+        }
+        self.dirty.clear();
+        true
+    }
+
+    pub(crate) fn best_weight(&self) -> Fen {
+        self.best.weight
+    }
+
+    /// The best plan's chains.
+    pub(crate) fn best_chains(&self) -> Vec<Option<Vec<Fixed>>> {
+        let chain = |j: usize| {
+            let (from, to) = self.state.flat_range(j);
+            let place = |s: &Step| Fixed { machine: s.machine, start: s.start };
+            self.best.kept[j].then(|| self.best.steps[from..to].iter().map(place).collect())
+        };
+        (0..self.instance.jobs.len()).map(chain).collect()
+    }
+
+    /// Goes on from another plan, if it is better than the best so far.
+    pub(crate) fn adopt(&mut self, state: State<'a>) -> bool {
+        if state.weight() >= self.best.weight {
+            return false;
+        }
+        self.best =
+            Best { weight: state.weight(), steps: state.all_steps().to_vec(), kept: state.all_kept().to_vec() };
+        self.state = state;
+        self.dirty.clear();
+        self.is_dirty.fill(false);
+        true
+    }
+
+    /// Takes out a string of jobs around a random one. False where frozen work forbids it.
+    fn ruin(&mut self) -> bool {
+        let focus = self.random.below(self.instance.jobs.len());
+        self.waiting.clear();
+        let ops = self.instance.jobs[focus].ops.len();
+        let strings = if self.random.chance(0.3) { 2 } else { 1 };
+        let mut at = Vec::new();
+        if self.state.keeps(focus) {
+            if self.state.is_frozen(focus) {
+                return false;
+            }
+            for _ in 0..strings {
+                let step = self.state.steps_of(focus)[self.random.below(ops)];
+                at.push((step.machine, step.start));
+            }
+        } else {
+            for _ in 0..strings {
+                at.push(self.wish(focus));
+            }
+        }
+        if self.state.keeps(focus) && !self.state.remove(focus, &mut self.removed) {
+            return false;
+        }
+        for (machine, start) in at {
+            if !self.ruin_string(machine, start) {
+                return false;
+            }
+            self.invite(machine);
+        }
+        if self.removed.first() != Some(&(focus as u32)) {
+            self.removed.push(focus as u32);
+        }
+        true
+    }
+
+    /// A machine and a time that a rejected job would like.
+    fn wish(&mut self, job: usize) -> (usize, Tick) {
+        let spec = &self.instance.jobs[job];
+        let op = &spec.ops[self.random.below(spec.ops.len())];
+        let mode = &op.modes[self.random.below(op.modes.len())];
+        let span = (spec.due - spec.release).max(1) as usize;
+        (mode.machine, spec.release + self.random.below(span) as Tick)
+    }
+
+    fn ruin_string(&mut self, machine: usize, start: Tick) -> bool {
+        let line = self.state.lines.on(machine);
+        if line.is_empty() {
+            return true;
+        }
+        let length = self.random.below(STRING_MAX) + 1;
+        let at = line.partition_point(|o| o.start < start);
+        let first = at.saturating_sub(self.random.below(length + 1));
+        let last = (first + length).min(line.len());
+        let mut jobs = [u32::MAX; STRING_MAX];
+        for (slot, o) in jobs.iter_mut().zip(&line[first.min(last)..last]) {
+            *slot = o.key.job;
+        }
+        for job in jobs.into_iter().filter(|&job| job != u32::MAX) {
+            let j = job as usize;
+            if self.state.keeps(j) && !self.state.is_frozen(j) && !self.state.remove(j, &mut self.removed) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Lets a rejected job or two that could use the machine try for the room.
+    fn invite(&mut self, machine: usize) {
+        for _ in 0..2 {
+            let users = &self.users[machine];
+            if users.is_empty() {
+                return;
+            }
+            let job = users[self.random.below(users.len())];
+            if !self.state.keeps(job as usize) && !self.removed.contains(&job) {
+                self.removed.push(job);
+            }
+        }
+    }
+
+    /// Puts what is out back in, in one of a few orders. False as soon as the plan cannot come in
+    /// under the threshold any more.
+    fn recreate(&mut self, threshold: Fen, heat: f64) -> bool {
+        let order = self.random.below(5);
+        for i in 0..self.removed.len() {
+            let job = self.removed[i];
+            let spec = &self.instance.jobs[job as usize];
+            let rank = match order {
+                0 => spec.due,
+                1 => spec.release,
+                2 => -(spec.tardiness_weight),
+                3 => self.least[job as usize] - self.state.absence(job as usize),
+                _ => self.random.below(1 << 30) as i64,
+            };
+            self.waiting.push((rank, job));
+        }
+        self.waiting.sort_unstable();
+        self.waiting.dedup_by_key(|w| w.1);
+        let mut hope: Fen = self.waiting.iter().map(|w| self.gain(w.1)).sum();
+        for i in 0..self.waiting.len() {
+            let job = self.waiting[i].1;
+            hope -= self.gain(job);
+            if self.state.keeps(job as usize) {
+                continue;
+            }
+            let absence = self.state.absence(job as usize);
+            let allowed = threshold - self.state.weight() + absence + hope;
+            let noise = (-heat * self.random.share().max(1e-12).ln()) as Fen;
+            let limit = allowed.min(absence.saturating_add(noise));
+            if limit > 0 {
+                self.state.insert_best(&mut self.placer, job as usize, limit);
+            }
+            if self.state.weight() - hope >= threshold {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The most that putting a job in could gain.
+    fn gain(&self, job: u32) -> Fen {
+        (self.state.absence(job as usize) - self.least[job as usize]).max(0)
+    }
+}
+
+/// The least a job costs in any plan: its cheapest modes.
+fn least_cost(job: &crate::Job) -> Fen {
+    job.ops.iter().map(|op| op.modes.iter().map(|mode| mode.cost).min().unwrap_or(0)).sum()
+}
