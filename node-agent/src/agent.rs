@@ -1,0 +1,227 @@
+//! One plant's agent: opens what is on disk, starts the adapters and the session, and stops them in order.
+//!
+//! Stopping: first the adapters, so that nothing new happens; then the session is given a moment to send
+//! what is in the outbox; then the outbox is closed. What was not sent is on disk, and is sent next time.
+
+use crate::adapter::{Shop, mtconnect, simulated};
+use crate::clock::Clock;
+use crate::dispatch::{Dispatch, DispatchError};
+use crate::health::{Health, Line};
+use crate::outbox::{self, LogError, Outbox, OutboxError};
+use crate::session::{self, Session, Timing, Tls, Token};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long a stopping agent tries to get its last events applied.
+pub const FLUSH_MAX: Duration = Duration::from_secs(3);
+
+/// What an agent is made with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The plant.
+    pub plant_id: String,
+    /// The agent's name.
+    pub agent_id: String,
+    /// Its folder.
+    pub data_dir: PathBuf,
+    /// Size limit of the outbox.
+    pub outbox_bytes_max: u64,
+    /// `host:port` of each coordinator.
+    pub coordinators: Vec<String>,
+    /// The bearer token.
+    pub token: Token,
+    /// Certificates; plain text without.
+    pub tls: Option<Tls>,
+    /// The session's deadlines and delays.
+    pub timing: Timing,
+    /// The machines.
+    pub machines: Vec<Machine>,
+}
+
+/// One machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Its id in the registry.
+    pub id: String,
+    /// What stands before it.
+    pub adapter: Adapter,
+}
+
+/// What stands before a machine.
+#[derive(Clone, Debug)]
+pub enum Adapter {
+    /// It follows its dispatch list.
+    Simulated(simulated::Options),
+    /// It is read through MTConnect.
+    Mtconnect(Box<mtconnect::Options>),
+}
+
+/// Why an agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Its outbox cannot be opened.
+    #[error("plant {plant}: {source}")]
+    Log {
+        /// Which.
+        plant: String,
+        /// Why.
+        source: LogError,
+    },
+    /// Its dispatch list cannot be read.
+    #[error("plant {plant}: {source}")]
+    Dispatch {
+        /// Which.
+        plant: String,
+        /// Why.
+        source: DispatchError,
+    },
+    /// Its outbox has stopped.
+    #[error("plant {plant}: {source}")]
+    Outbox {
+        /// Which.
+        plant: String,
+        /// Why.
+        source: OutboxError,
+    },
+    /// An HTTP client for MTConnect cannot be made.
+    #[error("plant {plant}: no HTTP client: {why}")]
+    Http {
+        /// Which.
+        plant: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// An agent, opened and not yet running.
+pub struct Agent {
+    options: Options,
+    clock: Clock,
+    outbox: Outbox,
+    dispatch: Dispatch,
+    health: Health,
+}
+
+impl Agent {
+    /// Opens what is on disk.
+    pub fn open(options: Options, clock: Clock) -> Result<Self, AgentError> {
+        let plant = options.plant_id.clone();
+        let health = Health::new(&options.plant_id, &options.agent_id);
+        let at = outbox::Options { dir: options.data_dir.join("outbox"), bytes_max: options.outbox_bytes_max };
+        let outbox = outbox::open(&at).map_err(|source| AgentError::Log { plant: plant.clone(), source })?;
+        let dispatch = Dispatch::open(&options.data_dir, &plant);
+        let dispatch = dispatch.map_err(|source| AgentError::Dispatch { plant, source })?;
+        health.set_dispatch(dispatch.revision(), None);
+        for machine in &options.machines {
+            health.machine(&machine.id, |report| {
+                report.adapter = match machine.adapter {
+                    Adapter::Simulated(_) => "simulated",
+                    Adapter::Mtconnect(_) => "mtconnect",
+                };
+                report.adapter_state = "starting".to_owned();
+                report.machine_state = "unknown".to_owned();
+            });
+        }
+        Ok(Self { options, clock, outbox, dispatch, health })
+    }
+
+    /// What it says about itself.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Its outbox.
+    pub fn outbox(&self) -> Outbox {
+        self.outbox.clone()
+    }
+
+    /// Runs until `stop`, or until the outbox fails.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), AgentError> {
+        let plant = self.options.plant_id.clone();
+        let failed = |source| AgentError::Outbox { plant: plant.clone(), source };
+        let adapters_stop = stop.child_token();
+        let session_stop = CancellationToken::new();
+        let mut adapters = self.start_adapters(&adapters_stop)?;
+        let mut session = tokio::spawn(self.session().run(session_stop.clone()));
+        let outcome = loop {
+            tokio::select! {
+                () = stop.cancelled() => break Ok(()),
+                ended = &mut session => break ended.unwrap_or_else(|died| Err(died_of("the session", &died))),
+                Some(ended) = adapters.join_next() => match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(stopped)) => break Err(stopped),
+                    Err(died) => break Err(died_of("an adapter", &died)),
+                }
+            }
+        };
+        adapters_stop.cancel();
+        while adapters.join_next().await.is_some() {}
+        if !session.is_finished() {
+            self.flush().await;
+            session_stop.cancel();
+            // Asked to stop; how it ends tells nothing more.
+            let _ = session.await;
+        }
+        self.outbox.close().await;
+        outcome.map_err(failed)
+    }
+
+    fn session(&self) -> Session {
+        let options = session::Options {
+            plant_id: self.options.plant_id.clone(),
+            agent_id: self.options.agent_id.clone(),
+            coordinators: self.options.coordinators.clone(),
+            token: self.options.token.clone(),
+            tls: self.options.tls.clone(),
+            timing: self.options.timing.clone(),
+        };
+        let (outbox, dispatch) = (self.outbox.clone(), self.dispatch.clone());
+        Session { options, clock: self.clock, outbox, dispatch, health: self.health.clone() }
+    }
+
+    fn start_adapters(&self, stop: &CancellationToken) -> Result<JoinSet<Result<(), OutboxError>>, AgentError> {
+        let mut adapters = JoinSet::new();
+        let client = mtconnect::client().map_err(|error| AgentError::Http {
+            plant: self.options.plant_id.clone(),
+            why: error.to_string(),
+        })?;
+        for machine in &self.options.machines {
+            let shop = Shop {
+                clock: self.clock,
+                outbox: self.outbox.clone(),
+                kept: self.dispatch.watch(),
+                health: self.health.clone(),
+            };
+            let (id, stop) = (machine.id.clone(), stop.clone());
+            match &machine.adapter {
+                Adapter::Simulated(options) => {
+                    adapters.spawn(simulated::run(id, options.clone(), shop, stop));
+                }
+                Adapter::Mtconnect(options) => {
+                    adapters.spawn(mtconnect::run(id, *options.clone(), client.clone(), shop, stop));
+                }
+            }
+        }
+        Ok(adapters)
+    }
+
+    /// Waits a moment for the coordinator to apply what is left, if there is a line to it.
+    async fn flush(&self) {
+        if !matches!(self.health.report().line, Line::Connected { .. }) {
+            return;
+        }
+        let mut status = self.outbox.status();
+        let applied = status.wait_for(|status| status.acked_seq >= status.last_seq || status.failed.is_some());
+        if tokio::time::timeout(FLUSH_MAX, applied).await.is_err() {
+            let status = self.outbox.status().borrow().clone();
+            tracing::info!(plant = self.options.plant_id, unsent = status.last_seq - status.acked_seq,
+                "stopping with events that are on disk and not yet applied");
+        }
+    }
+}
+
+fn died_of(who: &str, died: &tokio::task::JoinError) -> OutboxError {
+    OutboxError::Stopped(format!("{who} died: {died}"))
+}

@@ -1,0 +1,221 @@
+//! `millpool-node-agent`: reads its configuration, runs the plants' agents, and stops on a signal.
+
+use anyhow::Context;
+use clap::Parser;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use millpool_node_agent::agent::Agent;
+use millpool_node_agent::config::{self, Config, Overrides};
+use millpool_node_agent::http;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Stopped on request.
+const EXIT_STOPPED: u8 = 0;
+/// An agent failed while it ran.
+const EXIT_FAILED: u8 = 1;
+/// The configuration cannot be used.
+const EXIT_CONFIG: u8 = 78;
+/// Something on disk cannot be used: outbox damaged or in use, folder not writable.
+const EXIT_DISK: u8 = 74;
+/// The HTTP address cannot be bound.
+const EXIT_ADDRESS: u8 = 69;
+
+/// The plant's agent of a Millpool alliance.
+///
+/// It watches the plant's machines, keeps every event on disk until the coordinator has applied it, and
+/// works through the plant's dispatch list, also while the line to the coordinator is cut. One process can
+/// serve several plants, one [[agent]] section each.
+#[derive(Debug, Parser)]
+#[command(name = "millpool-node-agent", version, after_long_help = AFTER_HELP)]
+struct Flags {
+    /// The configuration, a TOML file; its fields are described in the agent's README.
+    #[arg(long, short, env = "MILLPOOL_AGENT_CONFIG", value_name = "FILE", default_value = "/etc/millpool/agent.toml")]
+    config: PathBuf,
+    /// Check the configuration, say what is wrong with it, and stop.
+    #[arg(long)]
+    check_config: bool,
+    /// Coordinators, host:port, separated by commas; for every agent.
+    #[arg(long, env = "MILLPOOL_AGENT_COORDINATORS", value_name = "ADDRESSES", value_delimiter = ',')]
+    coordinators: Vec<String>,
+    /// File with the bearer token; for every agent.
+    #[arg(long, env = "MILLPOOL_AGENT_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Plain text and no token, to coordinators on loopback only. For development.
+    #[arg(long, env = "MILLPOOL_AGENT_INSECURE_DEV")]
+    insecure_dev: bool,
+    /// Folder under which plants without a data_dir of their own have one.
+    #[arg(long, env = "MILLPOOL_AGENT_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address for /metrics and /health.
+    #[arg(long, env = "MILLPOOL_AGENT_HTTP_LISTEN", value_name = "ADDRESS")]
+    http_listen: Option<String>,
+    /// Logs as text or json.
+    #[arg(long, env = "MILLPOOL_AGENT_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// What is logged: error, warn, info, debug, trace, or a tracing filter.
+    #[arg(long, env = "MILLPOOL_AGENT_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    /// Plant seconds for each wall second; the coordinator's.
+    #[arg(long, env = "MILLPOOL_AGENT_CLOCK_SCALE", value_name = "SCALE")]
+    clock_scale: Option<f64>,
+    /// Wall time from which the clock is scaled, RFC 3339 or ms since the Unix epoch; the coordinator's.
+    #[arg(long, env = "MILLPOOL_AGENT_CLOCK_EPOCH", value_name = "TIME")]
+    clock_epoch: Option<String>,
+    /// Plant time at the clock's epoch; the same as the epoch where it is not given.
+    #[arg(long, env = "MILLPOOL_AGENT_CLOCK_PLANT_EPOCH", value_name = "TIME")]
+    clock_plant_epoch: Option<String>,
+}
+
+const AFTER_HELP: &str = "\
+Precedence: a flag wins over the environment, the environment over the file, the file over the default.
+The bearer token itself is read from MILLPOOL_AGENT_TOKEN, never from a flag, which others could see.
+
+Signals: SIGTERM and SIGINT stop it: machines are no longer watched, what happened is sent for up to three
+seconds, the rest stays on disk and is sent after the next start.
+
+Exit codes:
+  0   stopped on request, or the configuration was checked and is good
+  1   an agent failed while it ran
+  2   the command line cannot be understood
+  69  the HTTP address cannot be bound
+  74  something on disk cannot be used: an outbox damaged, full disk, or in use by another process
+  78  the configuration cannot be used; every problem is named
+
+Examples:
+  millpool-node-agent --config agent.toml --check-config
+  millpool-node-agent --config demo.toml --insecure-dev --clock-scale 60 --clock-epoch 2026-11-23T08:00:00Z
+";
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let config = match config::load(&flags.config, &overrides(&flags)) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("millpool-node-agent: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if flags.check_config {
+        let machines: usize = config.agents.iter().map(|agent| agent.machines.len()).sum();
+        println!("{} is good: {} plants, {machines} machines", flags.config.display(), config.agents.len());
+        return ExitCode::from(EXIT_STOPPED);
+    }
+    if let Err(error) = start_logs(&config) {
+        eprintln!("millpool-node-agent: {error:#}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime.context("starting the runtime").map(|runtime| runtime.block_on(run(config))) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn overrides(flags: &Flags) -> Overrides {
+    Overrides {
+        coordinators: flags.coordinators.clone(),
+        token: std::env::var("MILLPOOL_AGENT_TOKEN").ok().filter(|token| !token.is_empty()),
+        token_file: flags.token_file.clone(),
+        insecure_dev: flags.insecure_dev,
+        http_listen: flags.http_listen.clone(),
+        log_format: flags.log_format.clone(),
+        log_level: flags.log.clone(),
+        clock_scale: flags.clock_scale,
+        clock_epoch: flags.clock_epoch.clone(),
+        clock_plant_epoch: flags.clock_plant_epoch.clone(),
+        data_dir: flags.data_dir.clone(),
+    }
+}
+
+fn start_logs(config: &Config) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level);
+    let filter = filter.with_context(|| format!("log.level = {:?}: accepted is a tracing filter", config.log_level))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log_json { logs.json().init() } else { logs.init() }
+    Ok(())
+}
+
+/// Runs the agents until a signal, or until one fails.
+async fn run(config: Config) -> u8 {
+    let stop = CancellationToken::new();
+    if config.insecure_dev {
+        tracing::warn!("INSECURE: plain text, on loopback only; not for anything but development");
+    }
+    let mut agents = Vec::new();
+    for options in config.agents {
+        match Agent::open(options, config.clock) {
+            Ok(agent) => agents.push(agent),
+            Err(error) => {
+                tracing::error!(%error, "cannot start");
+                return EXIT_DISK;
+            }
+        }
+    }
+    if let Some(listen) = config.http_listen
+        && let Err(error) = start_http(listen, &agents, config.clock, &stop).await
+    {
+        tracing::error!("{error:#}");
+        return EXIT_ADDRESS;
+    }
+    let mut running: JoinSet<_> = agents.into_iter().map(|agent| agent.run(stop.clone())).collect();
+    tracing::info!(plants = running.len(), "running");
+    let mut code = EXIT_STOPPED;
+    tokio::select! {
+        () = stopped() => tracing::info!("stopping"),
+        Some(ended) = running.join_next() => code = outcome(ended),
+    }
+    stop.cancel();
+    while let Some(ended) = running.join_next().await {
+        code = code.max(outcome(ended));
+    }
+    tracing::info!(code, "stopped");
+    code
+}
+
+fn outcome(ended: Result<Result<(), millpool_node_agent::agent::AgentError>, tokio::task::JoinError>) -> u8 {
+    match ended {
+        Ok(Ok(())) => EXIT_STOPPED,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "an agent failed");
+            EXIT_FAILED
+        }
+        Err(died) => {
+            tracing::error!(%died, "an agent died");
+            EXIT_FAILED
+        }
+    }
+}
+
+async fn start_http(
+    listen: std::net::SocketAddr,
+    agents: &[Agent],
+    clock: millpool_node_agent::clock::Clock,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let prometheus = PrometheusBuilder::new().install_recorder().context("installing the metrics recorder")?;
+    let plants = agents.iter().map(|agent| http::Plant { health: agent.health(), outbox: agent.outbox().status() });
+    let serving = http::serve(listen, plants.collect(), clock, prometheus, stop.clone());
+    let serving = serving.await.with_context(|| format!("http.listen = {listen}: cannot be bound"))?;
+    tokio::spawn(serving);
+    tracing::info!(%listen, "metrics and health");
+    Ok(())
+}
+
+/// SIGTERM or SIGINT.
+async fn stopped() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be heard; stop it with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,386 @@
+//! The outbox: every event gets a number and is on disk before it is sent.
+//!
+//! Adapters append [`Entry`]s: events, together with a *mark* that says where their machine stands after
+//! them, so that after a crash neither is there without the other. One thread owns the files; it takes
+//! what is waiting, writes it as one frame, syncs once, and only then answers the appenders and lets the
+//! session read. The session trims what the coordinator has applied.
+//!
+//! - [`log`]: the files. [`record`]: the bytes in them.
+//!
+//! **Pressure.** The outbox has a size limit. From half of it on, a machine that flaps is thinned: of
+//! the state changes within a minute only the last is kept. From nine tenths on only the last state of
+//! each machine is kept, in memory, until something else happens to that machine. Operations' events are
+//! never thinned: when the outbox is full, whoever appends one waits until the coordinator has taken some.
+
+pub mod log;
+pub mod record;
+
+pub use log::LogError;
+pub use record::{Entry, Mark};
+
+use bytes::Bytes;
+use log::Log;
+use millpool_proto::v1::AgentEvent;
+use millpool_proto::v1::agent_event::What;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Requests that may wait for the outbox's thread.
+const REQUESTS_MAX: usize = 1024;
+/// Requests taken together into one sync.
+const GROUP_REQUESTS_MAX: usize = 512;
+/// Under pressure, state changes of one machine closer together than this are thinned, in plant time.
+pub const THIN_BELOW_MS: i64 = 60_000;
+/// Least size limit that is accepted.
+pub const BYTES_MAX_LEAST: u64 = 4 << 20;
+/// Size limit where the config names none.
+pub const BYTES_MAX_DEFAULT: u64 = 64 << 20;
+/// Appends whose time is remembered, to measure how long sending takes.
+const TIMED_MAX: usize = 4096;
+
+/// What an outbox is made with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Size limit on disk.
+    pub bytes_max: u64,
+}
+
+/// How the outbox stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// Its random identity.
+    pub outbox_id: String,
+    /// Lowest number that can still be read.
+    pub first_seq: u64,
+    /// Highest number that is durable.
+    pub last_seq: u64,
+    /// Highest number that the coordinator has applied.
+    pub acked_seq: u64,
+    /// Size on disk.
+    pub bytes: u64,
+    /// State changes thinned under pressure, since the start.
+    pub thinned: u64,
+    /// Appends that wait because it is full.
+    pub waiting: u64,
+    /// Why it has stopped, if it has.
+    pub failed: Option<String>,
+}
+
+/// Why an append or a read failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// It was shut down, or it failed; the status says why.
+    #[error("the outbox has stopped: {0}")]
+    Stopped(String),
+}
+
+enum Request {
+    Append { entry: Entry, done: oneshot::Sender<()>, since: Instant },
+    Read { from_seq: u64, max: usize, found: oneshot::Sender<Vec<AgentEvent>> },
+    Trim { seq: u64 },
+    Refound { done: oneshot::Sender<()> },
+    Close { done: oneshot::Sender<()> },
+}
+
+/// What adapters and the session hold.
+#[derive(Clone)]
+pub struct Outbox {
+    requests: mpsc::Sender<Request>,
+    status: watch::Receiver<Status>,
+    marks: Arc<BTreeMap<String, Bytes>>,
+    timed: Arc<Mutex<VecDeque<(u64, Instant)>>>,
+}
+
+/// Opens the outbox and starts its thread.
+pub fn open(options: &Options) -> Result<Outbox, LogError> {
+    let log = Log::open(&options.dir, new_id)?;
+    let marks = Arc::new(log.marks().clone());
+    let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
+    let timed = Arc::new(Mutex::new(VecDeque::new()));
+    let (status_sender, status) = watch::channel(Status::default());
+    let writer = Writer {
+        log,
+        bytes_max: options.bytes_max.max(BYTES_MAX_LEAST),
+        status: status_sender,
+        timed: timed.clone(),
+        last_state_ms: BTreeMap::new(),
+        held: BTreeMap::new(),
+        blocked: VecDeque::new(),
+        thinned: 0,
+    };
+    writer.publish(None);
+    let named = std::thread::Builder::new().name("outbox".to_owned());
+    named.spawn(move || writer.run(waiting)).map_err(|source| LogError::Io {
+        doing: "start a thread for",
+        path: options.dir.clone(),
+        source,
+    })?;
+    Ok(Outbox { requests, status, marks, timed })
+}
+
+impl Outbox {
+    /// Puts events and a mark on disk; answers when they are durable (or thinned away). Waits while the
+    /// outbox is full.
+    pub async fn append(&self, entry: Entry) -> Result<(), OutboxError> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Request::Append { entry, done, since: Instant::now() }).await?;
+        answer.await.map_err(|_| self.stopped())
+    }
+
+    /// Events from `from_seq` on that are durable, at most `max`.
+    pub async fn read(&self, from_seq: u64, max: usize) -> Result<Vec<AgentEvent>, OutboxError> {
+        let (found, answer) = oneshot::channel();
+        self.ask(Request::Read { from_seq, max, found }).await?;
+        answer.await.map_err(|_| self.stopped())
+    }
+
+    /// Everything up to `seq` is applied by the coordinator.
+    pub async fn trim(&self, seq: u64) -> Result<(), OutboxError> {
+        self.ask(Request::Trim { seq }).await
+    }
+
+    /// Begins a new outbox, with what is not acknowledged renumbered from 1: for a coordinator that knows
+    /// nothing of this one any more.
+    pub async fn refound(&self) -> Result<(), OutboxError> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Request::Refound { done }).await?;
+        answer.await.map_err(|_| self.stopped())
+    }
+
+    /// Writes what is held back, and stops.
+    pub async fn close(&self) {
+        let (done, answer) = oneshot::channel();
+        if self.ask(Request::Close { done }).await.is_ok() {
+            // An error here means that the thread is gone, which is what was asked for.
+            let _ = answer.await;
+        }
+    }
+
+    /// The mark that stood under this key when the outbox was opened.
+    pub fn mark(&self, key: &str) -> Option<Bytes> {
+        self.marks.get(key).cloned()
+    }
+
+    /// How it stands, and a wake-up whenever that changes.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// How long ago the events up to `seq` were handed in, for those not asked about before. For the
+    /// latency metric.
+    pub fn take_ages(&self, seq: u64) -> Vec<std::time::Duration> {
+        let mut timed = self.timed.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = timed.partition_point(|(timed_seq, _)| *timed_seq <= seq);
+        timed.drain(..due).map(|(_, since)| since.elapsed()).collect()
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), OutboxError> {
+        self.requests.send(request).await.map_err(|_| self.stopped())
+    }
+
+    fn stopped(&self) -> OutboxError {
+        let why = self.status.borrow().failed.clone();
+        OutboxError::Stopped(why.unwrap_or_else(|| "it was shut down".to_owned()))
+    }
+}
+
+/// A random identity, 128 bits in hexadecimal.
+fn new_id() -> String {
+    let mut bytes = [0_u8; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        // Without a source of randomness the time and the process still tell two outboxes apart.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let seed = now.as_nanos() ^ (u128::from(std::process::id()) << 96);
+        bytes = seed.to_le_bytes();
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+type Append = (Entry, oneshot::Sender<()>, Instant);
+
+/// The thread that owns the files.
+struct Writer {
+    log: Log,
+    bytes_max: u64,
+    status: watch::Sender<Status>,
+    timed: Arc<Mutex<VecDeque<(u64, Instant)>>>,
+    /// When each machine's last written state change happened.
+    last_state_ms: BTreeMap<String, i64>,
+    /// The last state of each machine that is being thinned.
+    held: BTreeMap<String, Entry>,
+    /// Appends that wait for room. One for each appender at most, for an appender awaits its answer.
+    blocked: VecDeque<Append>,
+    thinned: u64,
+}
+
+impl Writer {
+    fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(first) = requests.blocking_recv() {
+            match self.serve(first, &mut requests) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the outbox stops");
+                    self.publish(Some(error.to_string()));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Serves what is waiting. False: closed.
+    fn serve(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) -> Result<bool, LogError> {
+        let mut appends = Vec::new();
+        let mut next = Some(first);
+        let mut taken = 0;
+        while let Some(request) = next {
+            match request {
+                Request::Append { entry, done, since } => appends.push((entry, done, since)),
+                other => {
+                    self.commit(std::mem::take(&mut appends))?;
+                    if !self.serve_other(other)? {
+                        return Ok(false);
+                    }
+                }
+            }
+            taken += 1;
+            next = if taken < GROUP_REQUESTS_MAX { requests.try_recv().ok() } else { None };
+        }
+        self.commit(appends)?;
+        Ok(true)
+    }
+
+    fn serve_other(&mut self, request: Request) -> Result<bool, LogError> {
+        match request {
+            Request::Append { .. } => {}
+            Request::Read { from_seq, max, found } => {
+                // An asker that has gone away needs no answer.
+                let _ = found.send(self.log.read(from_seq, max)?);
+            }
+            Request::Trim { seq } => {
+                self.log.trim(seq)?;
+                self.relieve()?;
+                self.publish(None);
+            }
+            Request::Refound { done } => {
+                self.log.refound(new_id())?;
+                self.timed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                self.publish(None);
+                let _ = done.send(());
+            }
+            Request::Close { done } => {
+                let held = std::mem::take(&mut self.held);
+                self.log.commit(held.into_values().collect())?;
+                self.publish(None);
+                let _ = done.send(());
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Room again: write what waited, as far as it goes, then what was held back.
+    fn relieve(&mut self) -> Result<(), LogError> {
+        let room = self.bytes_max.saturating_sub(self.log.bytes()) / 1024;
+        let freed = self.blocked.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        let appends = self.blocked.drain(..freed).collect();
+        self.commit(appends)?;
+        if self.log.bytes() < self.bytes_max / 2 && !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            self.log.commit(held.into_values().collect())?;
+        }
+        Ok(())
+    }
+
+    /// Writes appends as one group, syncs, and then answers.
+    fn commit(&mut self, appends: Vec<Append>) -> Result<(), LogError> {
+        if appends.is_empty() {
+            return Ok(());
+        }
+        let mut entries = Vec::with_capacity(appends.len());
+        let mut answers = Vec::with_capacity(appends.len());
+        let mut timed = Vec::new();
+        let mut next_seq = self.log.last_seq() + 1;
+        for (entry, done, since) in appends {
+            let Some(entry) = self.thin(entry) else {
+                let _ = done.send(());
+                continue;
+            };
+            if self.log.bytes() >= self.bytes_max && !entry.events.is_empty() {
+                self.blocked.push_back((entry, done, since));
+                continue;
+            }
+            next_seq += entry.events.len() as u64;
+            if !entry.events.is_empty() {
+                timed.push((next_seq - 1, since));
+            }
+            entries.push(entry);
+            answers.push(done);
+        }
+        self.log.commit(entries)?;
+        self.remember_times(timed);
+        self.publish(None);
+        for done in answers {
+            // An appender that has gone away needs no answer.
+            let _ = done.send(());
+        }
+        Ok(())
+    }
+
+    /// What is to be written of an entry now: nothing if it is held back, and together with what was held
+    /// back before otherwise.
+    fn thin(&mut self, mut entry: Entry) -> Option<Entry> {
+        let Some(machine) = entry.events.first().map(|event| event.machine_id.clone()) else {
+            // A mark alone must not overtake a state that is held back.
+            let overtakes = entry.mark.as_ref().is_some_and(|mark| self.held.contains_key(&mark.key));
+            return (!overtakes).then_some(entry);
+        };
+        let flaps = match entry.events.as_slice() {
+            [AgentEvent { what: Some(What::StateChanged(_)), at_ms, .. }] => {
+                let last_ms = self.last_state_ms.get(&machine);
+                let soon = last_ms.is_some_and(|last_ms| at_ms - last_ms < THIN_BELOW_MS);
+                let bytes = self.log.bytes();
+                (soon && bytes >= self.bytes_max / 2) || bytes >= self.bytes_max / 10 * 9
+            }
+            _ => false,
+        };
+        if flaps {
+            self.thinned += u64::from(self.held.insert(machine, entry).is_some());
+            return None;
+        }
+        if let Some(held) = self.held.remove(&machine) {
+            entry.events.splice(0..0, held.events);
+        }
+        let is_state = |event: &&AgentEvent| matches!(event.what, Some(What::StateChanged(_)));
+        if let Some(state) = entry.events.iter().rev().find(is_state) {
+            self.last_state_ms.insert(machine, state.at_ms);
+        }
+        Some(entry)
+    }
+
+    fn remember_times(&self, new: Vec<(u64, Instant)>) {
+        let mut timed = self.timed.lock().unwrap_or_else(PoisonError::into_inner);
+        timed.extend(new);
+        let excess = timed.len().saturating_sub(TIMED_MAX);
+        timed.drain(..excess);
+    }
+
+    fn publish(&self, failed: Option<String>) {
+        let status = Status {
+            outbox_id: self.log.outbox_id().to_owned(),
+            first_seq: self.log.first_seq(),
+            last_seq: self.log.last_seq(),
+            acked_seq: self.log.acked_seq(),
+            bytes: self.log.bytes(),
+            thinned: self.thinned,
+            waiting: self.blocked.len() as u64,
+            failed,
+        };
+        self.status.send_replace(status);
+    }
+}

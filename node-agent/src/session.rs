@@ -1,0 +1,542 @@
+//! The stream to the coordinator: says Hello, sends the outbox's events in order, keeps dispatch lists.
+//!
+//! One task. It tries the coordinators in turn, follows a NOT_LEADER refusal to the leader it names, and
+//! falls back with jitter. On a Welcome it sends from the number after the last one that the coordinator
+//! has applied; at most [`WINDOW_EVENTS`] are on their way unacknowledged. Nothing here remembers what was
+//! sent beyond one connection: the outbox and the coordinator's Welcome are the only truth, which is what
+//! makes an event arrive once, in order, through restarts of either side.
+//!
+//! Refusals that retrying cannot cure soon (another agent is connected, the clock is off, the plant is
+//! unknown) are logged and shown in the health report, and retried slowly.
+
+use crate::chance::{Backoff, Chance};
+use crate::clock::Clock;
+use crate::dispatch::Dispatch;
+use crate::health::{Health, Line};
+use crate::outbox::{self, Outbox, OutboxError};
+use millpool_proto::v1 as wire;
+use millpool_proto::v1::agent_message::Body as Up;
+use millpool_proto::v1::agent_service_client::AgentServiceClient;
+use millpool_proto::v1::coordinator_message::Body as Down;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Status, Streaming};
+use tonic_types::StatusExt;
+
+/// Events in one message, at most; the contract's number.
+pub const BATCH_EVENTS_MAX: usize = 256;
+/// Events sent and not yet acknowledged, at most.
+pub const WINDOW_EVENTS: u64 = 1024;
+/// Messages that wait for the network.
+const SENDING_MAX: usize = 8;
+/// NOT_LEADER refusals followed at once, before the agent falls back.
+const REDIRECTS_MAX: u32 = 4;
+/// Longest delay that a coordinator may ask for.
+const RETRY_ASKED_MAX: Duration = Duration::from_secs(60);
+
+/// Reasons that a retry does not cure soon.
+const SLOW_REASONS: &[&str] =
+    &["AGENT_ALREADY_CONNECTED", "CLOCK_SKEW", "PLANT_UNKNOWN", "MACHINE_UNKNOWN", "OUTBOX_BEHIND"];
+
+/// Deadlines and delays. The defaults are the contract's; tests hurry.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// A sign of life is sent this often.
+    pub heartbeat: Duration,
+    /// Without a sign of life for so long the line counts as cut.
+    pub silence: Duration,
+    /// A connection and a Welcome must each come within this.
+    pub connect: Duration,
+    /// First delay after a failure.
+    pub retry_first: Duration,
+    /// Longest delay after a failure.
+    pub retry_max: Duration,
+    /// Delay after a refusal that a retry does not cure soon.
+    pub retry_slow: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(5),
+            silence: Duration::from_secs(15),
+            connect: Duration::from_secs(5),
+            retry_first: Duration::from_millis(200),
+            retry_max: Duration::from_secs(5),
+            retry_slow: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Where the bearer token comes from.
+#[derive(Clone, Default)]
+pub enum Token {
+    /// There is none.
+    #[default]
+    None,
+    /// Given as it is.
+    Given(String),
+    /// In a file, read again for every connection, so that it can be renewed.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Given(_) => f.write_str("Given(..)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+/// Certificates, PEM.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// The authority that signed the coordinators' certificates.
+    pub ca_pem: Vec<u8>,
+    /// The agent's own certificate and key.
+    pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
+    /// Name in the coordinators' certificates, where it is not the host that is dialled.
+    pub domain: Option<String>,
+}
+
+/// What a session is made with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The plant.
+    pub plant_id: String,
+    /// The agent's name.
+    pub agent_id: String,
+    /// `host:port` of each coordinator.
+    pub coordinators: Vec<String>,
+    /// The bearer token.
+    pub token: Token,
+    /// Certificates; plain text without.
+    pub tls: Option<Tls>,
+    /// Deadlines and delays.
+    pub timing: Timing,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("{0}")]
+    Lost(String),
+    #[error("the leader is {0}")]
+    Elsewhere(String),
+    #[error("{reason}: {why}")]
+    Refused { reason: String, why: String },
+    #[error("asked to wait {0:?}: {1}")]
+    AskedToWait(Duration, String),
+    #[error("the coordinator does not know this outbox any more")]
+    Forgotten,
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+}
+
+/// The session of one plant's agent.
+pub struct Session {
+    /// What it is made with.
+    pub options: Options,
+    /// The plant's clock.
+    pub clock: Clock,
+    /// Events to send.
+    pub outbox: Outbox,
+    /// Where lists are kept.
+    pub dispatch: Dispatch,
+    /// Where its state is shown.
+    pub health: Health,
+}
+
+impl Session {
+    /// Runs until `stop`, or until the outbox has stopped.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), OutboxError> {
+        let timing = self.options.timing.clone();
+        let mut backoff = Backoff::new(timing.retry_first, timing.retry_max, Chance::from_system());
+        let mut next = 0;
+        let mut leader: Option<String> = None;
+        let mut redirects = 0;
+        loop {
+            let turn = &self.options.coordinators[next % self.options.coordinators.len().max(1)];
+            let target = leader.take().unwrap_or_else(|| turn.clone());
+            let ended = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                ended = self.attach(&target, &mut backoff) => ended,
+            };
+            metrics::gauge!("millpool_agent_connected", "plant" => self.options.plant_id.clone()).set(0);
+            metrics::counter!("millpool_agent_disconnects_total", "plant" => self.options.plant_id.clone())
+                .increment(1);
+            let delay = match ended {
+                Ended::Outbox(error) => return Err(error),
+                Ended::Elsewhere(address) if redirects < REDIRECTS_MAX => {
+                    redirects += 1;
+                    tracing::info!(plant = self.options.plant_id, from = target, to = address, "following to the leader");
+                    leader = Some(address);
+                    continue;
+                }
+                ended => self.fall_back(&target, ended, &mut backoff).await?,
+            };
+            redirects = 0;
+            next += 1;
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+    }
+
+    /// Says why a connection ended, and how long to wait.
+    async fn fall_back(&self, tried: &str, ended: Ended, backoff: &mut Backoff) -> Result<Duration, OutboxError> {
+        let plant = self.options.plant_id.as_str();
+        if let Ended::Refused { reason, why } = ended {
+            tracing::error!(plant, coordinator = tried, reason, why,
+                "refused by the coordinator; retrying slowly, somebody should look");
+            self.health.set_line(Line::Refused { by: tried.to_owned(), reason, why });
+            return Ok(backoff.jittered(self.options.timing.retry_slow));
+        }
+        tracing::warn!(plant, coordinator = tried, why = %ended, "no line to the coordinator");
+        self.health.set_line(Line::Waiting { tried: tried.to_owned(), why: ended.to_string() });
+        match ended {
+            Ended::AskedToWait(delay, _) => Ok(backoff.jittered(delay.min(RETRY_ASKED_MAX) * 2)),
+            Ended::Forgotten => {
+                tracing::error!(plant, "beginning a new outbox with what the coordinator has not acknowledged; \
+                    what it had acknowledged and forgotten is not sent again");
+                self.outbox.refound().await?;
+                Ok(backoff.delay())
+            }
+            _ => Ok(backoff.delay()),
+        }
+    }
+
+    /// One connection, from dialling to its end.
+    async fn attach(&self, target: &str, backoff: &mut Backoff) -> Ended {
+        self.health.set_line(Line::Connecting { to: target.to_owned() });
+        match self.greet(target).await {
+            Ok((link, welcome)) => {
+                backoff.reset();
+                let since_ms = self.clock.now_ms();
+                tracing::info!(plant = self.options.plant_id, coordinator = target,
+                    cluster = welcome.cluster_id, applied = welcome.applied_seq, "attached");
+                metrics::gauge!("millpool_agent_connected", "plant" => self.options.plant_id.clone()).set(1);
+                let cluster_id = welcome.cluster_id;
+                self.health.set_line(Line::Connected { to: target.to_owned(), cluster_id, since_ms });
+                match link.converse().await {
+                    Err(ended) => ended,
+                    Ok(never) => match never {},
+                }
+            }
+            Err(ended) => ended,
+        }
+    }
+
+    /// Dials, says Hello, and waits for the Welcome.
+    async fn greet(&self, target: &str) -> Result<(Link<'_>, wire::Welcome), Ended> {
+        let patience = self.options.timing.connect;
+        let channel = tokio::time::timeout(patience, self.dial(target)?.connect()).await;
+        let channel = channel
+            .map_err(|_| Ended::Lost(format!("no connection within {patience:?}")))?
+            .map_err(|error| Ended::Lost(chain(&error)))?;
+        let (sending, outgoing) = mpsc::channel(SENDING_MAX);
+        let status = self.outbox.status();
+        let hello = self.hello(&status.borrow());
+        // The channel is new and has room.
+        let _ = sending.try_send(message(Up::Hello(hello)));
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        self.authorize(&mut request)?;
+        let mut client = AgentServiceClient::new(channel);
+        let answered = tokio::time::timeout(patience, async {
+            let mut incoming = client.attach(request).await.map_err(Box::new)?.into_inner();
+            let first = incoming.message().await.map_err(Box::new)?;
+            Ok::<_, Box<Status>>((incoming, first))
+        });
+        let (incoming, first) = answered
+            .await
+            .map_err(|_| Ended::Lost(format!("no welcome within {patience:?}")))?
+            .map_err(|status| classify(&status))?;
+        let Some(wire::CoordinatorMessage { body: Some(Down::Welcome(welcome)) }) = first else {
+            return Err(Ended::Lost("the coordinator's first message is not a Welcome".to_owned()));
+        };
+        self.compare(&welcome, &status.borrow())?;
+        self.outbox.trim(welcome.applied_seq).await?;
+        let link = Link {
+            session: self,
+            sending,
+            incoming,
+            status,
+            sent_seq: welcome.applied_seq,
+            acked_seq: welcome.applied_seq,
+            listed_revision: None,
+            heard: Instant::now(),
+        };
+        Ok((link, welcome))
+    }
+
+    /// Whether both sides speak of the same outbox.
+    fn compare(&self, welcome: &wire::Welcome, status: &outbox::Status) -> Result<(), Ended> {
+        if welcome.applied_seq > status.last_seq {
+            let why = format!(
+                "the coordinator has applied event {}, this outbox has given only {}: the outbox on disk is an \
+                 older copy or has lost its end; move its folder away to begin a new one",
+                welcome.applied_seq, status.last_seq
+            );
+            return Err(Ended::Refused { reason: "OUTBOX_BEHIND".to_owned(), why });
+        }
+        if welcome.applied_seq + 1 < status.first_seq {
+            return Err(Ended::Forgotten);
+        }
+        Ok(())
+    }
+
+    fn hello(&self, status: &outbox::Status) -> wire::Hello {
+        let machines = self.health.report().machines.into_iter().map(|(machine_id, report)| wire::AgentMachine {
+            machine_id,
+            adapter: report.adapter.to_owned(),
+            capability: report.capability,
+        });
+        wire::Hello {
+            plant_id: self.options.plant_id.clone(),
+            agent_id: self.options.agent_id.clone(),
+            outbox_id: status.outbox_id.clone(),
+            last_seq: status.last_seq,
+            clock_ms: self.clock.now_ms(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            machines: machines.collect(),
+            dispatch_revision: self.dispatch.revision(),
+        }
+    }
+
+    fn dial(&self, target: &str) -> Result<Endpoint, Ended> {
+        let bare = target.trim_start_matches("http://").trim_start_matches("https://");
+        let scheme = if self.options.tls.is_some() { "https" } else { "http" };
+        let unusable = |why: String| Ended::Lost(format!("the address {target:?} cannot be used: {why}"));
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{bare}"));
+        let mut endpoint = endpoint
+            .map_err(|error| unusable(chain(&error)))?
+            .connect_timeout(self.options.timing.connect)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(self.options.timing.heartbeat)
+            .keep_alive_timeout(self.options.timing.silence)
+            .keep_alive_while_idle(true);
+        if let Some(tls) = &self.options.tls {
+            endpoint = endpoint.tls_config(client_tls(tls)).map_err(|error| unusable(chain(&error)))?;
+        }
+        Ok(endpoint)
+    }
+
+    fn authorize<T>(&self, request: &mut Request<T>) -> Result<(), Ended> {
+        let token = match &self.options.token {
+            Token::None => return Ok(()),
+            Token::Given(token) => token.clone(),
+            Token::File(path) => std::fs::read_to_string(path).map_err(|error| Ended::Refused {
+                reason: "TOKEN_UNREADABLE".to_owned(),
+                why: format!("{}: {error}", path.display()),
+            })?,
+        };
+        let value = format!("Bearer {}", token.trim()).parse().map_err(|_| Ended::Refused {
+            reason: "TOKEN_MALFORMED".to_owned(),
+            why: "the token holds characters that a header cannot carry".to_owned(),
+        })?;
+        request.metadata_mut().insert("authorization", value);
+        Ok(())
+    }
+}
+
+/// One attached connection.
+struct Link<'a> {
+    session: &'a Session,
+    sending: mpsc::Sender<wire::AgentMessage>,
+    incoming: Streaming<wire::CoordinatorMessage>,
+    status: watch::Receiver<outbox::Status>,
+    sent_seq: u64,
+    acked_seq: u64,
+    listed_revision: Option<u64>,
+    heard: Instant,
+}
+
+impl Link<'_> {
+    /// Sends and listens until the line is cut.
+    async fn converse(mut self) -> Result<std::convert::Infallible, Ended> {
+        let timing = self.session.options.timing.clone();
+        let mut beat = tokio::time::interval(timing.heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let last_seq = self.status.borrow_and_update().last_seq;
+            let may_send = self.sent_seq < last_seq && self.sent_seq - self.acked_seq < WINDOW_EVENTS;
+            let sending = self.sending.clone();
+            tokio::select! {
+                heard = tokio::time::timeout_at(self.heard + timing.silence, self.incoming.message()) => {
+                    let heard = heard.map_err(|_| Ended::Lost(format!("no sign of life for {:?}", timing.silence)))?;
+                    self.heard = Instant::now();
+                    match heard.map_err(|status| classify(&status))? {
+                        Some(message) => self.hear(message).await?,
+                        None => return Err(Ended::Lost("the coordinator closed the stream".to_owned())),
+                    }
+                }
+                permit = sending.reserve(), if may_send => {
+                    let permit = permit.map_err(|_| Ended::Lost("the stream is closed".to_owned()))?;
+                    let events = self.next_batch().await?;
+                    permit.send(message(Up::Events(wire::AgentEvents { events })));
+                }
+                _ = beat.tick() => {
+                    // No room means that messages wait for the network already; the silence decides.
+                    let clock_ms = self.session.clock.now_ms();
+                    let _ = self.sending.try_send(message(Up::Heartbeat(wire::Heartbeat { clock_ms })));
+                }
+                changed = self.status.changed(), if !may_send => {
+                    if changed.is_err() {
+                        let why = self.status.borrow().failed.clone();
+                        let why = why.unwrap_or_else(|| "it was shut down".to_owned());
+                        return Err(Ended::Outbox(OutboxError::Stopped(why)));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn next_batch(&mut self) -> Result<Vec<wire::AgentEvent>, Ended> {
+        let room = WINDOW_EVENTS - (self.sent_seq - self.acked_seq);
+        let max = BATCH_EVENTS_MAX.min(usize::try_from(room).unwrap_or(BATCH_EVENTS_MAX));
+        let events = self.session.outbox.read(self.sent_seq + 1, max).await?;
+        let consecutive = events.iter().zip(self.sent_seq + 1..).all(|(event, seq)| event.seq == seq);
+        let Some(last) = events.last().filter(|_| consecutive) else {
+            return Err(Ended::Lost(format!("the outbox has no event {}", self.sent_seq + 1)));
+        };
+        self.sent_seq = last.seq;
+        let plant = self.session.options.plant_id.clone();
+        metrics::counter!("millpool_agent_events_sent_total", "plant" => plant.clone())
+            .increment(events.len() as u64);
+        let latency = metrics::histogram!("millpool_agent_append_to_send_seconds", "plant" => plant);
+        for age in self.session.outbox.take_ages(last.seq) {
+            latency.record(age.as_secs_f64());
+        }
+        Ok(events)
+    }
+
+    async fn hear(&mut self, message: wire::CoordinatorMessage) -> Result<(), Ended> {
+        match message.body {
+            Some(Down::EventsApplied(applied)) => self.applied(applied).await,
+            Some(Down::DispatchList(list)) => self.keep(list).await,
+            Some(Down::Heartbeat(_)) => Ok(()),
+            Some(Down::Welcome(_)) => Err(Ended::Lost("the coordinator said Welcome twice".to_owned())),
+            // A later version's message that this one does not know.
+            None => Ok(()),
+        }
+    }
+
+    async fn applied(&mut self, applied: wire::EventsApplied) -> Result<(), Ended> {
+        if applied.seq > self.sent_seq {
+            let why = format!("the coordinator acknowledged {}, only {} was sent", applied.seq, self.sent_seq);
+            return Err(Ended::Lost(why));
+        }
+        let plant = self.session.options.plant_id.as_str();
+        for refused in applied.refused {
+            tracing::warn!(plant, seq = refused.seq, why = refused.reason, "the coordinator refused an event");
+            metrics::counter!("millpool_agent_events_refused_total", "plant" => plant.to_owned()).increment(1);
+            self.session.health.add_refused(format!("{}: {}", refused.seq, refused.reason));
+        }
+        if applied.seq > self.acked_seq {
+            self.acked_seq = applied.seq;
+            self.session.outbox.trim(applied.seq).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a list and says so. Within one connection revisions only grow; the first list of a connection
+    /// is the leader's word whatever its number.
+    async fn keep(&mut self, list: wire::DispatchList) -> Result<(), Ended> {
+        let revision = list.revision;
+        let plant = self.session.options.plant_id.as_str();
+        if self.listed_revision.is_some_and(|listed| revision < listed) {
+            tracing::warn!(plant, revision, "an older dispatch list came after a newer one; ignored");
+            return Ok(());
+        }
+        if revision < self.session.dispatch.revision() {
+            tracing::warn!(plant, revision, kept = self.session.dispatch.revision(),
+                "the coordinator's dispatch list is older than the one on disk; the coordinator's stands");
+        }
+        match self.session.dispatch.keep(list, self.session.clock.now_ms()).await {
+            Ok(()) => {
+                self.listed_revision = Some(revision);
+                self.session.health.set_dispatch(revision, None);
+                let kept = message(Up::DispatchKept(wire::DispatchKept { revision }));
+                let deadline = self.session.options.timing.silence;
+                let sent = tokio::time::timeout(deadline, self.sending.send(kept)).await;
+                sent.map_err(|_| Ended::Lost("the coordinator does not read".to_owned()))?
+                    .map_err(|_| Ended::Lost("the stream is closed".to_owned()))
+            }
+            Err(error) => {
+                tracing::error!(plant, revision, %error, "the dispatch list cannot be kept; working on from the old one");
+                self.session.health.set_dispatch(self.session.dispatch.revision(), Some(error.to_string()));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn message(body: Up) -> wire::AgentMessage {
+    wire::AgentMessage { body: Some(body) }
+}
+
+fn client_tls(tls: &Tls) -> ClientTlsConfig {
+    let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca_pem));
+    if let Some((certificate, key)) = &tls.identity_pem {
+        config = config.identity(Identity::from_pem(certificate, key));
+    }
+    if let Some(domain) = &tls.domain {
+        config = config.domain_name(domain);
+    }
+    config
+}
+
+/// What a refusal means for the next attempt.
+fn classify(status: &Status) -> Ended {
+    let info = status.get_details_error_info();
+    let reason = info.as_ref().map(|info| info.reason.clone()).unwrap_or_default();
+    if reason == "NOT_LEADER" {
+        let in_info = info.and_then(|mut info| info.metadata.remove("leader"));
+        let in_headers = || status.metadata().get("leader").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        if let Some(leader) = in_info.or_else(in_headers).filter(|leader| !leader.is_empty()) {
+            return Ended::Elsewhere(leader);
+        }
+    }
+    let why = status.message().to_owned();
+    let cureless = matches!(
+        status.code(),
+        Code::NotFound
+            | Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::AlreadyExists
+            | Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::Unimplemented
+    );
+    if cureless || SLOW_REASONS.contains(&reason.as_str()) {
+        let reason = if reason.is_empty() { format!("{:?}", status.code()) } else { reason };
+        return Ended::Refused { reason, why };
+    }
+    let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    match retry {
+        Some(delay) => Ended::AskedToWait(delay, why),
+        None => Ended::Lost(format!("{:?} {reason} {why}", status.code())),
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_words = cause.to_string();
+        if !words.contains(&cause_words) {
+            words = format!("{words}: {cause_words}");
+        }
+        source = cause.source();
+    }
+    words
+}
