@@ -14,6 +14,7 @@
 //! [`Instance::check`] bounds them so that no sum overflows. For a seed and an iteration limit the
 //! result is the same on every run.
 
+mod bound;
 mod calendar;
 mod format;
 mod greedy;

@@ -21,11 +21,24 @@ const TRIES_PER_SHIFT: u64 = 4096;
 /// The best plan met: chains, cost and weight.
 #[derive(Clone, Debug)]
 pub(crate) struct Best {
-    pub(crate) weight: Fen,
+    weight: Fen,
+    cost: Fen,
     steps: Vec<Step>,
     kept: Vec<bool>,
 }
 
+impl Best {
+    fn of(state: &State<'_>) -> Best {
+        Best {
+            weight: state.weight(),
+            cost: state.cost(),
+            steps: state.all_steps().to_vec(),
+            kept: state.all_kept().to_vec(),
+        }
+    }
+}
+
+/// The search: a plan under change, the best plan met, and buffers.
 pub(crate) struct Search<'a> {
     instance: &'a Instance,
     pub(crate) state: State<'a>,
@@ -43,6 +56,7 @@ pub(crate) struct Search<'a> {
     unit: f64,
     removed: Vec<u32>,
     waiting: Vec<(i64, u32)>,
+    found_by: &'static str,
     pub(crate) tries: u64,
 }
 
@@ -60,7 +74,7 @@ impl<'a> Search<'a> {
         let least: Vec<Fen> = instance.jobs.iter().map(least_cost).collect();
         let mean = least.iter().map(|&c| c as f64).sum::<f64>() / least.len().max(1) as f64;
         let jobs = instance.jobs.len();
-        let best = Best { weight: state.weight(), steps: state.all_steps().to_vec(), kept: state.all_kept().to_vec() };
+        let best = Best::of(&state);
         Search {
             instance,
             state,
@@ -74,6 +88,7 @@ impl<'a> Search<'a> {
             unit: mean.max(1.0),
             removed: Vec::new(),
             waiting: Vec::new(),
+            found_by: "search",
             tries: 0,
         }
     }
@@ -112,6 +127,7 @@ impl<'a> Search<'a> {
             return false;
         }
         self.best.weight = self.state.weight();
+        self.best.cost = self.state.cost();
         for &job in &self.dirty {
             let j = job as usize;
             self.is_dirty[j] = false;
@@ -121,6 +137,16 @@ impl<'a> Search<'a> {
         }
         self.dirty.clear();
         true
+    }
+
+    /// What the best plan costs.
+    pub(crate) fn best_cost(&self) -> Fen {
+        self.best.cost
+    }
+
+    /// What found the best plan.
+    pub(crate) fn found_by(&self) -> &'static str {
+        self.found_by
     }
 
     pub(crate) fn best_weight(&self) -> Fen {
@@ -142,8 +168,7 @@ impl<'a> Search<'a> {
         if state.weight() >= self.best.weight {
             return false;
         }
-        self.best =
-            Best { weight: state.weight(), steps: state.all_steps().to_vec(), kept: state.all_kept().to_vec() };
+        self.best = Best::of(&state);
         self.state = state;
         self.dirty.clear();
         self.is_dirty.fill(false);

@@ -1,9 +1,10 @@
 //! `solve`: from an instance to a plan with a bound, anytime.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::bound::Bound;
 use crate::greedy;
 use crate::place::Placer;
 use crate::search::Search;
@@ -119,33 +120,170 @@ pub fn solve(
     let mut placer = Placer::default();
     let (state, mut found_by) = start(instance, options, &mut placer);
     progress(Progress { elapsed: started.elapsed(), cost: state.cost(), bound: 0, iterations: 0, found_by });
+    let mut run = Run { instance, options, started, best: state.weight(), found_by, progress: &mut progress };
     let mut search = Search::new(state, options.seed);
-    let limit = options.time_limit.as_secs_f64().max(1e-9);
-    let mut share = 0.0;
-    loop {
-        match options.iterations {
-            Some(n) if search.tries >= n => break,
-            Some(n) => share = search.tries as f64 / n as f64,
-            None => {}
-        }
-        if search.tries % 32 == 0 {
-            let used = started.elapsed().as_secs_f64() / limit;
-            if used >= 1.0 || options.cancel.load(Ordering::Relaxed) {
-                break;
-            }
-            if options.iterations.is_none() {
-                share = used;
-            }
-        }
-        if search.attempt(share) {
-            found_by = "search";
-        }
-    }
+    let bound = match (options.iterations, options.threads) {
+        (Some(tries), _) => run.counted(&mut search, tries),
+        (None, 0 | 1) => run.sliced(&mut search),
+        (None, _) => run.parallel(&mut search),
+    };
+    found_by = run.found_by;
     let tries = search.tries;
     let mut best = State::load(instance, search.best_chains());
     best.anchor_like(&search.state);
     debug_assert_eq!(best.weight(), search.best_weight(), "the best plan's weight, from scratch");
-    finish(instance, options, &best, 0, found_by, tries, started)
+    finish(instance, options, &best, bound, found_by, tries, started)
+}
+
+/// Tries between two looks at the clock.
+const TRIES_PER_LOOK: u64 = 32;
+/// Jobs of a bound pass between two looks at the clock.
+const JOBS_PER_LOOK: usize = 16;
+/// Search and bound take turns on one thread: this long each.
+const SEARCH_SLICE: Duration = Duration::from_millis(40);
+const BOUND_SLICE: Duration = Duration::from_millis(10);
+/// When, as shares of the time, a pass is made exact.
+const EXACT_AT: [f64; 3] = [0.4, 0.7, 0.9];
+
+/// What the ways of running share.
+struct Run<'a, 'p> {
+    instance: &'a Instance,
+    options: &'a Options,
+    started: Instant,
+    best: Fen,
+    found_by: &'static str,
+    progress: &'p mut dyn FnMut(Progress),
+}
+
+impl<'a> Run<'a, '_> {
+    /// The share of the time that is used up.
+    fn share(&self) -> f64 {
+        self.started.elapsed().as_secs_f64() / self.options.time_limit.as_secs_f64().max(1e-9)
+    }
+
+    fn over(&self) -> bool {
+        self.share() >= 1.0 || self.options.cancel.load(Ordering::Relaxed)
+    }
+
+    fn report(&mut self, search: &Search<'_>, bound: Fen) {
+        let cost = search.best_cost();
+        if search.best_weight() < self.best {
+            self.best = search.best_weight();
+            self.found_by = search.found_by();
+        }
+        let (elapsed, found_by) = (self.started.elapsed(), self.found_by);
+        (self.progress)(Progress { elapsed, cost, bound: bound.min(cost), iterations: search.tries, found_by });
+    }
+
+    /// A fixed number of tries, then a fixed number of passes: the same result on every run.
+    fn counted(&mut self, search: &mut Search<'a>, tries: u64) -> Fen {
+        let incumbent = search.best_cost();
+        while search.tries < tries && !(search.tries.is_multiple_of(TRIES_PER_LOOK) && self.over()) {
+            search.attempt(search.tries as f64 / tries as f64);
+        }
+        let mut bound = Bound::new(self.instance);
+        let passes = 20 + tries / (10 * self.instance.jobs.len().max(1) as u64);
+        while bound.passes < passes && !self.over() {
+            if bound.passes + 1 == passes {
+                bound.sharpen();
+            }
+            while !bound.work(JOBS_PER_LOOK, incumbent) && !self.over() {}
+            if bound.is_plain() {
+                break;
+            }
+        }
+        self.report(search, bound.best());
+        bound.best()
+    }
+
+    /// Search and bound by turns, until the time is up.
+    fn sliced(&mut self, search: &mut Search<'a>) -> Fen {
+        let mut bound = Bound::new(self.instance);
+        let mut sharpened = 0;
+        while !self.over() {
+            self.search_for(search, SEARCH_SLICE);
+            let until = Instant::now() + BOUND_SLICE;
+            let incumbent = search.best_cost();
+            while Instant::now() < until && !bound.is_plain() {
+                if bound.work(JOBS_PER_LOOK, incumbent) && EXACT_AT.get(sharpened).is_some_and(|&at| self.share() > at) {
+                    bound.sharpen();
+                    sharpened += 1;
+                }
+            }
+            self.report(search, bound.best());
+        }
+        bound.best()
+    }
+
+    /// Tries for a while.
+    fn search_for(&mut self, search: &mut Search<'a>, span: Duration) {
+        let until = Instant::now() + span;
+        loop {
+            let share = self.share();
+            if share >= 1.0 || Instant::now() >= until || self.options.cancel.load(Ordering::Relaxed) {
+                return;
+            }
+            for _ in 0..TRIES_PER_LOOK {
+                search.attempt(share);
+            }
+        }
+    }
+
+    /// Search here, the bound on a thread of its own.
+    fn parallel(&mut self, search: &mut Search<'a>) -> Fen {
+        let shared = Shared {
+            incumbent: AtomicI64::new(search.best_cost()),
+            bound: AtomicI64::new(0),
+            stop: AtomicBool::new(false),
+        };
+        let (instance, started, options) = (self.instance, self.started, self.options);
+        std::thread::scope(|scope| {
+            scope.spawn(|| shared.prove(instance, options, started));
+            while !self.over() {
+                self.search_for(search, SEARCH_SLICE);
+                shared.incumbent.store(search.best_cost(), Ordering::Relaxed);
+                self.report(search, shared.bound.load(Ordering::Relaxed));
+            }
+            shared.stop.store(true, Ordering::Relaxed);
+        });
+        shared.bound.into_inner()
+    }
+}
+
+/// What the searching and the proving thread tell each other.
+struct Shared {
+    incumbent: AtomicI64,
+    bound: AtomicI64,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn prove(&self, instance: &Instance, options: &Options, started: Instant) {
+        let mut bound = Bound::new(instance);
+        let mut sharpened = 0;
+        lower_priority(options);
+        while !self.stop.load(Ordering::Relaxed) && !options.cancel.load(Ordering::Relaxed) {
+            let ended = bound.work(JOBS_PER_LOOK, self.incumbent.load(Ordering::Relaxed));
+            self.bound.store(bound.best(), Ordering::Relaxed);
+            if bound.is_plain() {
+                return;
+            }
+            let share = started.elapsed().as_secs_f64() / options.time_limit.as_secs_f64().max(1e-9);
+            if ended && EXACT_AT.get(sharpened).is_some_and(|&at| share > at) {
+                bound.sharpen();
+                sharpened += 1;
+            }
+        }
+    }
+}
+
+/// Gives way to everything else on the machine, where that is asked for. Linux keeps the priority by
+/// thread, so this is called on each.
+fn lower_priority(options: &Options) {
+    if options.idle_priority {
+        // Failing to be modest is no reason to fail.
+        let _ = rustix::process::setpriority_process(None, 19);
+    }
 }
 
 /// The best of the starting plans.
