@@ -19,6 +19,8 @@ mod calendar;
 mod format;
 mod greedy;
 mod lines;
+mod makespan;
+mod makespan_bound;
 mod model;
 mod place;
 mod plan;

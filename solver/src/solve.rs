@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::bound::Bound;
 use crate::greedy;
+use crate::makespan::Tabu;
+use crate::makespan_bound;
 use crate::place::Placer;
 use crate::search::Search;
 use crate::state::State;
-use crate::{Fen, Fixed, Instance, Malformed, Objective, Plan, Priced, verify};
+use crate::{Fen, Fixed, Instance, Malformed, Objective, Plan, Priced, Tick, verify};
 
 /// How to solve.
 #[derive(Clone, Debug)]
@@ -117,6 +119,10 @@ pub fn solve(
 ) -> Result<Solution, SolveError> {
     let started = Instant::now();
     instance.check()?;
+    lower_priority(options);
+    if instance.objective == Objective::Makespan {
+        return solve_makespan(instance, options, started, progress);
+    }
     let mut placer = Placer::default();
     let (state, mut found_by) = start(instance, options, &mut placer);
     progress(Progress { elapsed: started.elapsed(), cost: state.cost(), bound: 0, iterations: 0, found_by });
@@ -277,6 +283,80 @@ impl Shared {
     }
 }
 
+/// Moves between two looks at the clock.
+const MOVES_PER_LOOK: u64 = 16;
+/// The share of the time that one thread gives to proving, and two to proving on the second.
+const PROOF_SHARE: f64 = 0.3;
+
+/// The flexible job shop: tabu search, and a bound from the assignment of operations to machines.
+fn solve_makespan(
+    instance: &Instance,
+    options: &Options,
+    started: Instant,
+    mut progress: impl FnMut(Progress),
+) -> Result<Solution, SolveError> {
+    let mut tabu = Tabu::new(instance, options.seed);
+    let bound = AtomicI64::new(makespan_bound::plain(instance));
+    let stop = AtomicBool::new(false);
+    let halted = || stop.load(Ordering::Relaxed) || options.cancel.load(Ordering::Relaxed);
+    let end = started + options.time_limit;
+    let proof_end = started + options.time_limit.mul_f64(PROOF_SHARE);
+    let mut report = |tabu: &Tabu, found_by| {
+        let (cost, bound) = (tabu.best(), bound.load(Ordering::Relaxed));
+        let elapsed = started.elapsed();
+        progress(Progress { elapsed, cost, bound, iterations: tabu.moves, found_by });
+    };
+    report(&tabu, "dispatch");
+    let mut found_by = "dispatch";
+    let mut search = |tabu: &mut Tabu, until: Instant| {
+        while tabu.best() > bound.load(Ordering::Relaxed) {
+            if options.iterations.is_some_and(|n| tabu.moves >= n) {
+                return;
+            }
+            if tabu.moves.is_multiple_of(MOVES_PER_LOOK) && (halted() || Instant::now() >= until) {
+                return;
+            }
+            if tabu.step() {
+                found_by = "tabu";
+                report(tabu, found_by);
+            }
+        }
+    };
+    let prove = |incumbent: Tick, until: Instant| {
+        let proven = makespan_bound::assignment(instance, incumbent, until, |b| {
+            bound.fetch_max(b, Ordering::Relaxed);
+            halted()
+        });
+        bound.fetch_max(proven, Ordering::Relaxed);
+    };
+    if options.iterations.is_some() {
+        search(&mut tabu, end);
+        prove(tabu.best(), end);
+    } else if options.threads >= 2 {
+        // A first second of search gives the proof a makespan to aim below.
+        search(&mut tabu, started + options.time_limit.mul_f64(0.05));
+        let incumbent = tabu.best();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                lower_priority(options);
+                prove(incumbent, end);
+            });
+            search(&mut tabu, end);
+            stop.store(true, Ordering::Relaxed);
+        });
+    } else {
+        search(&mut tabu, started + options.time_limit.mul_f64(0.1));
+        prove(tabu.best(), proof_end);
+        search(&mut tabu, end);
+    }
+    let bound = bound.load(Ordering::Relaxed);
+    let mut plan = tabu.plan();
+    plan.bound = Some(bound);
+    let priced = verify(instance, &plan).map_err(|v| SolveError::Broken(v[0].to_string()))?;
+    let (cost, elapsed) = (priced.makespan, started.elapsed());
+    Ok(Solution { plan, priced, cost, bound, found_by, iterations: tabu.moves, moved: 0, elapsed })
+}
+
 /// Gives way to everything else on the machine, where that is asked for. Linux keeps the priority by
 /// thread, so this is called on each.
 fn lower_priority(options: &Options) {
@@ -297,9 +377,6 @@ fn start<'a>(instance: &'a Instance, options: &Options, placer: &mut Placer) -> 
     }
     let mut inserted = State::load(instance, greedy::frozen_chains(instance));
     greedy::insert_all(&mut inserted, placer, &order);
-    if instance.objective == Objective::Makespan {
-        return (inserted, "insertion");
-    }
     let first_come = State::load(instance, greedy::first_come(instance));
     match first_come.weight() < inserted.weight() {
         true => (first_come, "first come"),
