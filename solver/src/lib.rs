@@ -17,6 +17,7 @@
 mod bound;
 mod calendar;
 mod format;
+mod gantt;
 mod greedy;
 mod lines;
 mod makespan;
@@ -32,6 +33,7 @@ mod verify;
 
 pub use calendar::Calendar;
 pub use format::{INSTANCE_FORMAT, read_fjs, read_instance, read_json, write_json};
+pub use gantt::gantt;
 pub use lines::{Key, Lines, Occupation, Refusal};
 pub use model::{
     FEN_MAX, Fixed, Instance, Job, Machine, Malformed, Mode, Objective, Op, SetupMatrix, Shop, TICK_MAX,

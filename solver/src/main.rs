@@ -38,6 +38,15 @@ struct Arguments {
     /// Where the plan goes.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Where a Gantt chart of the plan goes, as SVG.
+    #[arg(long)]
+    gantt: Option<PathBuf>,
+    /// Weigh each operation that is moved against the hint with this many fen.
+    #[arg(long, default_value_t = 0)]
+    stability: i64,
+    /// Run at the lowest scheduling priority.
+    #[arg(long)]
+    idle: bool,
     /// Print progress to standard error.
     #[arg(long)]
     log: bool,
@@ -64,17 +73,47 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let instance = load(&arguments.instance).map_err(Failure::File)?;
     let options = options(arguments, &instance).map_err(Failure::File)?;
-    let log = |p: Progress| {
-        if arguments.log {
-            eprintln!("{:8.2}  {:>16} {:>16}  {}", p.elapsed.as_secs_f64(), p.cost, p.bound, p.found_by);
-        }
-    };
-    let solution = solve(&instance, &options, log).map_err(|error| match error {
+    let mut log = Log::new(arguments, &instance);
+    let solution = solve(&instance, &options, |p| log.line(p)).map_err(|error| match error {
         SolveError::Malformed(_) => Failure::File(error.into()),
         SolveError::Unkeepable { .. } => Failure::Unkeepable(error.into()),
         SolveError::Broken(_) => Failure::Solver(error.into()),
     })?;
     write_out(arguments, &instance, &solution).map_err(Failure::File)
+}
+
+/// The progress log: a line where the incumbent or the bound moves, at most some a second.
+struct Log {
+    on: bool,
+    last: Option<(Duration, i64, i64)>,
+}
+
+impl Log {
+    const PAUSE: Duration = Duration::from_millis(200);
+
+    fn new(arguments: &Arguments, instance: &Instance) -> Log {
+        if arguments.log {
+            let ops: usize = instance.jobs.iter().map(|job| job.ops.len()).sum();
+            let (machines, jobs) = (instance.shop.machines.len(), instance.jobs.len());
+            eprintln!("{}: {machines} machines, {jobs} jobs, {ops} operations", instance.name);
+            eprintln!("{:>8} {:>16} {:>16} {:>8} {:>11}  found by", "time", "incumbent", "bound", "gap", "tries");
+        }
+        Log { on: arguments.log, last: None }
+    }
+
+    fn line(&mut self, p: Progress) {
+        let stands = |&(at, cost, bound): &(Duration, i64, i64)| {
+            (cost, bound) == (p.cost, p.bound) || p.elapsed.saturating_sub(at) < Log::PAUSE
+        };
+        if !self.on || self.last.as_ref().is_some_and(stands) {
+            return;
+        }
+        self.last = Some((p.elapsed, p.cost, p.bound));
+        let gap = 100.0 * (p.cost - p.bound) as f64 / p.cost.max(1) as f64;
+        let seconds = p.elapsed.as_secs_f64();
+        let (cost, bound, tries) = (p.cost, p.bound, p.iterations);
+        eprintln!("{seconds:>7.1}s {cost:>16} {bound:>16} {gap:>7.2}% {tries:>11}  {}", p.found_by);
+    }
 }
 
 fn load(path: &Path) -> anyhow::Result<Instance> {
@@ -102,6 +141,8 @@ fn options(arguments: &Arguments, instance: &Instance) -> anyhow::Result<Options
         threads: arguments.threads.max(1),
         seed: arguments.seed,
         incumbent,
+        stability: arguments.stability.clamp(0, millpool_solver::FEN_MAX >> 20),
+        idle_priority: arguments.idle,
         ..Options::default()
     })
 }
@@ -110,6 +151,10 @@ fn write_out(arguments: &Arguments, instance: &Instance, solution: &Solution) ->
     if let Some(path) = &arguments.out {
         let text = solution.plan.write_json(instance);
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &arguments.gantt {
+        let picture = millpool_solver::gantt(instance, &solution.plan);
+        std::fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let line = serde_json::json!({
         "instance": instance.name,
