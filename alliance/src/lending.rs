@@ -111,6 +111,7 @@ impl State {
     }
 
     pub(crate) fn create_offer(&mut self, caller: &Caller, mut offer: Offer) -> Result<Reply, Refusal> {
+        offer.check()?;
         offer.check_open()?;
         let station = self.station(&offer.machine)?;
         self.owns_plant(caller, &station.machine.plant.clone(), "offer.machine_id")?;

@@ -4,7 +4,7 @@
 
 use crate::id::{MachineId, OfferId};
 use crate::refusal::{Reason, Refusal, within};
-use crate::window::{Window, Windows};
+use crate::window::{LATEST, Window, Windows};
 use jiff::{Timestamp, ToSpan, civil, tz::TimeZone};
 use std::collections::BTreeSet;
 
@@ -68,7 +68,8 @@ impl Offer {
         self.check_open()
     }
 
-    fn check(&self) -> Result<(), Refusal> {
+    /// Refuses what no offer can be, naming field, value and what is accepted.
+    pub fn check(&self) -> Result<(), Refusal> {
         within("offer.notice_s", self.notice_s, 0, NOTICE_MAX_S)?;
         within("offer.windows (count)", self.windows.len() as i64, 0, OFFER_WINDOWS_MAX as i64)?;
         within("offer.except (count)", self.except.len() as i64, 0, OFFER_WINDOWS_MAX as i64)?;
@@ -102,9 +103,10 @@ impl Offer {
         Ok(())
     }
 
-    /// Refuses an offer that lends nothing, or too many pieces.
+    /// Refuses an offer that lends nothing, too many pieces, or a time that cannot be.
     pub fn check_open(&self) -> Result<(), Refusal> {
-        within("offer.open (count)", self.open.len() as i64, 1, OFFER_WINDOWS_MAX as i64)
+        within("offer.open (count)", self.open.len() as i64, 1, OFFER_WINDOWS_MAX as i64)?;
+        self.open.iter().try_for_each(|w| sane("offer.open", w))
     }
 }
 
@@ -121,13 +123,12 @@ pub fn zone(name: &str) -> Result<TimeZone, Refusal> {
 }
 
 fn sane(field: &str, window: &Window) -> Result<(), Refusal> {
-    const LATEST: i64 = 253_402_300_799; // the last second of the year 9999
     if window.start >= window.end || window.start < 0 || window.end > LATEST {
         return Err(Refusal::invalid(
             Reason::InvalidField,
             field,
             format!("[{}, {})", window.start, window.end),
-            "start_s before end_s, both seconds since 1970",
+            "start_s before end_s, both seconds since 1970, before the year 10000",
         ));
     }
     Ok(())

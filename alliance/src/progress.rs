@@ -242,7 +242,7 @@ impl State {
         };
         *pieces_good = pieces;
         let latest = self.now + crate::order::OPERATION_MAX_S;
-        let expected_end = ceil_tick(expected_end.min(latest));
+        let expected_end = ceil_tick(expected_end.clamp(0, latest));
         let place = booking.steps[k].place.as_mut().filter(|p| p.machine == *machine);
         let overrun = place.is_some_and(|p| {
             let over = expected_end > p.end + OVERRUN_GRACE_S;

@@ -15,6 +15,7 @@ use crate::price;
 use crate::refusal::{Reason, Refusal, text, within};
 use crate::registry::Role;
 use crate::state::{Optimisation, State};
+use crate::window::LATEST;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -257,6 +258,7 @@ impl State {
         machine: &MachineId,
         start: i64,
     ) -> Result<(), Refusal> {
+        within("start_s", start, 0, LATEST)?;
         let booking = self.booking(id)?;
         let wanted = booking
             .order

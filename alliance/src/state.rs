@@ -9,6 +9,7 @@ use crate::offer::Offer;
 use crate::price::{self, Carbon, Price, Trip};
 use crate::refusal::{Reason, Refusal};
 use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
+use crate::window::LATEST;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -344,7 +345,7 @@ impl State {
 
     /// Moves the clock on, never back, and expires what has expired.
     fn pass_time(&mut self, at: i64) {
-        self.now = self.now.max(at);
+        self.now = self.now.max(at.min(LATEST));
         while self.answers_by_expiry.get_min().is_some_and(|(expires_at, _)| *expires_at <= self.now) {
             self.forget_oldest_answer();
         }

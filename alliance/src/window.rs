@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 /// The plan's tick, seconds.
 pub const TICK_S: i64 = 60;
+/// The last second of the year 9999. Nothing in the state lies after it, so that no sum of times overflows.
+pub const LATEST: i64 = 253_402_300_799;
 
 /// The first tick at or after `seconds`.
 pub fn ceil_tick(seconds: i64) -> i64 {
