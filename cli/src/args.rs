@@ -1,6 +1,6 @@
 //! The command line: every command, and what all of them share.
 
-use crate::commands::{booking, explain, quote, status};
+use crate::commands::{booking, explain, machines, members, offers, operate, plan, quote, status, watch};
 use crate::connection::ConnectionArgs;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -48,7 +48,7 @@ pub(crate) struct DisplayArgs {
     /// Show times in UTC instead of the local time zone
     #[arg(long, global = true)]
     pub(crate) utc: bool,
-    /// Colours
+    /// Colours; auto means on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, default_value_t = Colour::Auto)]
     pub(crate) color: Colour,
 }
@@ -56,7 +56,6 @@ pub(crate) struct DisplayArgs {
 /// When answers are coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Colour {
-    /// On a terminal, unless NO_COLOR is set
     Auto,
     Always,
     Never,
@@ -71,5 +70,34 @@ pub(crate) enum Command {
     List(booking::ListArgs),
     Cancel(booking::CancelArgs),
     Explain(explain::ExplainArgs),
+    Watch(watch::WatchArgs),
+    Plan(plan::PlanArgs),
+    /// Members of the alliance: list, put
+    #[command(subcommand)]
+    Members(members::MembersCommand),
+    /// Plants of the members: list, put
+    #[command(subcommand)]
+    Plants(members::PlantsCommand),
+    /// Machines of the plants: list, put
+    #[command(subcommand)]
+    Machines(machines::MachinesCommand),
+    /// Windows of machines, lent to the alliance: list, create, withdraw
+    #[command(subcommand)]
+    Offers(offers::OffersCommand),
     Status(status::StatusArgs),
+    /// Coordinators of the cluster: list, add, remove, transfer-leader, snapshot
+    #[command(subcommand)]
+    Nodes(operate::NodesCommand),
+    /// Who may call: list, put, revoke
+    #[command(subcommand)]
+    Principals(operate::PrincipalsCommand),
+    /// The rules that the alliance has given itself: get, put
+    #[command(subcommand)]
+    Policy(operate::PolicyCommand),
+    /// Prints a completion script for a shell
+    #[command(after_help = "Example:\n  millpool completions bash > /etc/bash_completion.d/millpool")]
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
 }

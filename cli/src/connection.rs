@@ -3,7 +3,7 @@
 
 use crate::client::{Client, ClientOptions, TlsOptions};
 use crate::failure::Failure;
-use crate::written;
+use crate::written::{self, flag};
 use clap::Args;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub struct ConnectionArgs {
     #[arg(long, global = true, value_name = "FILE", env = "MILLPOOL_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
     /// Longest that a call may take, over all its attempts
-    #[arg(long, global = true, value_name = "DURATION", value_parser = written::duration_s)]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = flag(written::duration_s))]
     pub timeout: Option<u32>,
     /// Configuration file [default: millpool/config.toml in the user's configuration folder]
     #[arg(long, global = true, value_name = "FILE", env = "MILLPOOL_CONFIG")]

@@ -9,6 +9,7 @@
 //! - [`order`]: an order from flags or a file.
 //! - [`written`] and [`shown`]: how people write and read quantities and times.
 //! - [`json`]: the contract's messages as JSON and TOML.
+//! - [`gantt`]: the plan drawn as SVG.
 //! - [`output`]: tables, sentences, JSON, colour; [`failure`]: errors and exit codes.
 //!
 //! **Invariant:** nothing here knows the solver, the replicated state or any other crate than the
@@ -19,6 +20,7 @@ pub mod client;
 pub mod commands;
 pub mod connection;
 pub mod failure;
+pub mod gantt;
 pub mod json;
 pub mod order;
 pub mod output;
@@ -26,7 +28,7 @@ pub mod shown;
 pub mod written;
 
 use args::{Cli, Command};
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use commands::Desk;
 use connection::Environment;
 use failure::{EXIT_OK, EXIT_USAGE, Failure};
@@ -109,6 +111,20 @@ async fn dispatch(command: &Command, desk: &mut Desk<'_>) -> Result<(), Failure>
         Command::List(args) => commands::booking::list(args, desk).await,
         Command::Cancel(args) => commands::booking::cancel(args, desk).await,
         Command::Explain(args) => commands::explain::run(args, desk).await,
+        Command::Watch(args) => commands::watch::run(args, desk).await,
+        Command::Plan(args) => commands::plan::run(args, desk).await,
+        Command::Members(command) => commands::members::members(command, desk).await,
+        Command::Plants(command) => commands::members::plants(command, desk).await,
+        Command::Machines(command) => commands::machines::run(command, desk).await,
+        Command::Offers(command) => commands::offers::run(command, desk).await,
         Command::Status(_) => commands::status::run(desk).await,
+        Command::Nodes(command) => commands::operate::nodes(command, desk).await,
+        Command::Principals(command) => commands::operate::principals(command, desk).await,
+        Command::Policy(command) => commands::operate::policy(command, desk).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "millpool", &mut script);
+            Ok(desk.output.answers.write_all(&script)?)
+        }
     }
 }

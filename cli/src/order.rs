@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::json;
-use crate::written::{self, Clock, When};
+use crate::written::{self, Clock, When, flag};
 use clap::Args;
 use millpool_proto::v1::{Operation, Order, Size};
 use std::path::PathBuf;
@@ -24,26 +24,26 @@ pub struct OrderArgs {
     #[arg(long, value_name = "NAME")]
     pub material: Option<String>,
     /// Outer size of the raw workpiece, mm, e.g. 200x120x60
-    #[arg(long, value_name = "XxYxZ", value_parser = written::workpiece)]
+    #[arg(long, value_name = "XxYxZ", value_parser = flag(written::workpiece))]
     pub size: Option<Size>,
     /// Mass of the raw workpiece, e.g. 3kg, 800g
-    #[arg(long, value_name = "MASS", value_parser = written::mass_g)]
+    #[arg(long, value_name = "MASS", value_parser = flag(written::mass_g))]
     pub mass: Option<u64>,
     /// One step of the route, repeated in sequence: a class, then family=F1 run=6m (time of one piece),
     /// and as needed setup=20m tol=20 (µm) axes=5 cert=AS9100 splittable
     #[arg(long = "op", value_name = "STEP", value_parser = operation)]
     pub operations: Vec<Operation>,
     /// Earliest start [default: now]
-    #[arg(long, value_name = "TIME", value_parser = When::read)]
+    #[arg(long, value_name = "TIME", value_parser = flag(When::read))]
     pub release: Option<When>,
     /// Wanted by: +5d, 'fri 17:00', 2026-11-28. Later is possible, but costs the plan
-    #[arg(long, value_name = "TIME", value_parser = When::read)]
+    #[arg(long, value_name = "TIME", value_parser = flag(When::read))]
     pub due: Option<When>,
     /// No use later than this
-    #[arg(long, value_name = "TIME", value_parser = When::read)]
+    #[arg(long, value_name = "TIME", value_parser = flag(When::read))]
     pub deadline: Option<When>,
     /// Most that it may cost, CNY
-    #[arg(long, value_name = "MONEY", value_parser = written::money_fen)]
+    #[arg(long, value_name = "MONEY", value_parser = flag(written::money_fen))]
     pub budget: Option<i64>,
     /// A plant that shall not see or make it; repeat for more
     #[arg(long, value_name = "PLANT")]

@@ -23,6 +23,13 @@ impl Clock {
     }
 }
 
+/// A reader as clap wants it for a flag: clap names the flag and the value, this says what is accepted.
+pub fn flag<T>(
+    read: impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| read(text).map_err(|accepted| format!("accepted is {accepted}"))
+}
+
 /// A decimal number times `unit`, where that is whole.
 fn scaled(number: &str, unit: u64) -> Option<u64> {
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));

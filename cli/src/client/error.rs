@@ -199,7 +199,7 @@ impl fmt::Display for ClientError {
             }
             ErrorKind::Unavailable => write!(
                 f,
-                "{} found no coordinator that could serve it ({} tried, last {}, {:.1} s): {}",
+                "{} found no coordinator that could serve it ({}, last {}, {:.1} s): {}",
                 details.rpc,
                 attempts(details.attempts),
                 details.endpoint,
@@ -208,7 +208,7 @@ impl fmt::Display for ClientError {
             )?,
             ErrorKind::OutcomeUnknown => write!(
                 f,
-                "{} got no answer ({} tried, last {}, {:.1} s), and may have happened: {}",
+                "{} got no answer ({}, last {}, {:.1} s), and may have happened: {}",
                 details.rpc,
                 attempts(details.attempts),
                 details.endpoint,

@@ -165,9 +165,11 @@ impl<'a> Attempts<'a> {
             Verdict::Pause(asked) => asked + own,
             // The next endpoint may be well: the first round over all of them does not wait.
             _ if (self.count as usize) < options.endpoints.len() => Duration::ZERO,
-            _ => own,
+            // Late in the day it waits less, so that a last attempt still has time.
+            _ => own.min(self.left() / 2),
         };
-        if again && self.count < options.attempts_max && pause < self.left() {
+        let in_time = pause < self.left() && self.left() > options.backoff_min;
+        if again && in_time && self.count < options.attempts_max {
             return Ok(pause);
         }
         let kind = if self.unknown { ErrorKind::OutcomeUnknown } else { ErrorKind::Unavailable };

@@ -1,17 +1,18 @@
 //! `millpool book`, `confirm`, `show`, `list` and `cancel`: a buyer's bookings.
 
+use super::pages::{LimitArgs, gather, notice_rest};
 use super::quote::{assignments, in_words};
-use super::{Desk, LIST_PAGE, json_of};
+use super::{Desk, json_of};
 use crate::failure::Failure;
 use crate::json;
 use crate::order::OrderArgs;
 use crate::output::{Output, Sheet, Tone};
 use crate::shown;
-use crate::written::{self, When};
+use crate::written::{self, When, flag};
 use clap::{Args, ValueEnum};
 use millpool_proto::v1::{
     BookRequest, Booking, BookingStatus, CancelBookingRequest, ConfirmBookingRequest, GetBookingRequest,
-    ListBookingsRequest, ListBookingsResponse, Objective, Option as Choice, Order, Page, Price, QuoteRequest,
+    ListBookingsRequest, ListBookingsResponse, Objective, Option as Choice, Order, Price, QuoteRequest,
     QuoteResponse, Terms,
 };
 use serde_json::Value;
@@ -20,8 +21,8 @@ use std::path::{Path, PathBuf};
 /// Books an order within terms, and prints the promise.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Without a choice it books the cheapest. An option is taken as it is while its time is free; if somebody
-was quicker, it is placed anew, but never later or dearer than the option promised.
+Without a choice it books the cheapest. An option is taken as it is while its time is free; if
+somebody was quicker, it is placed anew, but never later or dearer than the option promised.
 
 Examples:
   millpool book --order bracket.toml --cheapest --by 'fri 17:00' --at-most 5000
@@ -49,13 +50,13 @@ pub struct BookArgs {
     #[arg(long, group = "choice", help_heading = "Choice")]
     greenest: bool,
     /// Only if it is promised by this
-    #[arg(long, value_name = "TIME", value_parser = When::read, help_heading = "Terms")]
+    #[arg(long, value_name = "TIME", value_parser = flag(When::read), help_heading = "Terms")]
     by: Option<When>,
     /// Only if it costs no more than this, CNY
-    #[arg(long, value_name = "MONEY", value_parser = written::money_fen, help_heading = "Terms")]
+    #[arg(long, value_name = "MONEY", value_parser = flag(written::money_fen), help_heading = "Terms")]
     at_most: Option<i64>,
     /// Hold the capacity for this long instead of confirming, at most 1d
-    #[arg(long, value_name = "DURATION", value_parser = written::duration_s, help_heading = "Terms")]
+    #[arg(long, value_name = "DURATION", value_parser = flag(written::duration_s), help_heading = "Terms")]
     hold: Option<u32>,
     /// Request id of an earlier try whose outcome is unknown
     #[arg(long, value_name = "ID")]
@@ -220,9 +221,8 @@ pub struct ListArgs {
     /// Only those at risk
     #[arg(long)]
     at_risk: bool,
-    /// Most bookings to show; 0 shows all
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    limit: usize,
+    #[command(flatten)]
+    limit: LimitArgs,
 }
 
 /// Lists bookings.
@@ -236,11 +236,7 @@ pub async fn list(args: &ListArgs, desk: &mut Desk<'_>) -> Result<(), Failure> {
         Some(Status::Expired) => BookingStatus::Expired,
     };
     let client = desk.client()?;
-    let mut all = ListBookingsResponse::default();
-    loop {
-        let wanted = if args.limit == 0 { usize::MAX } else { args.limit - all.bookings.len() };
-        let size = wanted.min(LIST_PAGE as usize) as u32;
-        let page = Page { size, token: std::mem::take(&mut all.next_page_token) };
+    let (bookings, rest) = gather(args.limit, async |page| {
         let request = ListBookingsRequest {
             status: status.into(),
             at_risk_only: args.at_risk,
@@ -248,22 +244,16 @@ pub async fn list(args: &ListArgs, desk: &mut Desk<'_>) -> Result<(), Failure> {
             consistency: None,
         };
         let answer = client.list_bookings(request).await?;
-        all.header = answer.header;
-        all.bookings.extend(answer.bookings);
-        all.next_page_token = answer.next_page_token;
-        if all.next_page_token.is_empty() || (args.limit > 0 && all.bookings.len() >= args.limit) {
-            break;
-        }
-    }
+        Ok((answer.bookings, answer.next_page_token))
+    })
+    .await?;
     if desk.output.json {
+        let all = ListBookingsResponse { header: None, bookings, next_page_token: rest };
         return Ok(desk.output.value(&json_of("ListBookingsResponse", &all)?)?);
     }
-    let sheet = sheet(&all.bookings, &desk.output);
+    let sheet = sheet(&bookings, &desk.output);
     desk.output.sheet(&sheet)?;
-    if !all.next_page_token.is_empty() {
-        desk.output.notice(format!("The first {}; --limit 0 shows all.", all.bookings.len()))?;
-    }
-    Ok(())
+    notice_rest(bookings.len(), &rest, &mut desk.output)
 }
 
 fn sheet(bookings: &[Booking], output: &Output) -> Sheet {

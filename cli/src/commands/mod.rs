@@ -3,8 +3,16 @@
 
 pub mod booking;
 pub mod explain;
+pub mod machines;
+pub mod members;
+pub mod offers;
+pub mod operate;
+pub mod pages;
+pub mod plan;
+pub mod put;
 pub mod quote;
 pub mod status;
+pub mod watch;
 
 use crate::client::Client;
 use crate::connection::{ConnectionArgs, Environment};
