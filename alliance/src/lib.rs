@@ -8,7 +8,8 @@
 //! - [`order`]: what a buyer asks, and [`eligibility`]: which machines can make it.
 //! - [`booking`]: what was promised; [`line`]: the occupations of one machine; [`rules`]: what every
 //!   plan must obey, checked here again whoever computed it.
-//! - [`price`]: money and carbon, in integers; [`progress`]: what the plants report, and disturbances.
+//! - [`price`]: money and carbon, in integers; [`cost`]: what the plan costs the pool;
+//! - [`progress`]: what the plants report, and disturbances.
 //! - [`invariants`]: the whole state held against every rule, for tests and audits.
 //!
 //! Architecture invariant: this crate imports no other crate of the workspace, and nothing here shares
@@ -16,6 +17,7 @@
 
 pub mod booking;
 pub mod command;
+pub mod cost;
 pub mod digest;
 pub mod eligibility;
 pub mod id;
