@@ -160,15 +160,14 @@ impl Booking {
         matches!(self.status, Status::Held | Status::Confirmed)
     }
 
-    /// Planned or real completion, seconds since the Unix epoch; None while a step has no place.
+    /// Planned or real completion, seconds since the Unix epoch; None while a step has no place. The last
+    /// step to end need not be the last of the route: a plant may report them out of order.
     pub fn completes_at(&self) -> Option<i64> {
-        if self.steps.iter().any(|s| s.place.is_none()) {
-            return None;
-        }
-        self.steps.last().and_then(|last| match (&last.progress, &last.place) {
-            (Progress::Finished { finished_at, .. }, _) => Some(*finished_at),
-            (_, place) => place.as_ref().map(|p| p.end),
-        })
+        let ends = self.steps.iter().map(|step| match step.progress {
+            Progress::Finished { finished_at, .. } => step.place.as_ref().map(|_| finished_at),
+            _ => step.place.as_ref().map(|place| place.end),
+        });
+        ends.collect::<Option<Vec<i64>>>()?.into_iter().max()
     }
 
     /// How late against the promise, seconds; 0 in time; None while a step has no place.

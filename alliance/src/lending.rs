@@ -2,13 +2,15 @@
 
 use crate::booking::DisturbanceKind;
 use crate::command::{Caller, Disturbed, Reply};
-use crate::id::{BookingId, MachineId, OfferId, PrincipalId};
+use crate::id::{MachineId, OfferId, PrincipalId};
 use crate::line::{Phase, Station, Use};
 use crate::offer::{self, Offer};
+use crate::progress::Cause;
 use crate::refusal::{Reason, Refusal, text, within};
 use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
 use crate::state::State;
 use crate::window::{Window, Windows};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Farthest that a plant may lie from the grid's origin, m.
@@ -162,8 +164,9 @@ impl State {
         let withdrawn = Offer { withdrawn: true, revision: self.revision, ..Offer::clone(offer) };
         self.offers.put(id.clone(), Arc::new(withdrawn));
         self.recompute_open(&machine);
-        let nobody = BookingId::trusted("");
-        self.give_way(&machine, &nobody, DisturbanceKind::OfferWithdrawn, "its member took the offer back")?;
+        let reason = "its member took the offer back".to_owned();
+        let cause = Cause { kind: DisturbanceKind::OfferWithdrawn, machine: machine.clone(), reason, before };
+        self.give_way([machine].into(), BTreeSet::new(), &cause);
         let disturbed = self.lost_since(before);
         if !disturbed.is_empty() && !accept_disturbance {
             return Err(Refusal::invalid(

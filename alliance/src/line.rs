@@ -201,36 +201,54 @@ impl Station {
     /// with what breaks the rule, in order. O(n).
     pub fn settle(&mut self) -> Vec<Broken> {
         self.drop_needless_tooling();
+        let begun_next = self.begun_next();
         let mut broken = Vec::new();
+        let mut taken_until = i64::MIN;
         for at in 0..self.line.len() {
-            if self.line[at].phase != Phase::Planned {
-                continue;
+            if self.line[at].phase == Phase::Planned {
+                let start = self.line[at].start;
+                match self.finish(at, &self.line[at]) {
+                    _ if start % TICK_S != 0 => {
+                        broken
+                            .push(Broken { index: at, how: format!("start {start} is not a whole minute") });
+                    }
+                    _ if start < taken_until => {
+                        broken.push(Broken { index: at, how: "the machine is taken".into() });
+                    }
+                    None => {
+                        broken.push(Broken { index: at, how: "the machine is not open long enough".into() });
+                    }
+                    Some((end, _)) if end > begun_next[at] => {
+                        broken.push(Broken { index: at, how: "other work has begun in its time".into() });
+                    }
+                    Some((end, changeover_s)) => {
+                        let occupation = &mut self.line[at];
+                        (occupation.end, occupation.changeover_s) = (end, changeover_s);
+                    }
+                }
             }
-            let start = self.line[at].start;
-            let overlapped = self.line[..at].iter().any(|o| o.end > start);
-            match self.finish(at, &self.line[at]) {
-                _ if start % TICK_S != 0 => {
-                    broken.push(Broken { index: at, how: format!("start {start} is not a whole minute") });
-                }
-                _ if overlapped => {
-                    broken.push(Broken { index: at, how: "the machine is taken".into() });
-                }
-                None => {
-                    broken.push(Broken { index: at, how: "the machine is not open long enough".into() });
-                }
-                Some((end, changeover_s)) => {
-                    let occupation = &mut self.line[at];
-                    (occupation.end, occupation.changeover_s) = (end, changeover_s);
-                }
-            }
+            taken_until = taken_until.max(self.line[at].end);
         }
         broken
+    }
+
+    /// For each index, when the next occupation after it that is not planned begins.
+    fn begun_next(&self) -> Vec<i64> {
+        let mut next = i64::MAX;
+        let mut all = vec![next; self.line.len()];
+        for (at, occupation) in self.line.iter().enumerate().rev() {
+            all[at] = next;
+            if occupation.phase != Phase::Planned {
+                next = occupation.start;
+            }
+        }
+        all
     }
 
     fn drop_needless_tooling(&mut self) {
         let mut at = 0;
         while at < self.line.len() {
-            if self.line[at].purpose != Use::Tooling {
+            if self.line[at].purpose != Use::Tooling || self.line[at].phase != Phase::Planned {
                 at += 1;
                 continue;
             }
@@ -245,15 +263,28 @@ impl Station {
         }
     }
 
-    /// Forgets what is over by `now`; the machine stays set up as the last of it left it.
+    /// Forgets what is over by `now` and no changeover counts on; the machine stays set up as the last of
+    /// it left it. Work in hand is over, too, once its time is up and other work was begun after it: its
+    /// end was never reported.
     pub fn prune(&mut self, now: i64) {
-        let over = |o: &Occupation| match o.phase {
-            Phase::Done => o.end <= now,
-            Phase::Planned => o.purpose == Use::Tooling && o.end <= now,
-            Phase::Running => false,
-        };
-        while self.line.first().is_some_and(over) {
-            self.family = Some(self.line.remove(0).family);
+        let mut at = 0;
+        while at < self.line.len() {
+            let begun_after = || self.line[at + 1..].iter().any(|o| o.phase != Phase::Planned);
+            let over = self.line[at].end <= now
+                && match self.line[at].phase {
+                    Phase::Done => true,
+                    Phase::Planned => self.line[at].purpose == Use::Tooling,
+                    Phase::Running => begun_after(),
+                };
+            let counted_on = at > 0 && self.line.get(at + 1).is_none_or(|next| next.phase == Phase::Planned);
+            if !over || counted_on {
+                at += 1;
+                continue;
+            }
+            let gone = self.line.remove(at);
+            if at == 0 {
+                self.family = Some(gone.family);
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 use crate::booking::{Booking, Disturbance, DisturbanceKind, Place, Progress, Status};
 use crate::command::{Event, Happening, Reply};
+use crate::eligibility;
 use crate::id::{BookingId, MachineId, PlantId};
 use crate::line::{Down, Occupation, Phase, Station, Use};
 use crate::price;
@@ -21,12 +22,21 @@ pub const OVERRUN_GRACE_S: i64 = TICK_S;
 /// Most events in one entry.
 pub const EVENTS_MAX: usize = 256;
 
+/// Longest that an operation is taken to have occupied a machine, seconds.
+pub const MEASURED_MAX_S: i64 = crate::order::AHEAD_MAX_S;
+/// Most energy that an operation is taken to have used, Wh.
+pub const ENERGY_MAX_WH: u64 = 1_000_000_000_000;
+/// Longest reason that is kept, characters.
+pub const REASON_LENGTH_MAX: usize = 200;
+
 /// What happened, to be put on record with every booking that it touches.
 #[derive(Clone)]
-pub(crate) struct Cause {
-    kind: DisturbanceKind,
-    machine: MachineId,
-    reason: String,
+pub(crate) struct Cause<'a> {
+    pub(crate) kind: DisturbanceKind,
+    pub(crate) machine: MachineId,
+    pub(crate) reason: String,
+    /// The state before it happened, to tell what has become late by it.
+    pub(crate) before: &'a State,
 }
 
 impl State {
@@ -77,7 +87,7 @@ impl State {
             }
             agent.applied_seq = event.seq;
             let before = self.clone();
-            if let Err(refusal) = self.happen(plant, event) {
+            if let Err(refusal) = self.happen(&before, plant, event) {
                 *self = before;
                 refused.push((event.seq, refusal.message));
             }
@@ -87,22 +97,28 @@ impl State {
         Ok(Reply::Applied(applied, refused))
     }
 
-    fn happen(&mut self, plant: &PlantId, event: &Event) -> Result<(), Refusal> {
+    fn happen(&mut self, before: &State, plant: &PlantId, event: &Event) -> Result<(), Refusal> {
         let station = self.station(&event.machine)?;
         if station.machine.plant != *plant {
             return Err(Refusal::unknown("machine_id", &event.machine));
         }
         let at = event.at.clamp(0, self.now.max(0));
         let machine = &event.machine;
+        let cause =
+            |kind, reason: &str| Cause { kind, machine: machine.clone(), reason: told(reason), before };
         match &event.what {
             Happening::State(state) => {
                 self.edit_report(machine, |s| (s.state, s.state_since) = (*state, at));
                 Ok(())
             }
             Happening::Gap { .. } => Ok(()),
-            Happening::Started { booking, operation } => self.started(machine, booking, *operation, at),
+            Happening::Started { booking, operation } => {
+                let cause = cause(DisturbanceKind::LatePart, "work began later than planned, or elsewhere");
+                self.started(booking, *operation, at, &cause)
+            }
             Happening::Progress { booking, operation, pieces_good, expected_end } => {
-                self.goes_on(machine, booking, *operation, *pieces_good, *expected_end)
+                let cause = cause(DisturbanceKind::Overrun, "the operation takes longer than planned");
+                self.goes_on(booking, *operation, *pieces_good, *expected_end, &cause)
             }
             Happening::Finished {
                 booking,
@@ -113,22 +129,29 @@ impl State {
                 energy_wh,
                 energy_measured,
             } => {
-                let started_at = self.running_since(booking, *operation)?.unwrap_or(at);
                 let done = Progress::Finished {
-                    started_at,
+                    started_at: at,
                     finished_at: at,
                     pieces_good: *pieces_good,
-                    measured_s: *measured_s,
-                    energy_wh: *energy_wh,
+                    measured_s: (*measured_s).clamp(0, MEASURED_MAX_S),
+                    energy_wh: (*energy_wh).min(ENERGY_MAX_WH),
                     energy_measured: *energy_measured,
                 };
-                self.finished(machine, booking, *operation, *pieces_scrapped, done, at)
+                let cause = cause(DisturbanceKind::Overrun, "the operation ended later than planned");
+                self.finished(booking, *operation, *pieces_scrapped, done, at, &cause)
             }
             Happening::Scrapped { booking, operation, pieces_scrapped, reason } => {
-                self.scrapped(machine, booking, *operation, *pieces_scrapped, reason)
+                let cause = cause(DisturbanceKind::Scrap, reason);
+                self.scrapped(booking, *operation, *pieces_scrapped, &cause)
             }
-            Happening::Down { reason, expected_until } => self.goes_down(machine, reason, *expected_until),
-            Happening::Up => self.comes_up(machine),
+            Happening::Down { reason, expected_until } => {
+                self.goes_down(*expected_until, &cause(DisturbanceKind::Breakdown, reason));
+                Ok(())
+            }
+            Happening::Up => {
+                self.comes_up(&cause(DisturbanceKind::Breakdown, "the machine came back"));
+                Ok(())
+            }
         }
     }
 
@@ -154,43 +177,59 @@ impl State {
         Ok((Booking::clone(booking), k))
     }
 
-    fn running_since(&self, id: &BookingId, operation: u32) -> Result<Option<i64>, Refusal> {
-        let (booking, k) = self.step(id, operation)?;
-        Ok(match booking.steps[k].progress {
-            Progress::Running { started_at, .. } => Some(started_at),
-            _ => None,
-        })
+    /// Whether the plant of `machine` may report on an operation: of what has a place, the plant where it
+    /// is; of what is to begin, also another where it could be made, which may have been cut off with an
+    /// older dispatch list. To everybody else the booking does not exist.
+    fn check_reporter(&self, machine: &MachineId, booking: &Booking, k: usize) -> Result<(), Refusal> {
+        let station = self.station(machine)?;
+        let step = &booking.steps[k];
+        let there = step.place.as_ref().and_then(|p| self.stations.get(&p.machine));
+        let here = there.is_some_and(|there| there.machine.plant == station.machine.plant);
+        let able = step.is_planned()
+            && eligibility::eligible(&booking.order, &booking.order.route[k], &station.machine);
+        if here || able { Ok(()) } else { Err(Refusal::unknown("booking_id", &booking.id)) }
     }
 
-    fn started(
+    fn started(&mut self, id: &BookingId, operation: u32, at: i64, cause: &Cause) -> Result<(), Refusal> {
+        let machines = self.begin(&cause.machine, id, operation, at)?;
+        self.give_way(machines, [id.clone()].into(), cause);
+        Ok(())
+    }
+
+    /// Puts an operation in hand. Answers with the machines whose lines change by it.
+    fn begin(
         &mut self,
         machine: &MachineId,
         id: &BookingId,
         operation: u32,
         at: i64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<BTreeSet<MachineId>, Refusal> {
         let (mut booking, k) = self.step(id, operation)?;
+        self.check_reporter(machine, &booking, k)?;
         if !booking.steps[k].is_planned() {
             return Err(Refusal::because(
                 Reason::WrongStatus,
                 format!("operation {operation} of {id} has begun before"),
             ));
         }
+        let mut machines = BTreeSet::from([machine.clone()]);
         let occupation = self.occupation_as_begun(&booking, k, machine, at)?;
         if let Some(place) = booking.steps[k].place.take() {
             self.edit_station(&place.machine, |s| match place.machine == *machine {
                 true => s.take(id, operation),
                 false => s.vacate(id, operation),
             });
+            machines.insert(place.machine);
         }
         booking.steps[k].progress = Progress::Running { started_at: at, pieces_good: 0 };
         booking.steps[k].place = Some(crate::rules::place_of(machine, &occupation));
         self.put_booking(booking);
         self.occupy(machine, occupation);
-        self.give_way(machine, id, DisturbanceKind::LatePart, "work began later than planned, or elsewhere")
+        Ok(machines)
     }
 
-    /// The occupation of an operation that begins at `at`: as planned if it begins in time, else as long.
+    /// The occupation of an operation that begins at `at`: as planned if it begins in time, sooner over if
+    /// it begins much sooner, else as long as it takes.
     fn occupation_as_begun(
         &self,
         booking: &Booking,
@@ -204,9 +243,10 @@ impl State {
         let planned = booking.steps[k].place.as_ref().filter(|p| p.machine == *machine);
         let changeover_s = planned.map_or(0, |p| p.changeover_s);
         let start = floor_tick(at);
+        let reckoned = station.reported_end(start, changeover_s + work_s, wanted.splittable);
         let end = match planned {
-            Some(place) if start <= place.start => place.end,
-            _ => station.reported_end(start, changeover_s + work_s, wanted.splittable),
+            Some(place) if start <= place.start => place.end.min(reckoned),
+            _ => reckoned,
         };
         let fresh =
             Station::planned(&booking.id, k as u32, &wanted.setup_family, start, work_s, wanted.splittable);
@@ -225,50 +265,59 @@ impl State {
         });
     }
 
+    /// The booking and the place of an operation in work.
+    fn in_work(
+        &self,
+        machine: &MachineId,
+        id: &BookingId,
+        operation: u32,
+    ) -> Result<(Booking, Place), Refusal> {
+        let (booking, k) = self.step(id, operation)?;
+        self.check_reporter(machine, &booking, k)?;
+        match (&booking.steps[k].progress, booking.steps[k].place.clone()) {
+            (Progress::Running { .. }, Some(place)) => Ok((booking, place)),
+            _ => Err(Refusal::because(
+                Reason::WrongStatus,
+                format!("operation {operation} of {id} is not in work"),
+            )),
+        }
+    }
+
     fn goes_on(
         &mut self,
-        machine: &MachineId,
         id: &BookingId,
         operation: u32,
         pieces: u32,
         expected_end: i64,
+        cause: &Cause,
     ) -> Result<(), Refusal> {
-        let (mut booking, k) = self.step(id, operation)?;
-        let Progress::Running { pieces_good, .. } = &mut booking.steps[k].progress else {
-            return Err(Refusal::because(
-                Reason::WrongStatus,
-                format!("operation {operation} of {id} is not in work"),
-            ));
-        };
-        *pieces_good = pieces;
-        let latest = self.now + crate::order::OPERATION_MAX_S;
-        let expected_end = ceil_tick(expected_end.clamp(0, latest));
-        let place = booking.steps[k].place.as_mut().filter(|p| p.machine == *machine);
-        let overrun = place.is_some_and(|p| {
-            let over = expected_end > p.end + OVERRUN_GRACE_S;
-            p.end = if over { expected_end } else { p.end };
-            over
-        });
-        self.put_booking(booking);
-        if !overrun {
-            return Ok(());
+        let (mut booking, mut place) = self.in_work(&cause.machine, id, operation)?;
+        let step = &mut booking.steps[operation as usize];
+        if let Progress::Running { pieces_good, .. } = &mut step.progress {
+            *pieces_good = pieces;
         }
-        self.edit_station(machine, |s| {
-            if let Some(at) = s.find(id, operation) {
-                s.line[at].end = expected_end;
-            }
-        });
-        self.give_way(machine, id, DisturbanceKind::Overrun, "the operation takes longer than planned")
+        let expected_end = ceil_tick(expected_end.clamp(0, self.now + crate::order::OPERATION_MAX_S));
+        let overrun = expected_end > place.end + OVERRUN_GRACE_S;
+        if overrun {
+            place.end = expected_end;
+            step.place = Some(place.clone());
+        }
+        self.put_booking(booking);
+        if overrun {
+            self.edit_occupation(&place.machine, id, operation, |o| o.end = expected_end);
+            self.give_way([place.machine].into(), [id.clone()].into(), cause);
+        }
+        Ok(())
     }
 
     fn finished(
         &mut self,
-        machine: &MachineId,
         id: &BookingId,
         operation: u32,
         scrapped: u32,
-        done: Progress,
+        mut done: Progress,
         at: i64,
+        cause: &Cause,
     ) -> Result<(), Refusal> {
         let (booking, k) = self.step(id, operation)?;
         if booking.steps[k].is_finished() {
@@ -277,162 +326,159 @@ impl State {
                 format!("operation {operation} of {id} is finished already"),
             ));
         }
+        let mut machines = BTreeSet::new();
         if booking.steps[k].is_planned() {
-            // The start was never seen: it began at the latest when it ended.
-            self.started(machine, id, operation, at)?;
+            // The start was never seen: it began as planned, and at the latest when it ended.
+            let planned = booking.steps[k].place.as_ref().filter(|p| p.machine == cause.machine);
+            let began = planned.map_or(at, |p| p.start.min(at));
+            machines = self.begin(&cause.machine, id, operation, began)?;
         }
-        let (mut booking, k) = self.step(id, operation)?;
-        let end = ceil_tick(at);
+        let (mut booking, mut place) = self.in_work(&cause.machine, id, operation)?;
         let step = &mut booking.steps[k];
+        if let (
+            Progress::Running { started_at: began, .. },
+            Progress::Finished { started_at, finished_at, .. },
+        ) = (&step.progress, &mut done)
+        {
+            *started_at = *began;
+            *finished_at = at.max(*began);
+        }
+        let end = ceil_tick(at).max(place.start);
+        place.end = end;
         step.progress = done;
         step.pieces_scrapped = step.pieces_scrapped.saturating_add(scrapped);
-        let seat = step.place.as_mut().map(|p: &mut Place| {
-            p.end = end.max(p.start);
-            p.machine.clone()
-        });
+        step.place = Some(place.clone());
         if booking.steps.iter().all(|s| s.is_finished()) {
             booking.status = Status::Completed;
         }
         self.put_booking(booking);
-        if let Some(seat) = seat {
-            self.edit_station(&seat, |s| {
-                if let Some(at) = s.find(id, operation) {
-                    s.line[at].end = end.max(s.line[at].start);
-                    s.line[at].phase = Phase::Done;
-                }
-            });
-        }
-        self.give_way(machine, id, DisturbanceKind::Overrun, "the operation ended later than planned")
+        self.edit_occupation(&place.machine, id, operation, |o| {
+            o.end = end.max(o.start);
+            o.phase = Phase::Done;
+        });
+        machines.insert(place.machine);
+        self.give_way(machines, [id.clone()].into(), cause);
+        Ok(())
     }
 
-    fn scrapped(
+    fn edit_occupation(
         &mut self,
         machine: &MachineId,
         id: &BookingId,
         operation: u32,
+        edit: impl FnOnce(&mut Occupation),
+    ) {
+        self.edit_station(machine, |s| {
+            if let Some(at) = s.find(id, operation) {
+                edit(&mut s.line[at]);
+            }
+        });
+    }
+
+    fn scrapped(
+        &mut self,
+        id: &BookingId,
+        operation: u32,
         pieces: u32,
-        reason: &str,
+        cause: &Cause,
     ) -> Result<(), Refusal> {
-        text("reason", reason, 0, 200)?;
-        let (mut booking, k) = self.step(id, operation)?;
-        let step = &mut booking.steps[k];
-        if !matches!(step.progress, Progress::Running { .. }) {
-            return Err(Refusal::because(
-                Reason::WrongStatus,
-                format!("operation {operation} of {id} is not in work"),
-            ));
-        }
+        let (mut booking, place) = self.in_work(&cause.machine, id, operation)?;
+        let step = &mut booking.steps[operation as usize];
         step.progress = Progress::Planned;
         step.pieces_scrapped = step.pieces_scrapped.saturating_add(pieces);
-        let seat = step.place.take();
-        booking.record(Disturbance {
-            kind: DisturbanceKind::Scrap,
-            at: self.now,
-            machine: machine.clone(),
-            operation,
-            reason: reason.to_owned(),
-        });
+        step.place = None;
+        booking.record(self.disturbance(cause, operation));
         self.put_booking(booking);
-        if let Some(place) = seat {
-            self.edit_station(&place.machine, |s| {
-                if let Some(at) = s.find(id, operation) {
-                    // The time is spent, and the machine stays set up for this family.
-                    let spent = &mut s.line[at];
-                    spent.phase = Phase::Done;
-                    spent.purpose = Use::Tooling;
-                }
-            });
-            self.trim_done(&place.machine);
-        }
-        self.give_way(machine, id, DisturbanceKind::Scrap, "pieces were scrapped")
-    }
-
-    /// What is over occupies nothing after now.
-    fn trim_done(&mut self, machine: &MachineId) {
         let until = ceil_tick(self.now);
-        self.edit_station(machine, |s| {
-            for o in s.line.iter_mut().filter(|o| o.phase == Phase::Done) {
-                o.end = o.end.min(until).max(o.start);
-            }
+        self.edit_occupation(&place.machine, id, operation, |spent| {
+            // The time is spent, and the machine stays set up for this family.
+            spent.end = spent.end.min(until).max(spent.start);
+            spent.phase = Phase::Done;
+            spent.purpose = Use::Tooling;
         });
+        self.give_way([place.machine].into(), [id.clone()].into(), cause);
+        Ok(())
     }
 
-    fn goes_down(&mut self, machine: &MachineId, reason: &str, until: i64) -> Result<(), Refusal> {
-        text("reason", reason, 0, 200)?;
+    fn goes_down(&mut self, until: i64, cause: &Cause) {
         let latest = self.now + crate::order::OPERATION_MAX_S;
         let until = if until > self.now { until.min(latest) } else { self.now + DOWN_UNKNOWN_S };
-        let now = self.now;
-        let mut in_hand = Vec::new();
+        let down = Down { since: self.now, until, reason: cause.reason.clone() };
+        self.wait_until(until, Some(down), cause);
+    }
+
+    fn comes_up(&mut self, cause: &Cause) {
+        self.wait_until(self.now, None, cause);
+    }
+
+    /// The machine of `cause` works again from `until` on: what is in hand waits till then, and goes on.
+    /// It may have been waiting already, for another time.
+    fn wait_until(&mut self, until: i64, down: Option<Down>, cause: &Cause) {
+        let (machine, now) = (&cause.machine, self.now);
+        let mut waiting = Vec::new();
         self.edit_station(machine, |s| {
-            s.down = Some(Down { since: now, until, reason: reason.to_owned() });
+            let expected = s.down.as_ref().map_or(now, |d| d.until.max(now));
             for o in s.line.iter_mut().filter(|o| o.phase == Phase::Running && o.end > now) {
-                // What is in hand waits, and goes on when the machine is back.
-                o.end = ceil_tick(until + (o.end - now));
-                in_hand.push((o.purpose.clone(), o.end));
+                let left = if o.end > expected { o.end - expected } else { o.end - now };
+                o.end = ceil_tick(until + left);
+                if let Use::Work { booking, operation } = &o.purpose {
+                    waiting.push((booking.clone(), *operation, o.end));
+                }
             }
+            s.down = down;
         });
         self.recompute_open(machine);
-        let mut first = None;
-        for (purpose, end) in in_hand {
-            let Use::Work { booking: id, operation } = purpose else { continue };
-            let (mut booking, k) = self.step(&id, operation)?;
-            if let Some(place) = &mut booking.steps[k].place {
-                place.end = end;
+        for (id, operation, end) in &waiting {
+            let Some(mut booking) = self.bookings.get(id).map(|b| Booking::clone(b)) else { continue };
+            if let Some(place) = booking.steps.get_mut(*operation as usize).and_then(|s| s.place.as_mut()) {
+                place.end = *end;
             }
             self.put_booking(booking);
-            first.get_or_insert(id);
         }
-        let id = first.unwrap_or_else(|| BookingId::trusted(""));
-        self.give_way(machine, &id, DisturbanceKind::Breakdown, reason)
+        let bookings = waiting.into_iter().map(|(id, ..)| id).collect();
+        self.give_way([machine.clone()].into(), bookings, cause);
     }
 
-    fn comes_up(&mut self, machine: &MachineId) -> Result<(), Refusal> {
-        self.edit_station(machine, |s| s.down = None);
-        self.recompute_open(machine);
-        self.give_way(machine, &BookingId::trusted(""), DisturbanceKind::Breakdown, "the machine came back")
-    }
-
-    /// Makes the plan whole again after something happened on `machine` (and to `id`): what can no longer
+    /// Makes the plan whole again after something happened to `machines` and `bookings`: what can no longer
     /// stand where it is loses its place, and no more than that.
     pub(crate) fn give_way(
         &mut self,
-        machine: &MachineId,
-        id: &BookingId,
-        kind: DisturbanceKind,
-        reason: &str,
-    ) -> Result<(), Refusal> {
-        let cause = Cause { kind, machine: machine.clone(), reason: reason.to_owned() };
-        let mut machines = BTreeSet::from([machine.clone()]);
-        let mut bookings = BTreeSet::from([id.clone()]);
+        mut machines: BTreeSet<MachineId>,
+        mut bookings: BTreeSet<BookingId>,
+        cause: &Cause,
+    ) {
         while !machines.is_empty() || !bookings.is_empty() {
             while let Some(next) = machines.pop_first() {
-                bookings.extend(self.clear_line(&next, &cause));
+                bookings.extend(self.clear_line(&next, cause));
             }
             while let Some(next) = bookings.pop_first() {
-                machines.extend(self.clear_chain(&next, &cause));
+                machines.extend(self.clear_chain(&next, cause));
             }
         }
-        Ok(())
     }
 
     /// Displaces what breaks the rule on a line. Answers with the bookings whose places changed.
     fn clear_line(&mut self, machine: &MachineId, cause: &Cause) -> BTreeSet<BookingId> {
         let mut touched = BTreeSet::new();
         loop {
-            let broken = self.edit_station(machine, Station::settle).unwrap_or_default();
-            let Some(first) = broken.first() else { break };
-            let Some(purpose) = self.stations.get(machine).map(|s| s.line[first.index].purpose.clone())
-            else {
-                break;
-            };
-            match purpose {
-                Use::Work { booking, operation } => {
-                    self.displace(&booking, operation, cause);
-                    touched.insert(booking);
+            let broken = self.edit_station(machine, |s| {
+                let first = s.settle().into_iter().next()?;
+                match &s.line[first.index].purpose {
+                    Use::Work { booking, operation } => Some(Some((booking.clone(), *operation))),
+                    Use::Tooling => {
+                        s.line.remove(first.index);
+                        Some(None)
+                    }
                 }
-                Use::Tooling => {
-                    let index = first.index;
-                    self.edit_station(machine, |s| s.line.remove(index));
+            });
+            match broken.flatten() {
+                None => break,
+                Some(None) => {}
+                Some(Some((booking, operation))) => {
+                    if self.displace(&booking, operation, cause).as_ref() != Some(machine) {
+                        self.edit_station(machine, |s| s.take(&booking, operation));
+                    }
+                    touched.insert(booking);
                 }
             }
         }
@@ -441,7 +487,7 @@ impl State {
     }
 
     /// Displaces what its part cannot reach in time. Answers with the machines that lose work. What has
-    /// become late by it, or worse, has the cause on record.
+    /// become late by it, or later, has the cause on record.
     fn clear_chain(&mut self, id: &BookingId, cause: &Cause) -> BTreeSet<MachineId> {
         let mut machines = BTreeSet::new();
         while let Some(booking) = self.bookings.get(id) {
@@ -449,11 +495,11 @@ impl State {
             let late = Cause { kind: DisturbanceKind::LatePart, ..cause.clone() };
             machines.extend(self.displace(id, operation, &late));
         }
-        if let Some(booking) = self.bookings.get(id)
-            && booking.at_risk()
-            && booking.disturbances.last().is_none_or(|d| d.at != self.now)
+        if let (Some(was), Some(is)) = (cause.before.bookings.get(id), self.bookings.get(id))
+            && is.lateness_s() > was.lateness_s().or(is.lateness_s())
+            && is.disturbances == was.disturbances
         {
-            let mut booking = Booking::clone(booking);
+            let mut booking = Booking::clone(is);
             let operation = booking.steps.iter().position(|s| !s.is_finished()).unwrap_or(0) as u32;
             booking.record(self.disturbance(cause, operation));
             self.put_booking(booking);
@@ -480,4 +526,9 @@ impl State {
         self.edit_station(&place.machine, |s| s.vacate(id, operation));
         Some(place.machine)
     }
+}
+
+/// What a plant gives as a reason, fit to be kept: a report is not refused for its wording.
+fn told(reason: &str) -> String {
+    reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_LENGTH_MAX).collect()
 }

@@ -362,8 +362,8 @@ impl State {
     pub(crate) fn release(&mut self, id: &BookingId, status: Status) {
         let Some(booking) = self.bookings.get(id) else { return };
         let mut booking = Booking::clone(booking);
-        for (k, step) in booking.steps.iter_mut().enumerate() {
-            if let (true, Some(place)) = (step.is_planned(), step.place.take()) {
+        for (k, step) in booking.steps.iter_mut().enumerate().filter(|(_, step)| step.is_planned()) {
+            if let Some(place) = step.place.take() {
                 self.edit_station(&place.machine, |station| {
                     station.vacate(id, k as u32);
                     station.settle();
@@ -403,9 +403,10 @@ impl State {
         edit: impl FnOnce(&mut Station) -> R,
     ) -> Option<R> {
         let mut station = Station::clone(self.stations.get(id)?);
+        // Before the edit, so that an index which it answers with is one of the line as stored.
+        station.prune(self.now);
         let result = edit(&mut station);
         station.revision = self.revision;
-        station.prune(self.now);
         self.stations.put(id.clone(), Arc::new(station));
         self.changes.machines.insert(id.clone());
         self.changes.plan = true;

@@ -248,7 +248,12 @@ impl Run {
             let id = machine.id.to_string();
             self.must(Command::PutMachine { machine, expected_revision: 0 })?;
             let offer = self.offer(&id, dice);
-            self.must(Command::CreateOffer(offer))?;
+            self.enter(Entry {
+                at: self.now,
+                caller: operator(),
+                request: None,
+                command: Command::CreateOffer(offer),
+            })?;
         }
         Ok(())
     }
