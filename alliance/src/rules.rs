@@ -186,7 +186,11 @@ impl State {
     ) -> Result<Reply, Refusal> {
         within("moves (count)", moves.len() as i64, 0, MOVES_MAX as i64)?;
         let mut machines = BTreeSet::new();
+        let mut moved = BTreeSet::new();
         for m in moves {
+            if !moved.insert((&m.booking, m.operation)) {
+                return Err(conflict(format!("operation {} of {} moves twice", m.operation, m.booking)));
+            }
             machines.extend(self.unseat(kind, base_revision, m)?);
         }
         for m in moves {
