@@ -245,6 +245,9 @@ impl State {
             ));
         }
         let key = (principal.role, principal.id.clone());
+        if self.tokens.get(&principal.token_sha256).is_some_and(|holder| *holder != key) {
+            return Err(Refusal::because(Reason::AlreadyExists, "another principal has this token"));
+        }
         if let Some(old) = self.principals.get(&key) {
             self.tokens.remove(&old.token_sha256);
         }
