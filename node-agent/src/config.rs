@@ -4,7 +4,8 @@
 //! holds only what can be used, or with every [`Problem`] that it found: the field, the value that stands
 //! there, and what is accepted.
 
-use crate::adapter::{mtconnect, simulated};
+use crate::adapter::mtconnect::SignalTable;
+use crate::adapter::{Power, mtconnect, simulated};
 use crate::clock::{Clock, SCALE_MAX, SCALE_MIN};
 use crate::outbox::{BYTES_MAX_DEFAULT, BYTES_MAX_LEAST};
 use crate::session::{Timing, Tls, Token};
@@ -526,7 +527,7 @@ fn resolve_machine(
     found: &mut Found,
 ) -> Option<crate::agent::Machine> {
     let id = found.name(&format!("{field}.id"), &machine.id)?;
-    let power = machine.power.or(file.simulated.power).map(|power| simulated::Power {
+    let power = machine.power.or(file.simulated.power).map(|power| Power {
         idle_w: power.idle_w,
         setup_w: power.setup_w,
         cutting_w: power.cutting_w,
@@ -553,7 +554,7 @@ fn simulated(
     field: &str,
     own: &SimulatedFile,
     all: &SimulatedFile,
-    power: simulated::Power,
+    power: Power,
     found: &mut Found,
 ) -> simulated::Options {
     let default = simulated::Options::default();
@@ -591,7 +592,7 @@ fn simulated(
 fn mtconnect(
     field: &str,
     own: &MtconnectFile,
-    power: simulated::Power,
+    power: Power,
     found: &mut Found,
 ) -> Option<mtconnect::Options> {
     let field = format!("{field}.mtconnect");
@@ -615,7 +616,7 @@ fn mtconnect(
             found.wrong::<()>(&format!("{field}.signals.{name}"), name, &format!("one of {known}"));
             continue;
         };
-        signals.insert(kind, signal.clone().into());
+        signals.insert(kind, SignalTable::from(signal.clone()));
     }
     Some(mtconnect::Options {
         url: url.to_owned(),

@@ -13,8 +13,9 @@ pub mod simulated;
 use crate::clock::Clock;
 use crate::dispatch::Kept;
 use crate::health::Health;
-use crate::outbox::Outbox;
-use millpool_proto::v1::MachineState;
+use crate::outbox::{Entry, Mark, Outbox, OutboxError};
+use millpool_proto::v1::agent_event::What;
+use millpool_proto::v1::{AgentEvent, MachineState};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -29,6 +30,51 @@ pub struct Shop {
     pub kept: watch::Receiver<Arc<Kept>>,
     /// Where its state is shown.
     pub health: Health,
+}
+
+/// What a machine draws, W.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Power {
+    /// On, doing nothing.
+    pub idle_w: u32,
+    /// Being set up.
+    pub setup_w: u32,
+    /// Cutting.
+    pub cutting_w: u32,
+}
+
+impl Default for Power {
+    fn default() -> Self {
+        Self { idle_w: 800, setup_w: 1_500, cutting_w: 6_000 }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Happened {
+    /// When, ms since the Unix epoch.
+    pub at_ms: i64,
+    /// What.
+    pub what: What,
+}
+
+impl Shop {
+    /// Puts what happened on a machine into the outbox, together with what its adapter remembers after it.
+    pub async fn append(
+        &self,
+        machine_id: &str,
+        happened: Vec<Happened>,
+        memory: Vec<u8>,
+    ) -> Result<(), OutboxError> {
+        let events = happened.into_iter().map(|happened| AgentEvent {
+            seq: 0,
+            at_ms: happened.at_ms,
+            machine_id: machine_id.to_owned(),
+            what: Some(happened.what),
+        });
+        let mark = Mark { key: machine_id.to_owned(), state: memory.into() };
+        self.outbox.append(Entry { events: events.collect(), mark: Some(mark) }).await
+    }
 }
 
 /// A state's name, as the docs write it.

@@ -10,12 +10,12 @@
 //! [`run`] drives a machine by the plant's clock, and puts what happens into the outbox together with the
 //! machine's memory, so that a restart continues where the machine stood.
 
-use super::Shop;
+use super::{Happened, Power, Shop};
 use crate::chance::Chance;
-use crate::outbox::{Entry, Mark, OutboxError};
+use crate::outbox::OutboxError;
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{
-    AgentEvent, DispatchItem, MachineDown, MachineState, MachineUp, OperationFinished, OperationProgress,
+    DispatchItem, MachineDown, MachineState, MachineUp, OperationFinished, OperationProgress,
     OperationScrapped, OperationStarted, StateChanged,
 };
 use prost::Message;
@@ -26,23 +26,6 @@ use tokio_util::sync::CancellationToken;
 const DONE_MAX: usize = 4096;
 /// Events that one look at the clock may give.
 const EVENTS_AT_ONCE_MAX: usize = 512;
-
-/// What a machine draws, W.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Power {
-    /// On, doing nothing.
-    pub idle_w: u32,
-    /// Being set up.
-    pub setup_w: u32,
-    /// Cutting.
-    pub cutting_w: u32,
-}
-
-impl Default for Power {
-    fn default() -> Self {
-        Self { idle_w: 800, setup_w: 1_500, cutting_w: 6_000 }
-    }
-}
 
 /// How a simulated machine behaves. Everything is in plant time.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,15 +64,6 @@ impl Default for Options {
             power: Power::default(),
         }
     }
-}
-
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Happened {
-    /// When, ms since the Unix epoch.
-    pub at_ms: i64,
-    /// What.
-    pub what: What,
 }
 
 /// What a machine remembers through a restart.
@@ -528,14 +502,8 @@ pub async fn run(
 }
 
 async fn tell(machine: &Machine, happened: Vec<Happened>, shop: &Shop) -> Result<(), OutboxError> {
-    let events = happened.into_iter().map(|happened| AgentEvent {
-        seq: 0,
-        at_ms: happened.at_ms,
-        machine_id: machine.id.clone(),
-        what: Some(happened.what),
-    });
-    let mark = Mark { key: machine.id.clone(), state: machine.memory().encode_to_vec().into() };
-    shop.outbox.append(Entry { events: events.collect(), mark: Some(mark) }).await?;
+    let memory = machine.memory().encode_to_vec();
+    shop.append(&machine.id, happened, memory).await?;
     shop.health.machine(&machine.id, |report| {
         report.adapter_state = "running".to_owned();
         report.machine_state = super::state_name(machine.state()).to_owned();

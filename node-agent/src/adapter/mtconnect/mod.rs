@@ -1,10 +1,47 @@
-//! Reads a machine through its MTConnect agent.
-use super::Shop;
-use super::simulated::Power;
+//! Reads a machine through its MTConnect agent: probe, current, and a streaming sample. Read-only: nothing
+//! here can make a machine move, because MTConnect cannot.
+//!
+//! - [`document`]: the XML documents, with limits. [`multipart`]: the stream's parts.
+//! - [`signals`]: which data item is which signal, and what state they amount to.
+//! - [`watch`]: a machine's history from documents. [`job`]: the operation at hand, and downtime.
+//!
+//! [`run`] holds the line: it probes, reads on from where the watch stopped, and when it cannot
+//! (`OUT_OF_RANGE`, another instance), it reads everything as it is now and records a gap in the evidence.
+//! A line that is silent for twice the heartbeat is lost; a line that is back within that time is not
+//! worth mentioning.
+
+pub mod document;
+pub mod job;
+pub mod multipart;
+pub mod signals;
+pub mod watch;
+
+pub use signals::{Signal, SignalFile, SignalTable};
+
+use super::{Happened, Power, Shop};
+use crate::chance::{Backoff, Chance};
 use crate::outbox::OutboxError;
-use serde::Deserialize;
+use document::{Device, Document, DocumentError};
+use multipart::{Multipart, MultipartError};
+use signals::MappingError;
 use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use watch::Watch;
+
+/// Observations asked for in one document.
+const COUNT: u32 = 1000;
+/// A connection must stand within this.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// A document that is not streamed must be here whole within this.
+const DOCUMENT_MAX: Duration = Duration::from_secs(20);
+/// First and longest delay between attempts.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Delay after what a retry does not cure soon: a device or data item that is not there.
+const RETRY_SLOW: Duration = Duration::from_secs(30);
+/// Its place is put on disk this often when nothing happens.
+const MARK_EVERY: Duration = Duration::from_secs(60);
 
 /// Whose time stamps events carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,37 +52,368 @@ pub enum Time {
     Arrival,
 }
 
-/// A signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Signal { /// a
-    Availability }
-impl Signal {
-    /// All.
-    pub const ALL: [Signal; 1] = [Signal::Availability];
-    /// Name.
-    pub fn name(self) -> &'static str { "availability" }
-    /// From name.
-    pub fn from_name(name: &str) -> Option<Self> { (name == "availability").then_some(Self::Availability) }
-}
-/// f
-#[derive(Clone, Debug, Deserialize)]
-pub struct SignalFile {}
-/// s
-#[derive(Clone, Debug)]
-pub struct SignalSpec {}
-impl From<SignalFile> for SignalSpec { fn from(_: SignalFile) -> Self { Self {} } }
-/// o
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
+/// How a machine is read.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    pub url: String, pub device: Option<String>, pub heartbeat_ms: u64, pub interval_ms: u64, pub time: Time,
-    pub signals: BTreeMap<Signal, SignalSpec>, pub conditions: Option<Vec<String>>, pub follow_dispatch: bool,
-    pub progress_s: u32, pub down_after_s: u32, pub power: Power,
+    /// The MTConnect agent, e.g. `http://10.1.2.3:5000`.
+    pub url: String,
+    /// Name, uuid or id of the device.
+    pub device: Option<String>,
+    /// Heartbeat asked for.
+    pub heartbeat_ms: u64,
+    /// Least time between two documents.
+    pub interval_ms: u64,
+    /// Whose time stamps events carry.
+    pub time: Time,
+    /// Data items of signals that are not to be found by type.
+    pub signals: BTreeMap<Signal, SignalTable>,
+    /// Condition items that count; all without.
+    pub conditions: Option<Vec<String>>,
+    /// Whether activity is bound to the dispatch list.
+    pub follow_dispatch: bool,
+    /// Progress every so many seconds.
+    pub progress_s: u32,
+    /// Blocked for so long is down.
+    pub down_after_s: u32,
+    /// What the machine draws, where nothing measures it.
+    pub power: Power,
 }
-/// c
-pub fn client() -> Result<reqwest::Client, reqwest::Error> { reqwest::Client::builder().build() }
-/// r
-pub async fn run(_: String, _: Options, _: reqwest::Client, _: Shop, stop: CancellationToken) -> Result<(), OutboxError> {
-    stop.cancelled().await;
-    Ok(())
+
+/// Why the line was given up.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("{0}")]
+    Http(String),
+    #[error("no answer within {0:?}")]
+    TooLate(Duration),
+    #[error("the answer is larger than {max} bytes", max = document::DOCUMENT_BYTES_MAX)]
+    TooLarge,
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error(transparent)]
+    Multipart(#[from] MultipartError),
+    #[error(transparent)]
+    Mapping(#[from] MappingError),
+    #[error("device {wanted:?} is not there; the MTConnect agent has {there}")]
+    Device { wanted: String, there: String },
+    #[error("the MTConnect agent refused: {code} {text}")]
+    Refused { code: String, text: String },
+    #[error("the stream ended")]
+    Ended,
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+}
+
+/// Why a stream is left while the line is good.
+enum Left {
+    /// Another instance: probe again.
+    OtherInstance,
+    /// What was next is gone from the buffer.
+    OutOfRange,
+    /// An answer that was not a stream: ask again.
+    Polled,
+}
+
+/// The HTTP client for MTConnect agents: no proxies, no redirects.
+pub fn client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_MAX)
+        .tcp_nodelay(true)
+        .build()
+}
+
+/// Watches one machine until `stop`.
+pub async fn run(
+    machine_id: String,
+    options: Options,
+    client: reqwest::Client,
+    shop: Shop,
+    stop: CancellationToken,
+) -> Result<(), OutboxError> {
+    let memory = shop.outbox.mark(&machine_id);
+    let watch = Watch::new(options.clone(), memory.as_deref());
+    let now = Instant::now();
+    let mut line = Line { machine_id, options, client, shop, watch, listed: false, marked: now, heard: now };
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
+    // A restart is a time in which nothing was seen.
+    let happened = line.watch.lost();
+    line.tell(happened).await?;
+    loop {
+        let trouble = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            trouble = line.follow(&mut backoff) => trouble,
+        };
+        let delay = match &trouble {
+            Trouble::Outbox(error) => return Err(error.clone()),
+            Trouble::Mapping(_) | Trouble::Device { .. } => backoff.jittered(RETRY_SLOW),
+            _ => backoff.delay(),
+        };
+        line.give_up(&trouble);
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            lost = line.wait(delay) => lost?,
+        }
+    }
+}
+
+/// One machine's line.
+struct Line {
+    machine_id: String,
+    options: Options,
+    client: reqwest::Client,
+    shop: Shop,
+    watch: Watch,
+    /// The watch has been given the list that was there at the start.
+    listed: bool,
+    /// When its place was last put on disk.
+    marked: Instant,
+    /// When the last document came.
+    heard: Instant,
+}
+
+impl Line {
+    /// Reads until something goes wrong.
+    async fn follow(&mut self, backoff: &mut Backoff) -> Trouble {
+        match self.try_follow(backoff).await {
+            Err(trouble) => trouble,
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn try_follow(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Trouble> {
+        let mut device = self.probe().await?;
+        loop {
+            if self.watch.place().is_none() {
+                self.read_current(&device, "").await?;
+            }
+            match self.stream(&device, backoff).await? {
+                Left::Polled => tokio::time::sleep(Duration::from_millis(self.options.interval_ms.max(10))).await,
+                Left::OtherInstance => {
+                    device = self.probe().await?;
+                    self.read_current(&device, "the MTConnect agent restarted").await?;
+                }
+                Left::OutOfRange => {
+                    let why = "away for longer than the MTConnect agent's buffer reaches (OUT_OF_RANGE)";
+                    self.read_current(&device, why).await?;
+                }
+            }
+        }
+    }
+
+    /// Reads the device model, and finds the signals in it.
+    async fn probe(&mut self) -> Result<String, Trouble> {
+        let text = self.get("probe").await?;
+        let devices = document::devices(&text)?;
+        let device = pick(&devices, self.options.device.as_deref())?;
+        let mapping = signals::resolve(device, &self.options.signals, self.options.conditions.as_deref())?;
+        tracing::info!(machine = self.machine_id, device = device.name, signals = mapping.describe(), "probed");
+        let capability = [device.description.as_str(), &device.uuid].join(" ").trim().to_owned();
+        self.shop.health.machine(&self.machine_id, |report| report.capability = capability);
+        self.watch.set_mapping(mapping);
+        let names = [&device.name, &device.uuid, &device.id];
+        Ok(names.into_iter().find(|name| !name.is_empty()).cloned().unwrap_or_default())
+    }
+
+    async fn read_current(&mut self, device: &str, why: &str) -> Result<(), Trouble> {
+        let text = self.get(&format!("{}/current", encode(device))).await?;
+        let wanted = |item_id: &str| self.watch.wants(item_id);
+        match document::streams(&text, wanted)? {
+            Document::Error { code, text } => Err(Trouble::Refused { code, text }),
+            Document::Streams(header, seen) => {
+                if !why.is_empty() {
+                    tracing::warn!(machine = self.machine_id, why, "a gap in the evidence");
+                    metrics::counter!("millpool_agent_evidence_gaps_total", "machine" => self.machine_id.clone())
+                        .increment(1);
+                }
+                self.heard = Instant::now();
+                self.take_list();
+                let happened = self.watch.current(header, &seen, self.shop.clock.now_ms(), why);
+                Ok(self.tell(happened).await?)
+            }
+        }
+    }
+
+    /// Reads the stream from where the watch stands.
+    async fn stream(&mut self, device: &str, backoff: &mut Backoff) -> Result<Left, Trouble> {
+        let (_, from) = self.watch.place().unwrap_or_default();
+        let Options { interval_ms, heartbeat_ms, .. } = self.options;
+        let path = format!(
+            "{}/sample?from={from}&count={COUNT}&interval={interval_ms}&heartbeat={heartbeat_ms}",
+            encode(device)
+        );
+        let mut response = self.ask(&path).await?;
+        let content_type = response.headers().get(reqwest::header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        if !content_type.starts_with("multipart/") {
+            let text = self.whole(response).await?;
+            return Ok(self.take_part(&text, backoff).await?.unwrap_or(Left::Polled));
+        }
+        let mut parts = Multipart::new(&content_type)?;
+        let silence = self.silence();
+        // Only whole parts count as signs of life: a server that drips bytes is as good as silent.
+        let mut heard = Instant::now();
+        loop {
+            while let Some(part) = parts.part()? {
+                heard = Instant::now();
+                if let Some(left) = self.take_part(&utf8(&part)?, backoff).await? {
+                    return Ok(left);
+                }
+            }
+            let chunk = tokio::time::timeout_at(heard + silence, response.chunk()).await;
+            let chunk = chunk.map_err(|_| Trouble::TooLate(silence))?.map_err(|error| http(&error))?;
+            parts.feed(&chunk.ok_or(Trouble::Ended)?);
+        }
+    }
+
+    /// Takes in one document of a stream. Says so if the stream is to be left.
+    async fn take_part(&mut self, text: &str, backoff: &mut Backoff) -> Result<Option<Left>, Trouble> {
+        let wanted = |item_id: &str| self.watch.wants(item_id);
+        let (header, seen) = match document::streams(text, wanted)? {
+            Document::Streams(header, seen) => (header, seen),
+            Document::Error { code, .. } if code == "OUT_OF_RANGE" => return Ok(Some(Left::OutOfRange)),
+            Document::Error { code, text } => return Err(Trouble::Refused { code, text }),
+        };
+        let (instance_id, next_seq) = self.watch.place().unwrap_or_default();
+        if header.instance_id != instance_id {
+            return Ok(Some(Left::OtherInstance));
+        }
+        if header.next_seq < next_seq {
+            return Ok(Some(Left::OutOfRange));
+        }
+        backoff.reset();
+        self.heard = Instant::now();
+        self.take_list();
+        metrics::counter!("millpool_agent_observations_total", "machine" => self.machine_id.clone())
+            .increment(header.next_seq - next_seq);
+        let happened = self.watch.sample(header, &seen, self.shop.clock.now_ms());
+        self.tell(happened).await?;
+        Ok(None)
+    }
+
+    fn take_list(&mut self) {
+        if !std::mem::replace(&mut self.listed, true) || self.shop.kept.has_changed().unwrap_or(false) {
+            let kept = self.shop.kept.borrow_and_update().clone();
+            self.watch.set_items(kept.items_of(&self.machine_id));
+        }
+    }
+
+    /// Puts what happened into the outbox, and shows it.
+    async fn tell(&mut self, happened: Vec<Happened>) -> Result<(), OutboxError> {
+        if !happened.is_empty() || self.marked.elapsed() >= MARK_EVERY {
+            self.marked = Instant::now();
+            self.shop.append(&self.machine_id, happened, self.watch.memory()).await?;
+        }
+        let load = self.watch.number(Signal::Load);
+        if let Some(load) = load {
+            metrics::gauge!("millpool_agent_machine_load_percent", "machine" => self.machine_id.clone()).set(load);
+        }
+        self.shop.health.machine(&self.machine_id, |report| {
+            report.adapter_state = if self.heard.elapsed() < self.silence() { "streaming" } else { "lost" }.to_owned();
+            report.machine_state = super::state_name(self.watch.state()).to_owned();
+            let operation = self.watch.operation();
+            report.operation = operation.map(|(booking, operation)| format!("{booking}/{operation}"));
+            if report.adapter_state == "streaming" {
+                report.trouble = None;
+            }
+        });
+        Ok(())
+    }
+
+    fn give_up(&self, trouble: &Trouble) {
+        tracing::warn!(machine = self.machine_id, url = self.options.url, why = %trouble, "no line to the MTConnect agent");
+        metrics::counter!("millpool_agent_adapter_troubles_total", "machine" => self.machine_id.clone()).increment(1);
+        self.shop.health.machine(&self.machine_id, |report| {
+            report.adapter_state = "reconnecting".to_owned();
+            report.trouble = Some(trouble.to_string());
+        });
+    }
+
+    /// Waits before the next attempt; a machine that was not heard of for too long is lost meanwhile.
+    async fn wait(&mut self, delay: Duration) -> Result<(), OutboxError> {
+        let until = Instant::now() + delay;
+        let lost_at = self.heard + self.silence();
+        if lost_at <= until {
+            tokio::time::sleep_until(lost_at).await;
+            let happened = self.watch.lost();
+            if !happened.is_empty() {
+                tracing::warn!(machine = self.machine_id, "lost sight of the machine");
+            }
+            self.tell(happened).await?;
+        }
+        tokio::time::sleep_until(until).await;
+        Ok(())
+    }
+
+    fn silence(&self) -> Duration {
+        Duration::from_millis(self.options.heartbeat_ms.saturating_mul(2).max(200))
+    }
+
+    async fn get(&self, path: &str) -> Result<String, Trouble> {
+        let response = self.ask(path).await?;
+        self.whole(response).await
+    }
+
+    async fn ask(&self, path: &str) -> Result<reqwest::Response, Trouble> {
+        let sent = self.client.get(format!("{}/{path}", self.options.url)).send();
+        let sent = tokio::time::timeout(DOCUMENT_MAX.min(self.silence() + CONNECT_MAX), sent).await;
+        sent.map_err(|_| Trouble::TooLate(DOCUMENT_MAX))?.map_err(|error| http(&error))
+    }
+
+    /// The whole of an answer, up to the limit. Refusals come as documents too, whatever the status.
+    async fn whole(&self, mut response: reqwest::Response) -> Result<String, Trouble> {
+        let status = response.status();
+        let read = async {
+            let mut body = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(|error| http(&error))? {
+                if body.len() + chunk.len() > document::DOCUMENT_BYTES_MAX {
+                    return Err(Trouble::TooLarge);
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(body)
+        };
+        let body = tokio::time::timeout(DOCUMENT_MAX, read).await.map_err(|_| Trouble::TooLate(DOCUMENT_MAX))??;
+        let text = utf8(&body)?;
+        if !status.is_success() && !text.contains("MTConnectError") {
+            return Err(Trouble::Http(format!("HTTP status {status}")));
+        }
+        Ok(text)
+    }
+}
+
+fn pick<'a>(devices: &'a [Device], wanted: Option<&str>) -> Result<&'a Device, Trouble> {
+    let found = match (wanted, devices) {
+        (Some(wanted), _) => devices.iter().find(|device| [&device.name, &device.uuid, &device.id].contains(&&wanted.to_owned())),
+        (None, [only]) => Some(only),
+        (None, _) => None,
+    };
+    found.ok_or_else(|| Trouble::Device {
+        wanted: wanted.unwrap_or("(none named)").to_owned(),
+        there: devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+fn utf8(bytes: &[u8]) -> Result<String, DocumentError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| DocumentError::Malformed(error.to_string()))?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
+fn http(error: &reqwest::Error) -> Trouble {
+    let mut words = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    words.truncate(words.floor_char_boundary(500));
+    Trouble::Http(words)
+}
+
+/// A device's name in a URL.
+fn encode(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let each = name.bytes().map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") });
+    each.collect()
 }

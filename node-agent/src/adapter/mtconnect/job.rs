@@ -1,0 +1,497 @@
+//! Binds a machine's activity to the dispatch item at hand, and says when a blocked machine is down.
+//!
+//! An MTConnect agent knows programs and part counts, and nothing of bookings. The rule that bridges the
+//! two is simple, and holds as long as the plant runs the item in the item's time:
+//!
+//! - **Started:** activity (producing, or being set up) *begins* at or after the item's start, and no item
+//!   is at hand. The first item on the list that is not over is the one. Activity that began before the
+//!   item's start is the plant's own.
+//! - **Goes on:** whatever the machine does up to [`MERGED_GAP_MS`] after its last activity belongs to the
+//!   item: cycles of half a minute with pauses between, drop-outs of a minute or two. A machine that is
+//!   held or blocked within a program has not stopped.
+//! - **Finished,** whichever is seen first:
+//!   1. the part count has grown by the quantity: at that moment;
+//!   2. the program was completed as many times as there are pieces, and nothing was active for
+//!      [`SETTLED_MS`]: at the last completion (only while nothing was counted);
+//!   3. nothing was active for longer than the merged gap, and the item was active for at least half of
+//!      its planned work: at the end of the last activity (only while nothing was counted). For
+//!      controllers that go from ACTIVE to READY, and count nothing.
+//!
+//! Everything is told in the time of the observations, so the same recording gives the same history
+//! however fast it is played.
+
+use crate::adapter::{Happened, Power};
+use millpool_proto::v1::agent_event::What;
+use millpool_proto::v1::{
+    DispatchItem, MachineDown, MachineState, MachineUp, OperationFinished, OperationProgress, OperationStarted,
+};
+use serde::{Deserialize, Serialize};
+
+/// Activity closer together than this is one job.
+pub const MERGED_GAP_MS: i64 = 15 * 60_000;
+/// After a completed program, nothing active for so long means that it was the last piece.
+pub const SETTLED_MS: i64 = 2 * 60_000;
+/// Least share of the planned work that must have been active before inactivity counts as the end.
+const ACTIVE_SHARE_PERMILLE: i64 = 500;
+/// Items over that are remembered while they are listed.
+const OVER_MAX: usize = 1024;
+
+/// How a follower behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Progress every so many seconds.
+    pub progress_s: u32,
+    /// What the machine draws in each state, where nothing measures it.
+    pub power: Power,
+}
+
+/// What stands on the list, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Item {
+    booking_id: String,
+    operation: u32,
+    start_ms: i64,
+    end_ms: i64,
+    run_s: u32,
+    quantity: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Running {
+    item: Item,
+    started_ms: i64,
+    /// Time spent producing.
+    producing_ms: i64,
+    /// End of the last activity, or now while there is some.
+    active_until_ms: i64,
+    counted: u32,
+    completions: u32,
+    completed_ms: Option<i64>,
+    /// Watt-milliseconds from the state model.
+    modelled_wms: i64,
+    /// Watt-milliseconds from a power signal, and the time that it covers.
+    integrated_wms: f64,
+    integrated_ms: i64,
+    /// Watt-hours from an energy meter.
+    metered_wh: Option<f64>,
+    next_progress_ms: i64,
+}
+
+/// Follows one machine; survives a restart as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Follower {
+    #[serde(skip)]
+    items: Vec<Item>,
+    over: Vec<(String, u32)>,
+    running: Option<Running>,
+    state: i32,
+    /// Everything up to then is accounted for.
+    at_ms: i64,
+    /// When the activity that goes on now began.
+    active_since_ms: Option<i64>,
+    last_count: Option<f64>,
+    last_meter_wh: Option<f64>,
+    power_w: Option<f64>,
+}
+
+/// What a follower is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Told {
+    /// The machine's state from now on.
+    State(MachineState),
+    /// The part counter.
+    Count(f64),
+    /// A program was completed.
+    Completed,
+    /// Power now, W.
+    Power(f64),
+    /// An energy meter, Wh.
+    Meter(f64),
+    /// Nothing but the time.
+    Time,
+}
+
+impl Follower {
+    /// The machine's items from now on. What is at hand goes on.
+    pub fn set_items(&mut self, items: Vec<DispatchItem>) {
+        self.items = items.into_iter().map(Item::from).collect();
+        self.items.sort_by_key(|item| (item.start_ms, item.booking_id.clone(), item.operation));
+        self.over.retain(|over| self.items.iter().any(|item| item.is(over)));
+    }
+
+    /// The operation at hand.
+    pub fn operation(&self) -> Option<(&str, u32)> {
+        let item = &self.running.as_ref()?.item;
+        Some((&item.booking_id, item.operation))
+    }
+
+    /// Takes in what was seen at a time, and answers with what follows from it. Times never go back.
+    pub fn tell(&mut self, at_ms: i64, told: Told, options: &Options) -> Vec<Happened> {
+        let mut happened = Vec::new();
+        let at_ms = at_ms.max(self.at_ms);
+        self.pass_time(at_ms, options, &mut happened);
+        match told {
+            Told::State(state) => self.turn(at_ms, state),
+            Told::Count(count) => self.count(at_ms, count, options, &mut happened),
+            Told::Completed => {
+                if let Some(running) = &mut self.running {
+                    running.completions = running.completions.saturating_add(1);
+                    running.completed_ms = Some(at_ms);
+                }
+            }
+            Told::Power(power_w) => self.power_w = (power_w >= 0.0).then_some(power_w),
+            Told::Meter(meter_wh) => self.meter(meter_wh),
+            Told::Time => {}
+        }
+        self.begin(options, &mut happened);
+        happened
+    }
+
+    /// Accounts for the time since the last call, and finds the ends and progress that lie in it.
+    fn pass_time(&mut self, at_ms: i64, options: &Options, happened: &mut Vec<Happened>) {
+        let gone_ms = at_ms - std::mem::replace(&mut self.at_ms, at_ms).min(at_ms);
+        let state = self.state();
+        let Some(running) = &mut self.running else { return };
+        let gone_ms = gone_ms.min(at_ms - running.started_ms).max(0);
+        let power_w = match state {
+            MachineState::Producing => options.power.cutting_w,
+            MachineState::Setup => options.power.setup_w,
+            MachineState::Off | MachineState::Unknown => 0,
+            _ => options.power.idle_w,
+        };
+        running.modelled_wms = running.modelled_wms.saturating_add(gone_ms.saturating_mul(power_w.into()));
+        if let Some(power_w) = self.power_w {
+            running.integrated_wms += power_w * gone_ms as f64;
+            running.integrated_ms += gone_ms;
+        }
+        if state == MachineState::Producing {
+            running.producing_ms += gone_ms;
+        }
+        if occupied(state) {
+            running.active_until_ms = at_ms;
+        }
+        if let Some(end_ms) = running.ended(at_ms) {
+            return self.finish(end_ms, at_ms, happened);
+        }
+        if at_ms >= running.next_progress_ms {
+            running.next_progress_ms = at_ms + i64::from(options.progress_s) * 1000;
+            happened.push(running.progress(at_ms));
+        }
+    }
+
+    fn turn(&mut self, at_ms: i64, state: MachineState) {
+        self.state = state.into();
+        if !active(state) {
+            self.active_since_ms = None;
+        } else if self.active_since_ms.is_none() {
+            self.active_since_ms = Some(at_ms);
+        }
+    }
+
+    /// A counter that falls was reset, and counts from nothing.
+    fn count(&mut self, at_ms: i64, count: f64, options: &Options, happened: &mut Vec<Happened>) {
+        let Some(last) = self.last_count.replace(count) else { return };
+        let more = if count >= last { count - last } else { count };
+        let Some(running) = self.running.as_mut().filter(|_| more > 0.0) else { return };
+        running.counted = running.counted.saturating_add(more.min(f64::from(u32::MAX)) as u32);
+        if running.item.quantity > 0 && running.counted >= running.item.quantity {
+            self.finish(at_ms, at_ms, happened);
+        } else if at_ms >= running.next_progress_ms - i64::from(options.progress_s) * 1000 + 60_000 {
+            running.next_progress_ms = at_ms + i64::from(options.progress_s) * 1000;
+            happened.push(running.progress(at_ms));
+        }
+    }
+
+    fn meter(&mut self, meter_wh: f64) {
+        let last_wh = self.last_meter_wh.replace(meter_wh);
+        let (Some(running), Some(last_wh)) = (&mut self.running, last_wh) else { return };
+        let more_wh = if meter_wh >= last_wh { meter_wh - last_wh } else { meter_wh.max(0.0) };
+        running.metered_wh = Some(running.metered_wh.unwrap_or(0.0) + more_wh);
+    }
+
+    /// Takes the next item at hand if activity that belongs to it has begun.
+    fn begin(&mut self, options: &Options, happened: &mut Vec<Happened>) {
+        let (None, Some(since_ms)) = (&self.running, self.active_since_ms) else { return };
+        let next = self.items.iter().find(|item| !self.over.iter().any(|over| item.is(over)));
+        let Some(item) = next.filter(|item| item.start_ms <= since_ms).cloned() else { return };
+        // What went on before this call has been told already, so nothing is said to have begun before.
+        let started_ms = since_ms;
+        let at_ms = self.at_ms;
+        let started = OperationStarted { booking_id: item.booking_id.clone(), operation: item.operation };
+        happened.push(Happened { at_ms: started_ms, what: What::OperationStarted(started) });
+        let producing_ms = if self.state() == MachineState::Producing { at_ms - started_ms } else { 0 };
+        self.running = Some(Running {
+            item,
+            started_ms,
+            producing_ms,
+            active_until_ms: at_ms,
+            counted: 0,
+            completions: 0,
+            completed_ms: None,
+            modelled_wms: 0,
+            integrated_wms: 0.0,
+            integrated_ms: 0,
+            metered_wh: None,
+            next_progress_ms: at_ms + i64::from(options.progress_s) * 1000,
+        });
+    }
+
+    fn finish(&mut self, end_ms: i64, at_ms: i64, happened: &mut Vec<Happened>) {
+        let Some(running) = self.running.take() else { return };
+        if self.over.len() >= OVER_MAX {
+            self.over.remove(0);
+        }
+        self.over.push((running.item.booking_id.clone(), running.item.operation));
+        // The next item begins with activity of its own.
+        self.active_since_ms = None;
+        let at_ms = end_ms.min(at_ms);
+        happened.push(Happened { at_ms, what: What::OperationFinished(running.finished(end_ms)) });
+    }
+
+    fn state(&self) -> MachineState {
+        MachineState::try_from(self.state).unwrap_or(MachineState::Unknown)
+    }
+}
+
+/// Whether a job makes a machine do this.
+fn active(state: MachineState) -> bool {
+    matches!(state, MachineState::Producing | MachineState::Setup)
+}
+
+/// Whether a job that is at hand goes on in this state.
+fn occupied(state: MachineState) -> bool {
+    active(state) || matches!(state, MachineState::Held | MachineState::Blocked)
+}
+
+impl Running {
+    /// When it ended, if by now it has.
+    fn ended(&self, at_ms: i64) -> Option<i64> {
+        let inactive_ms = at_ms - self.active_until_ms;
+        if self.counted > 0 {
+            return None;
+        }
+        let pieces = self.item.quantity.max(1);
+        if self.completions >= pieces && inactive_ms >= SETTLED_MS {
+            return self.completed_ms;
+        }
+        let enough_ms = i64::from(self.item.run_s) * ACTIVE_SHARE_PERMILLE;
+        (inactive_ms > MERGED_GAP_MS && self.producing_ms >= enough_ms).then_some(self.active_until_ms)
+    }
+
+    fn progress(&self, at_ms: i64) -> Happened {
+        let run_ms = i64::from(self.item.run_s.max(1)) * 1000;
+        let by_time = self.producing_ms * 1000 / run_ms;
+        let by_count = i64::from(self.counted) * 1000 / i64::from(self.item.quantity.max(1));
+        let done = if self.counted > 0 { by_count } else { by_time }.clamp(0, 990);
+        let left_ms = run_ms * (1000 - done) / 1000;
+        let progress = OperationProgress {
+            booking_id: self.item.booking_id.clone(),
+            operation: self.item.operation,
+            done_permille: done as u32,
+            pieces_good: self.counted,
+            expected_end_s: self.item.end_ms.max(at_ms + left_ms) / 1000,
+        };
+        Happened { at_ms, what: What::OperationProgress(progress) }
+    }
+
+    fn finished(&self, end_ms: i64) -> OperationFinished {
+        let spent_ms = (end_ms - self.started_ms).max(0);
+        let integrated = self.integrated_ms > 0 && self.integrated_ms * 10 >= spent_ms * 9;
+        let (energy_wh, energy_measured) = match self.metered_wh {
+            Some(metered_wh) => (metered_wh, true),
+            None if integrated => (self.integrated_wms / 3.6e6, true),
+            None => (self.modelled_wms as f64 / 3.6e6, false),
+        };
+        OperationFinished {
+            booking_id: self.item.booking_id.clone(),
+            operation: self.item.operation,
+            pieces_good: if self.counted > 0 { self.counted } else { self.item.quantity },
+            pieces_scrapped: 0,
+            measured_s: u32::try_from(spent_ms / 1000).unwrap_or(u32::MAX),
+            energy_wh: energy_wh.round().clamp(0.0, 1e15) as u64,
+            energy_measured,
+        }
+    }
+}
+
+impl Item {
+    fn is(&self, over: &(String, u32)) -> bool {
+        self.booking_id == over.0 && self.operation == over.1
+    }
+}
+
+impl From<DispatchItem> for Item {
+    fn from(item: DispatchItem) -> Self {
+        Self {
+            booking_id: item.booking_id,
+            operation: item.operation,
+            start_ms: item.start_s.saturating_mul(1000),
+            end_ms: item.end_s.saturating_mul(1000),
+            run_s: item.run_s,
+            quantity: item.quantity,
+        }
+    }
+}
+
+/// Says when a machine that is blocked is down. A fault that clears itself within minutes is not worth
+/// planning around; one that stays is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Downtime {
+    blocked_since_ms: Option<i64>,
+    down: bool,
+}
+
+impl Downtime {
+    /// Takes in the state that stands at a time.
+    pub fn tell(&mut self, at_ms: i64, state: MachineState, why: &str, after_s: u32) -> Option<Happened> {
+        match state {
+            MachineState::Blocked => {
+                let since_ms = *self.blocked_since_ms.get_or_insert(at_ms);
+                if self.down || at_ms - since_ms < i64::from(after_s) * 1000 {
+                    return None;
+                }
+                self.down = true;
+                let mut reason = if why.is_empty() { "emergency stop".to_owned() } else { why.to_owned() };
+                reason.truncate(reason.floor_char_boundary(200));
+                Some(Happened { at_ms, what: What::MachineDown(MachineDown { reason, expected_until_s: 0 }) })
+            }
+            // Whoever sees nothing does not know that it is up again.
+            MachineState::Unknown => None,
+            _ => {
+                self.blocked_since_ms = None;
+                let was_down = std::mem::take(&mut self.down);
+                was_down.then_some(Happened { at_ms, what: What::MachineUp(MachineUp {}) })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+
+    fn item(booking: &str, start_min: i64, run_min: u32, quantity: u32) -> DispatchItem {
+        DispatchItem {
+            machine_id: "m".into(),
+            booking_id: booking.into(),
+            start_s: start_min * 60,
+            end_s: (start_min + i64::from(run_min)) * 60,
+            run_s: run_min * 60,
+            quantity,
+            ..DispatchItem::default()
+        }
+    }
+
+    /// Tells a story of (minute, what), and answers with (minute, what happened), progress left out.
+    fn story(items: Vec<DispatchItem>, told: &[(i64, Told)]) -> Vec<(i64, String)> {
+        let options = Options { progress_s: 900, power: Power::default() };
+        let mut follower = Follower::default();
+        follower.set_items(items);
+        let mut seen = Vec::new();
+        for (minute, told) in told {
+            for happened in follower.tell(minute * MINUTE, *told, &options) {
+                let words = match happened.what {
+                    What::OperationStarted(started) => format!("started {}", started.booking_id),
+                    What::OperationFinished(finished) => format!(
+                        "finished {} good {} in {} min",
+                        finished.booking_id,
+                        finished.pieces_good,
+                        finished.measured_s / 60
+                    ),
+                    _ => continue,
+                };
+                seen.push((happened.at_ms / MINUTE, words));
+            }
+        }
+        seen
+    }
+
+    use MachineState::{Held, Idle, Producing, Setup, Unknown};
+    use Told::{Completed, Count, State, Time};
+
+    #[test]
+    fn the_part_count_ends_a_job() {
+        let told = [
+            (0, Count(7.0)),
+            (5, State(Producing)),
+            (9, State(Idle)),
+            (10, State(Setup)),
+            (20, State(Producing)),
+            (25, Count(8.0)),
+            (26, State(Idle)),
+            (30, State(Producing)),
+            (35, Count(9.0)),
+        ];
+        let seen = story(vec![item("a", 10, 30, 2)], &told);
+        assert_eq!(seen, [(10, "started a".to_owned()), (35, "finished a good 2 in 25 min".to_owned())]);
+    }
+
+    #[test]
+    fn a_counter_that_is_reset_counts_on() {
+        let told =
+            [(0, Count(99.0)), (10, State(Producing)), (11, Count(100.0)), (12, Count(1.0)), (13, Count(2.0))];
+        let seen = story(vec![item("a", 10, 30, 3)], &told);
+        assert_eq!(seen.last(), Some(&(13, "finished a good 3 in 3 min".to_owned())));
+    }
+
+    #[test]
+    fn completed_programs_end_a_job_when_the_machine_rests() {
+        let told = [
+            (10, State(Producing)),
+            (20, Completed),
+            (20, State(Idle)),
+            (21, State(Producing)),
+            (30, Completed),
+            (30, State(Idle)),
+            (31, Time),
+            (32, Time),
+            (33, Time),
+        ];
+        let seen = story(vec![item("a", 10, 20, 2), item("b", 32, 20, 1)], &told);
+        assert_eq!(seen, [(10, "started a".to_owned()), (30, "finished a good 2 in 20 min".to_owned())]);
+    }
+
+    #[test]
+    fn gaps_of_a_quarter_of_an_hour_are_merged_and_longer_ones_end_the_job() {
+        let told = [
+            (10, State(Producing)),
+            (20, State(Unknown)),
+            (22, State(Producing)),
+            (30, State(Idle)),
+            (44, State(Producing)),
+            (50, State(Idle)),
+            (64, Time),
+            (66, Time),
+        ];
+        let seen = story(vec![item("a", 10, 40, 5)], &told);
+        assert_eq!(seen, [(10, "started a".to_owned()), (50, "finished a good 5 in 40 min".to_owned())]);
+    }
+
+    #[test]
+    fn a_machine_that_is_held_has_not_stopped_and_little_activity_is_no_job() {
+        let held = [(10, State(Producing)), (40, State(Held)), (90, Time), (91, State(Idle)), (100, Time)];
+        assert_eq!(story(vec![item("a", 10, 40, 5)], &held).len(), 1);
+        let little = [(10, State(Producing)), (11, State(Idle)), (60, Time)];
+        assert_eq!(story(vec![item("a", 10, 40, 5)], &little).len(), 1);
+    }
+
+    #[test]
+    fn own_work_before_the_start_is_not_the_job() {
+        let told = [(5, State(Producing)), (12, Time), (15, State(Idle)), (16, State(Producing))];
+        assert_eq!(story(vec![item("a", 10, 40, 5)], &told), [(16, "started a".to_owned())]);
+    }
+
+    #[test]
+    fn a_long_fault_is_downtime_and_a_short_one_is_not() {
+        let mut downtime = Downtime::default();
+        assert_eq!(downtime.tell(0, MachineState::Blocked, "70 feed", 300), None);
+        assert_eq!(downtime.tell(299_000, Idle, "", 300), None);
+        assert_eq!(downtime.tell(400_000, MachineState::Blocked, "70 feed", 300), None);
+        let down = downtime.tell(700_000, MachineState::Blocked, "70 feed", 300).unwrap();
+        assert!(matches!(down.what, What::MachineDown(MachineDown { reason, .. }) if reason == "70 feed"));
+        assert_eq!(downtime.tell(800_000, Unknown, "", 300), None);
+        assert!(matches!(downtime.tell(900_000, Idle, "", 300).unwrap().what, What::MachineUp(_)));
+    }
+}
