@@ -22,23 +22,30 @@ pub struct ConnectionArgs {
         global = true,
         value_name = "HOST:PORT,...",
         env = "MILLPOOL_ENDPOINTS",
+        hide_env_values = true,
         value_delimiter = ','
     )]
     pub endpoints: Vec<String>,
     /// File with the certificates to trust, PEM; turns TLS on
-    #[arg(long, global = true, value_name = "FILE", env = "MILLPOOL_CA")]
+    #[arg(long, global = true, value_name = "FILE", env = "MILLPOOL_CA", hide_env_values = true)]
     pub ca: Option<PathBuf>,
     /// Name in the coordinators' certificates, where it is not their host
-    #[arg(long, global = true, value_name = "NAME", env = "MILLPOOL_TLS_SERVER_NAME")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "MILLPOOL_TLS_SERVER_NAME",
+        hide_env_values = true
+    )]
     pub tls_server_name: Option<String>,
     /// File with the bearer token (or the token itself in MILLPOOL_TOKEN)
-    #[arg(long, global = true, value_name = "FILE", env = "MILLPOOL_TOKEN_FILE")]
+    #[arg(long, global = true, value_name = "FILE", env = "MILLPOOL_TOKEN_FILE", hide_env_values = true)]
     pub token_file: Option<PathBuf>,
     /// Longest that a call may take, over all its attempts
     #[arg(long, global = true, value_name = "DURATION", value_parser = flag(written::duration_s))]
     pub timeout: Option<u32>,
     /// Configuration file [default: millpool/config.toml in the user's configuration folder]
-    #[arg(long, global = true, value_name = "FILE", env = "MILLPOOL_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "MILLPOOL_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
 }
 

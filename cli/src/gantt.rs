@@ -170,7 +170,7 @@ impl Chart<'_> {
 
     fn heading(&mut self, plan: &GetPlanResponse) {
         let header = plan.header.clone().unwrap_or_default();
-        let summary = plan.summary.clone().unwrap_or_default();
+        let summary = plan.summary.unwrap_or_default();
         self.text("h1", MARGIN, 44.0, "Plan of the pool");
         let zone = self.clock.zone.iana_name().map_or(String::new(), |name| format!(" ({name})"));
         let under = format!(
@@ -195,7 +195,8 @@ impl Chart<'_> {
         for (at_s, midnight) in self.ticks(step) {
             let (x, local) = (self.x(at_s), self.local(at_s));
             let Some(local) = local else { continue };
-            if step < 24 && x < CHART_RIGHT - 24.0 {
+            let under_now = (x + 18.0 - self.x(self.clock.now_s())).abs() < 34.0 && self.shows_now();
+            if step < 24 && x < CHART_RIGHT - 34.0 && !under_now {
                 let hour = local.strftime("%H:%M").to_string();
                 self.text("hour", x + 3.0, AXIS_TOP + 36.0, &hour);
             }
@@ -393,12 +394,15 @@ impl Chart<'_> {
         )
     }
 
+    fn shows_now(&self) -> bool {
+        (self.from_s..=self.until_s).contains(&self.clock.now_s())
+    }
+
     fn now_line(&mut self, bottom: f64) {
-        let now_s = self.clock.now_s();
-        if now_s < self.from_s || now_s > self.until_s {
+        if !self.shows_now() {
             return;
         }
-        let x = self.x(now_s);
+        let x = self.x(self.clock.now_s());
         let top = ROWS_TOP - 20.0;
         self.put(format_args!(
             "<path d=\"M{x:.1} {:.1}V{bottom:.1}\" stroke=\"#d92d3c\" stroke-width=\"1.6\"/>",

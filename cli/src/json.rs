@@ -128,7 +128,9 @@ fn number(field: &FieldDescriptor, text: &str, clock: &Clock) -> Result<Value, S
     let (name, kind) = (field.name(), field.kind());
     if name.ends_with("_s") && kind == Kind::Int64 {
         When::read(text)?.resolve_s(clock).map(Value::from)
-    } else if name.ends_with("_s") || name == "seconds" {
+    } else if ["_s", "_s_per_piece"].iter().any(|end| name.ends_with(end))
+        || ["seconds", "s_per_km"].contains(&name)
+    {
         written::duration_s(text).map(Value::from)
     } else if name.ends_with("_fen") || name.contains("_fen_per_") {
         written::money_fen(text).map(Value::from)

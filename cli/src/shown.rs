@@ -12,7 +12,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut shown = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             shown.push(',');
         }
         shown.push(digit);
@@ -108,7 +108,11 @@ pub fn time(seconds: i64, clock: &Clock) -> String {
 /// How far away a time is: "in 5 d", "2 h ago".
 pub fn relative(seconds: i64, clock: &Clock) -> String {
     let ahead = seconds - clock.now_s();
-    if ahead >= 0 { format!("in {}", duration(ahead)) } else { format!("{} ago", duration(-ahead)) }
+    match ahead {
+        0 => "now".to_owned(),
+        1.. => format!("in {}", duration(ahead)),
+        _ => format!("{} ago", duration(-ahead)),
+    }
 }
 
 /// A machine class.
@@ -251,6 +255,7 @@ mod tests {
         assert_eq!(time(i64::MAX, &utc), "–");
         assert_eq!(relative(utc.now_s() + 432_000, &utc), "in 5 d");
         assert_eq!(relative(utc.now_s() - 60, &utc), "1 min ago");
+        assert_eq!(relative(utc.now_s(), &utc), "now");
     }
 
     #[test]

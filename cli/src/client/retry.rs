@@ -13,6 +13,9 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Request, Response, Status};
 
+/// An attempt with less time than this is not begun: it could but fail, and leave a doubt.
+const ATTEMPT_MIN: Duration = Duration::from_millis(20);
+
 /// What repeating a call means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeat {
@@ -168,7 +171,7 @@ impl<'a> Attempts<'a> {
             // Late in the day it waits less, so that a last attempt still has time.
             _ => own.min(self.left() / 2),
         };
-        let in_time = pause < self.left() && self.left() > options.backoff_min;
+        let in_time = pause + ATTEMPT_MIN < self.left();
         if again && in_time && self.count < options.attempts_max {
             return Ok(pause);
         }

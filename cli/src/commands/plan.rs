@@ -1,6 +1,6 @@
 //! `millpool plan`: the pool's plan as a table, as bars in the terminal, or drawn as SVG.
 
-use super::status::{gap, optimisation};
+use super::status::optimisation;
 use super::{Desk, json_of};
 use crate::failure::Failure;
 use crate::gantt::{self, Grouping};
@@ -94,7 +94,7 @@ fn draw(
 }
 
 fn figures(plan: &GetPlanResponse, output: &mut Output) -> Result<(), Failure> {
-    let summary = plan.summary.clone().unwrap_or_default();
+    let summary = plan.summary.unwrap_or_default();
     let risk = match summary.bookings_at_risk {
         0 => "none at risk".to_owned(),
         count => output.paint(Tone::Bad, &format!("{count} at risk")),
@@ -104,10 +104,8 @@ fn figures(plan: &GetPlanResponse, output: &mut Output) -> Result<(), Failure> {
         summary.revision, summary.bookings_open, summary.assignments
     );
     output.line(heading)?;
-    let last = summary.last_optimisation.as_ref();
     output.particulars(&[
         ("cost", shown::money(summary.cost_fen)),
-        ("gap", last.map_or_else(String::new, |last| gap(last.cost_fen, last.bound_fen))),
         ("last optimisation", optimisation(&summary, output)),
         (
             "allocation",

@@ -127,6 +127,7 @@ fn option_details(order: &Order, option: &Choice, output: &mut Output) -> Result
     });
     let stands = shown::time(option.valid_until_s, &output.clock);
     output.particulars(&[("price", made_of), ("carbon", carbon), ("stands until", stands)])?;
+    output.line("")?;
     let sheet = assignments(order, &option.assignments, output, false);
     Ok(output.sheet(&sheet)?)
 }

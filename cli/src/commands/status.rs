@@ -96,6 +96,11 @@ fn print(view: &GetStatusResponse, nodes: &[Asked], output: &mut Output) -> Resu
     output.line(format!("{name}  {leader}, term {}, revision {}\n", header.term, header.revision))?;
     let sheet = sheet(view, nodes);
     output.sheet(&sheet)?;
+    for asked in nodes {
+        if let Err(error) = &asked.answer {
+            output.notice(format!("Node {} could not be asked: {error}", asked.node.id))?;
+        }
+    }
     let counts = view.counts.unwrap_or_default();
     output.line("")?;
     output.particulars(&[(
@@ -142,7 +147,7 @@ fn sheet(view: &GetStatusResponse, nodes: &[Asked]) -> Sheet {
                     (Tone::Plain, answer.agents_connected.to_string()),
                 ]);
             }
-            Err(error) => row.push((Tone::Bad, format!("unreachable: {error}"))),
+            Err(_) => row.push((Tone::Bad, "silent".to_owned())),
         }
         sheet.toned(row);
     }
@@ -186,7 +191,7 @@ fn print_plan(plan: &PlanSummary, output: &mut Output) -> Result<(), Failure> {
 pub fn optimisation(plan: &PlanSummary, output: &Output) -> String {
     let Some(last) = &plan.last_optimisation else { return "none yet".to_owned() };
     format!(
-        "{} ({}): {} -> {}, bound {}, gap {}, {} moved, took {} ms",
+        "{} ({}): {} → {}, bound {}, gap {}, {} moved, took {} ms",
         shown::time(last.at_s, &output.clock),
         shown::relative(last.at_s, &output.clock),
         shown::amount(last.cost_before_fen),

@@ -176,7 +176,7 @@ fn plan_changed(answer: &WatchPlanResponse, output: &mut Output) -> Result<u64, 
         output.value_line(&json_of("WatchPlanResponse", answer)?)?;
         return Ok(1);
     }
-    let plan = answer.summary.clone().unwrap_or_default();
+    let plan = answer.summary.unwrap_or_default();
     let last = plan.last_optimisation.as_ref();
     let gap = last.map_or("–".to_owned(), |last| gap(last.cost_fen, last.bound_fen));
     let risk = match plan.bookings_at_risk {
