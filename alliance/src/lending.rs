@@ -1,8 +1,8 @@
 //! Commands on the registry: who lends what, and taking it back.
 
-use crate::booking::DisturbanceKind;
+use crate::booking::{Booking, DisturbanceKind};
 use crate::command::{Caller, Disturbed, Reply};
-use crate::id::{MachineId, OfferId, PrincipalId};
+use crate::id::{BookingId, MachineId, OfferId, PrincipalId};
 use crate::line::{Phase, Station, Use};
 use crate::offer::{self, Offer};
 use crate::progress::Cause;
@@ -45,10 +45,11 @@ impl State {
         if let Some(old) = old {
             owns(caller, old.member.as_str(), "plant.id")?;
             let moved = (old.east_m, old.north_m) != (plant.east_m, plant.north_m);
-            if moved && self.stations.values().any(|s| s.machine.plant == plant.id && !s.line.is_empty()) {
+            let inside = |m: &MachineId| self.stations.get(m).is_some_and(|s| s.machine.plant == plant.id);
+            if moved && let Some(booking) = self.counts_on(inside) {
                 return Err(Refusal::because(
                     Reason::WouldDisturb,
-                    format!("work is planned in {}; its position can change when it is done", plant.id),
+                    format!("{booking} is made in {}, which can move when it is done", plant.id),
                 ));
             }
         }
@@ -81,12 +82,24 @@ impl State {
         Ok(Reply::Machine(id))
     }
 
+    /// An open booking with a step, to come or done, on such a machine: its transport starts or ends there.
+    fn counts_on(&self, such: impl Fn(&MachineId) -> bool) -> Option<&BookingId> {
+        let there =
+            |b: &&Arc<Booking>| b.steps.iter().any(|s| s.place.as_ref().is_some_and(|p| such(&p.machine)));
+        self.open_bookings().find(there).map(|b| &b.id)
+    }
+
     /// Gives a machine new properties, if all that is planned on it can stay.
     fn refit(&mut self, before: &State, id: &MachineId, machine: Machine) -> Result<(), Refusal> {
         let disturb = |how: String| {
             Refusal::because(Reason::WouldDisturb, format!("work planned on {id} would not stand: {how}"))
         };
         let station = self.station(id)?.clone();
+        if machine.plant != station.machine.plant
+            && let Some(booking) = self.counts_on(|m| m == id)
+        {
+            return Err(disturb(format!("{booking} is made on it, in {}", station.machine.plant)));
+        }
         for o in station.line.iter().filter(|o| o.phase == Phase::Planned) {
             let Use::Work { booking, operation } = &o.purpose else { continue };
             let booking = self.booking(booking)?;

@@ -5,9 +5,9 @@
 
 mod common;
 
-use common::harness::{KINDS, Step, quiet_panics, run};
+use common::harness::{KINDS, Step, Tally, quiet_panics, run};
 use proptest::prelude::*;
-use proptest::strategy::Union;
+use proptest::strategy::{Union, ValueTree};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 fn step() -> impl Strategy<Value = Step> {
@@ -30,5 +30,25 @@ fn no_sequence_of_entries_breaks_a_promise() {
     let _ = std::panic::take_hook();
     if let Err(error) = outcome {
         panic!("{error}");
+    }
+}
+
+/// A harness that never gets through to a rule cannot find it broken.
+#[test]
+fn sequences_reach_every_kind_of_entry() {
+    let mut total = Tally::new();
+    let mut runner = TestRunner::deterministic();
+    let sequence = prop::collection::vec(step(), 40..60);
+    for world in 0..300 {
+        let steps = sequence.new_tree(&mut runner).expect("steps can be drawn").current();
+        for (kind, (done, refused)) in run(world, &steps).unwrap_or_else(|story| panic!("{story}")) {
+            let count = total.entry(kind).or_default();
+            *count = (count.0 + done, count.1 + refused);
+        }
+    }
+    for (_, kind) in KINDS {
+        let (done, refused) = total.get(&kind).copied().unwrap_or_default();
+        println!("{kind:?}: {done} done, {refused} refused");
+        assert!(done >= 20, "{kind:?} was accepted {done} times only: {total:?}");
     }
 }

@@ -58,23 +58,23 @@ pub const KINDS: [(u32, Kind); 25] = [
     (2, Kind::PutPlant),
     (3, Kind::PutMachine),
     (1, Kind::PutPolicy),
-    (1, Kind::PutPrincipal),
+    (2, Kind::PutPrincipal),
     (1, Kind::RevokePrincipal),
     (3, Kind::CreateOffer),
-    (3, Kind::WithdrawOffer),
+    (2, Kind::WithdrawOffer),
     (24, Kind::BookWell),
     (3, Kind::BookBlindly),
-    (3, Kind::Confirm),
+    (5, Kind::Confirm),
     (5, Kind::Cancel),
     (10, Kind::MoveWell),
-    (4, Kind::MoveBlindly),
-    (6, Kind::Repair),
+    (5, Kind::MoveBlindly),
+    (8, Kind::Repair),
     (1, Kind::Attach),
     (14, Kind::Start),
     (6, Kind::Progress),
     (12, Kind::Finish),
     (3, Kind::Scrap),
-    (3, Kind::Down),
+    (2, Kind::Down),
     (2, Kind::Up),
     (1, Kind::State),
     (5, Kind::Repeat),
@@ -397,7 +397,7 @@ impl Run {
                 revoked: false,
             }),
             Kind::RevokePrincipal => Command::RevokePrincipal {
-                role: Role::Buyer,
+                role: dice.of(&[Role::Buyer, Role::Member]),
                 id: PrincipalId::trusted(dice.of(&["bo", "bi", "ya"])),
             },
             Kind::CreateOffer => {
@@ -425,9 +425,13 @@ impl Run {
                 caller = self.owner(&booking, dice);
                 Command::Cancel { booking, reason: "no longer wanted".into() }
             }
-            Kind::MoveWell => self.moves(dice, PlanKind::Optimisation, |b, k| {
-                b.steps[k].place.is_some() && b.steps[k].is_planned()
-            })?,
+            Kind::MoveWell => {
+                let thaw = self.now.max(self.state.now()) + self.state.policy().freeze_s.max(3 * HOUR);
+                let from = if dice.one_in(6) { 0 } else { thaw };
+                self.moves(dice, PlanKind::Optimisation, |b, k| {
+                    b.steps[k].is_planned() && b.steps[k].place.as_ref().is_some_and(|p| p.start >= from)
+                })?
+            }
             Kind::Repair => self.moves(dice, PlanKind::Repair, |b, k| b.steps[k].place.is_none())?,
             Kind::MoveBlindly => self.blind_moves(dice)?,
             Kind::Attach => {
@@ -579,7 +583,7 @@ impl Run {
             order.deadline = Some(order.due + dice.of(&[0, DAY]));
         }
         if dice.one_in(9) {
-            order.budget_fen = Some(dice.of(&[1, 50_000, 500_000]));
+            order.budget_fen = Some(dice.of(&[1, 50_000, 500_000, 5_000_000]));
         }
         if dice.one_in(9) {
             order.excluded_plants = [self.some_plant(dice)].into();
@@ -603,7 +607,7 @@ impl Run {
             self.place(&mut board, &BookingId::trusted("new"), &order, &steps, None, dice)?
         };
         let mut order = order;
-        match dice.below(40) {
+        match dice.below(90) {
             0 => order.quantity = dice.of(&[0, -1, i64::MAX]),
             1 => order.due = dice.of(&[0, i64::MAX, i64::MIN]),
             2 => order.release = dice.of(&[1, i64::MAX, i64::MIN]),
@@ -615,12 +619,12 @@ impl Run {
         if dice.one_in(6) {
             terms.promised_by = Some(dice.of(&[self.now + 6 * HOUR, self.now + 3 * DAY, i64::MIN, i64::MAX]));
         }
-        if dice.one_in(9) {
-            terms.price_max_fen = Some(dice.of(&[40_000, i64::MIN]));
+        if dice.one_in(12) {
+            terms.price_max_fen = Some(dice.of(&[40_000, 400_000, 4_000_000, i64::MIN]));
         }
-        let hold_s = match dice.below(12) {
-            0..=2 => dice.of(&[60, HOUR, 20 * HOUR]),
-            3 => dice.of(&[-1, i64::MAX]),
+        let hold_s = match dice.below(24) {
+            0..=8 => dice.of(&[60, HOUR, 20 * HOUR]),
+            9 => dice.of(&[-1, i64::MAX]),
             _ => 0,
         };
         Some(Command::Book { buyer, order: Arc::new(order), terms, placement, hold_s })
@@ -664,13 +668,14 @@ impl Run {
     ) -> Option<(MachineId, i64, i64, Station)> {
         let wanted = &order.route[k];
         let mut best: Option<(MachineId, i64, i64, Station)> = None;
-        let fussy = !dice.one_in(8);
+        let fussy = !dice.one_in(40);
         for (machine, station) in board {
             if (fussy && !eligible(order, wanted, &station.machine)) || dice.one_in(5) {
                 continue;
             }
             let arrives = earlier.map_or(0, |(from, end)| end + self.state.trip(from, machine).seconds);
-            let soonest = self.state.earliest_start(station).max(self.now).max(order.release).max(arrives);
+            let lead_s = self.state.earliest_start(station) - self.state.now();
+            let soonest = (self.now.max(self.state.now()) + lead_s).max(order.release).max(arrives);
             let soonest = ceil_tick(soonest) + dice.of(&[0, 0, 0, 2 * HOUR, DAY]);
             let mut starts = vec![soonest];
             starts.extend(station.open.iter().map(|w| w.start).filter(|s| *s > soonest));
@@ -708,12 +713,15 @@ impl Run {
         which: impl Fn(&Booking, usize) -> bool,
     ) -> Option<Command> {
         let fits = |b: &&Arc<Booking>| b.is_open() && (0..b.steps.len()).any(|k| which(b, k));
-        let bookings: Vec<Arc<Booking>> = self.state.bookings().values().filter(fits).cloned().collect();
+        let mut bookings: Vec<Arc<Booking>> = self.state.bookings().values().filter(fits).cloned().collect();
         let mut board = self.board();
         let mut moves = Vec::new();
         for _ in 0..1 + dice.below(2) {
-            let booking = dice.pick(&bookings)?;
-            let first = (0..booking.steps.len()).find(|&k| which(booking, k))?;
+            if bookings.is_empty() {
+                break;
+            }
+            let booking = bookings.swap_remove(dice.below(bookings.len()));
+            let first = (0..booking.steps.len()).find(|&k| which(&booking, k))?;
             let steps: Vec<usize> =
                 (first..booking.steps.len()).filter(|&k| booking.steps[k].is_planned()).collect();
             for &k in &steps {
@@ -735,7 +743,7 @@ impl Run {
                 start,
             }));
         }
-        Some(self.plan(dice, kind, moves))
+        (!moves.is_empty()).then(|| self.plan(dice, kind, moves))
     }
 
     fn blind_moves(&self, dice: &mut Dice) -> Option<Command> {
@@ -746,6 +754,14 @@ impl Run {
                 0 => dice.of(&[0, i64::MIN, i64::MAX, self.now + 7]),
                 _ => ceil_tick(self.now) + dice.below(200) as i64 * 15 * MINUTE,
             };
+            let known = self.state.bookings().get(&booking)?;
+            let operation = dice.below(known.steps.len()) as u32;
+            if let Some(place) = known.steps[operation as usize].place.as_ref().filter(|_| !dice.one_in(4)) {
+                // A little sooner or later where it stands.
+                let start = place.start + dice.of(&[-60, -15, 1, 15, 45, 300]) * MINUTE;
+                moves.push(Move { booking, operation, machine: place.machine.clone(), start });
+                continue;
+            }
             moves.push(Move {
                 booking,
                 operation: dice.of(&[0, 0, 1, 2, 99]),
