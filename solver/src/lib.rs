@@ -29,6 +29,8 @@ mod random;
 mod search;
 mod solve;
 mod state;
+#[cfg(test)]
+mod tiny;
 mod verify;
 
 pub use calendar::Calendar;

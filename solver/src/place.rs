@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::random::Random;
 use crate::{Fen, Fixed, Job, Lines, Occupation, Op, Shop, Tick};
 
 /// What a placement's cost counts.
@@ -60,6 +61,9 @@ pub fn place(shop: &Shop, lines: &Lines, job: &Job, criterion: Cost) -> Vec<Plac
 }
 
 const NO_PARENT: u32 = u32::MAX;
+/// A searching placer overlooks one gap in this many, and begins later than it could in as many, so
+/// that it does not always choose the same and leaves room for what comes next.
+const BLINK_ONE_IN: usize = 40;
 
 #[derive(Clone, Copy, Debug)]
 struct Label {
@@ -111,6 +115,8 @@ pub(crate) struct Placer {
     rest_cost: Vec<Fen>,
     revisited: Vec<bool>,
     histories: BTreeMap<(u32, u32, u32, u32), u32>,
+    /// Decides which gaps to overlook.
+    blinks: Option<Random>,
     /// The last layer's Pareto front.
     pub(crate) finals: Vec<u32>,
 }
@@ -158,6 +164,11 @@ impl Query<'_> {
 }
 
 impl Placer {
+    /// A placer that overlooks gaps at random.
+    pub(crate) fn blinking(seed: u64) -> Placer {
+        Placer { blinks: Some(Random::new(!seed)), ..Placer::default() }
+    }
+
     /// Fills `finals` with the Pareto front of placements cheaper than `limit`, earliest first.
     pub(crate) fn search(&mut self, query: &Query<'_>) {
         self.prepare(query);
@@ -189,14 +200,6 @@ impl Placer {
     /// The index of the cheapest placement found, the earliest among equals.
     pub(crate) fn cheapest(&self) -> Option<u32> {
         self.finals.iter().copied().min_by_key(|&i| (self.labels[i as usize].cost, self.labels[i as usize].end))
-    }
-
-    pub(crate) fn cost(&self, label: u32) -> Fen {
-        self.labels[label as usize].cost
-    }
-
-    pub(crate) fn completion(&self, label: u32) -> Tick {
-        self.labels[label as usize].end
     }
 
     /// The steps of the chain that ends in `label`, last operation first.
@@ -308,7 +311,20 @@ impl Placer {
             if close - from < mode.duration {
                 continue;
             }
-            self.extend_gap(query, k, mode_index, gap);
+            let Some(delay) = self.blink(mode.duration) else { continue };
+            let open = if delay == 0 { open } else { from + delay };
+            self.extend_gap(query, k, mode_index, gap, open);
+        }
+    }
+
+    /// How much later than it could the operation is to begin in the gap at hand; `None`: not there
+    /// at all. Only a searching placer blinks.
+    fn blink(&mut self, duration: Tick) -> Option<Tick> {
+        let Some(random) = &mut self.blinks else { return Some(0) };
+        match random.below(BLINK_ONE_IN) {
+            0 => None,
+            1 => Some(1 + random.below(3 * duration as usize) as Tick),
+            _ => Some(0),
         }
     }
 
@@ -335,10 +351,10 @@ impl Placer {
         }
     }
 
-    fn extend_gap(&mut self, query: &Query<'_>, k: usize, mode_index: usize, index: usize) {
+    fn extend_gap(&mut self, query: &Query<'_>, k: usize, mode_index: usize, index: usize, open: Tick) {
         let op = &query.job.ops[k];
         let machine = op.modes[mode_index].machine;
-        let gap = self.gap(query, op, machine, index, None);
+        let gap = Gap { open, ..self.gap(query, op, machine, index, None) };
         let mode_base: usize = query.job.ops[..k].iter().map(|o| o.modes.len()).sum();
         let revisited = self.revisited[mode_base + mode_index];
         if self.histories.is_empty() {
@@ -504,5 +520,134 @@ impl Placer {
             }
             keep
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::greedy;
+    use crate::state::State;
+    use crate::tiny;
+
+    /// Every chain at every tick, one operation after another, judged from the rules alone.
+    struct Exhaustive<'a> {
+        shop: &'a Shop,
+        lines: &'a Lines,
+        job: &'a Job,
+        criterion: Cost,
+        horizon: Tick,
+        found: Vec<(Tick, Fen)>,
+    }
+
+    impl Exhaustive<'_> {
+        fn extend(&mut self, chain: &mut Vec<(usize, Tick)>) {
+            let k = chain.len();
+            if k == self.job.ops.len() {
+                self.found.extend(self.price(chain));
+                return;
+            }
+            let from = chain.last().map_or(0, |c| c.1 + 1);
+            for mode in &self.job.ops[k].modes {
+                for start in from..self.horizon {
+                    chain.push((mode.machine, start));
+                    self.extend(chain);
+                    chain.pop();
+                }
+            }
+        }
+
+        fn price(&self, chain: &[(usize, Tick)]) -> Option<(Tick, Fen)> {
+            let (mut cost, mut charge, mut at, mut ready) = (0, 0, self.job.origin, self.job.release);
+            let mut ends = vec![0; chain.len()];
+            for m in 0..self.lines.machines() {
+                cost += self.price_line(m, chain, &mut ends)?;
+            }
+            for (k, &(m, start)) in chain.iter().enumerate() {
+                let (there, mode) = (self.shop.machines[m].plant, self.job.ops[k].mode_on(m)?);
+                let (time, trip) = at
+                    .map_or((0, 0), |p| (self.shop.transport[p][there], self.shop.transport_cost[p][there]));
+                if start < (ready + time).max(mode.earliest) {
+                    return None;
+                }
+                cost += mode.cost + trip;
+                charge += mode.charge + trip;
+                (at, ready) = (Some(there), ends[k]);
+            }
+            let kept = self.job.deadline.is_none_or(|d| ready <= d) && self.job.budget.is_none_or(|b| charge <= b);
+            let late = self.job.tardiness(ready);
+            kept.then_some((ready, if self.criterion == Cost::Plan { cost + late } else { charge }))
+        }
+
+        /// What the machine's setups grow by, if nothing overlaps and no follower ends later.
+        fn price_line(&self, m: usize, chain: &[(usize, Tick)], ends: &mut [Tick]) -> Option<Fen> {
+            let line = self.lines.on(m);
+            let own = chain.iter().enumerate().filter(|(_, c)| c.0 == m).map(|(k, c)| (c.1, Some(k), None));
+            let old = line.iter().map(|o| (o.start, None, Some(*o)));
+            let mut all: Vec<(Tick, Option<usize>, Option<Occupation>)> = own.chain(old).collect();
+            all.sort_by_key(|x| x.0);
+            let (mut family, mut free, mut growth) = (None, 0, 0);
+            for (start, own, old) in all {
+                let (next, work, splittable, was) = match (own, old) {
+                    (Some(k), _) => {
+                        let op = &self.job.ops[k];
+                        (op.family, op.mode_on(m)?.duration, op.splittable, 0)
+                    }
+                    (_, Some(o)) => (o.family as usize, o.work, o.splittable, o.setup),
+                    _ => return None,
+                };
+                let setup = self.shop.setup_ticks(m, family, next);
+                let end = self.shop.machines[m].calendar.finish(start, setup + work, splittable)?;
+                if start < free || old.is_some_and(|o| end > o.end) {
+                    return None;
+                }
+                // What a follower gives back is not taken within the same placement.
+                free = old.map_or(end, |o| o.end);
+                if let Some(k) = own {
+                    ends[k] = end;
+                }
+                growth += (setup - was) * self.shop.machines[m].setup_cost_per_tick;
+                family = Some(next);
+            }
+            Some(growth)
+        }
+    }
+
+    fn front(mut found: Vec<(Tick, Fen)>) -> Vec<(Tick, Fen)> {
+        found.sort_unstable();
+        let mut least = Fen::MAX;
+        found.retain(|f| {
+            let cheaper = f.1 < least;
+            least = least.min(f.1);
+            cheaper
+        });
+        found
+    }
+
+    #[test]
+    fn placements_are_the_exhaustive_pareto_front() {
+        let (mut fronts, mut revisits) = (0, 0);
+        for seed in 0..600 {
+            let instance = tiny::instance(seed, 6, 3, 26);
+            let mut state = State::empty(&instance);
+            let mut order: Vec<usize> = (1..instance.jobs.len()).collect();
+            Random::new(seed).shuffle(&mut order);
+            greedy::insert_all(&mut state, &mut Placer::default(), &order);
+            let (shop, lines, job) = (&instance.shop, &state.lines, &instance.jobs[0]);
+            for criterion in [Cost::Plan, Cost::Charge] {
+                let mut all = Exhaustive { shop, lines, job, criterion, horizon: 26, found: Vec::new() };
+                all.extend(&mut Vec::new());
+                let want = front(all.found);
+                let placements = place(shop, lines, job, criterion);
+                let got: Vec<_> = placements.iter().map(|p| (p.completion, p.cost)).collect();
+                assert_eq!(got, want, "seed {seed}, {criterion:?}");
+                fronts += usize::from(want.len() > 1);
+                for p in &placements {
+                    revisits += usize::from((1..p.steps.len()).any(|k| p.steps[k].machine == p.steps[k - 1].machine));
+                    lines.clone().insert(shop, 99, job, p).expect("a placement can be carried out");
+                }
+            }
+        }
+        assert!(fronts > 100 && revisits > 100, "the cases are of interest: {fronts} {revisits}");
     }
 }

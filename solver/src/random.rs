@@ -31,6 +31,7 @@ impl Random {
         self.share() < share
     }
 
+    #[cfg(test)]
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));

@@ -78,7 +78,7 @@ impl<'a> Search<'a> {
         Search {
             instance,
             state,
-            placer: Placer::default(),
+            placer: Placer::blinking(seed),
             random: Random::new(seed),
             best,
             dirty: Vec::new(),

@@ -430,3 +430,183 @@ fn finish(
     let (bound, elapsed) = (bound.min(cost), started.elapsed());
     Ok(Solution { plan, priced, cost, bound, found_by, iterations, moved, elapsed })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Assignment, Tick, tiny};
+
+    /// The optimum by enumeration: every choice of jobs and machines, every order in which operations
+    /// can be appended, each as early as it goes. For a regular cost no other plan is better.
+    struct Enumeration<'a> {
+        instance: &'a Instance,
+        best: Fen,
+        assignments: Vec<Assignment>,
+    }
+
+    impl Enumeration<'_> {
+        fn optimum(instance: &Instance) -> Fen {
+            let mut all = Enumeration { instance, best: Fen::MAX, assignments: Vec::new() };
+            for kept in 0..1u32 << instance.jobs.len() {
+                let rejected = (0..instance.jobs.len()).filter(|j| kept & (1 << j) == 0).collect();
+                all.append(&Plan { rejected, ..Plan::default() }, &mut vec![0; instance.jobs.len()]);
+            }
+            all.best
+        }
+
+        fn append(&mut self, plan: &Plan, next: &mut Vec<usize>) {
+            let mut done = true;
+            for j in (0..next.len()).filter(|j| !plan.rejected.contains(j)) {
+                let k = next[j];
+                if k == self.instance.jobs[j].ops.len() {
+                    continue;
+                }
+                done = false;
+                for mode in 0..self.instance.jobs[j].ops[k].modes.len() {
+                    if let Some(a) = self.earliest(j, k, mode) {
+                        self.assignments.push(a);
+                        next[j] += 1;
+                        self.append(plan, next);
+                        next[j] -= 1;
+                        self.assignments.pop();
+                    }
+                }
+            }
+            if done {
+                let plan = Plan { assignments: self.assignments.clone(), ..plan.clone() };
+                if let Ok(priced) = verify(self.instance, &plan) {
+                    self.best = self.best.min(priced.total());
+                }
+            }
+        }
+
+        fn earliest(&self, j: usize, k: usize, mode: usize) -> Option<Assignment> {
+            let (job, shop) = (&self.instance.jobs[j], &self.instance.shop);
+            let mode = &job.ops[k].modes[mode];
+            let last = self.assignments.iter().rfind(|a| a.machine == mode.machine);
+            let before = self.assignments.iter().find(|a| k > 0 && (a.job, a.op) == (j, k - 1));
+            let there = shop.machines[mode.machine].plant;
+            let ready: Tick = match before {
+                Some(a) => a.end + shop.transport[shop.machines[a.machine].plant][there],
+                None => job.release + job.origin.map_or(0, |p| shop.transport[p][there]),
+            };
+            let family = last.map(|a| self.instance.jobs[a.job].ops[a.op].family);
+            let work = shop.setup_ticks(mode.machine, family, job.ops[k].family) + mode.duration;
+            let from = ready.max(mode.earliest).max(last.map_or(0, |a| a.end));
+            let calendar = &shop.machines[mode.machine].calendar;
+            let (start, end) = calendar.earliest(from, work, job.ops[k].splittable, self.instance.horizon)?;
+            Some(Assignment { job: j, op: k, machine: mode.machine, start, end })
+        }
+    }
+
+    fn counted(iterations: u64, threads: usize) -> Options {
+        Options { iterations: Some(iterations), threads, time_limit: Duration::from_secs(3600), ..Options::default() }
+    }
+
+    #[test]
+    fn the_optimum_lies_between_bound_and_plan() {
+        let (mut optimal, mut tight, mut sum) = (0, 0, (0, 0));
+        for seed in 0..300 {
+            let instance = tiny::instance(seed, 3, 2, 24);
+            let optimum = Enumeration::optimum(&instance);
+            let solution = solve(&instance, &counted(3000, 1), |_| ()).unwrap();
+            assert!(solution.bound <= optimum, "seed {seed}: bound {} above optimum {optimum}", solution.bound);
+            assert!(solution.cost >= optimum, "seed {seed}: plan {} below optimum {optimum}", solution.cost);
+            optimal += usize::from(solution.cost == optimum);
+            tight += usize::from(solution.bound == optimum);
+            sum = (sum.0 + solution.bound, sum.1 + optimum);
+        }
+        assert!(optimal >= 265, "the search finds tiny optima: {optimal} of 300");
+        assert!(tight >= 30 && 10 * sum.0 >= 7 * sum.1, "the bound is of use: {tight} tight, {sum:?}");
+    }
+
+    #[test]
+    fn a_seed_and_a_limit_give_one_result() {
+        let instance = tiny::instance(7, 30, 3, 300);
+        let one = solve(&instance, &counted(5000, 1), |_| ()).unwrap();
+        for threads in [1, 2] {
+            let again = solve(&instance, &counted(5000, threads), |_| ()).unwrap();
+            assert_eq!((&again.plan, again.bound), (&one.plan, one.bound));
+        }
+    }
+
+    #[test]
+    fn every_try_is_priced_to_the_fen() {
+        for seed in 0..60 {
+            let mut instance = tiny::instance(seed, 14, 3, 60);
+            instance.jobs.iter_mut().step_by(5).for_each(|job| job.rejection_cost = None);
+            let mut search = Search::new(State::empty(&instance), seed);
+            if seed % 2 == 0 {
+                greedy::insert_all(&mut search.state, &mut Placer::default(), &greedy::insertion_order(&instance));
+                let incumbent = search.state.plan();
+                search.state.anchor(&incumbent, 5);
+            }
+            for i in 0..1500 {
+                let before = (search.state.weight(), search.state.plan());
+                search.attempt(f64::from(i) / 1500.0);
+                let after = State::load(&instance, chains_of(&instance, &search.state.plan()));
+                assert_eq!(after.cost(), search.state.cost(), "seed {seed}, try {i}");
+                assert_eq!(after.lines, search.state.lines, "seed {seed}, try {i}");
+                if search.state.weight() == before.0 {
+                    continue;
+                }
+                let mut plan = search.state.plan();
+                plan.rejected.retain(|&j| instance.jobs[j].rejection_cost.is_some());
+                if search.state.missing() == 0 {
+                    assert_eq!(verify(&instance, &plan).unwrap().total(), search.state.cost());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_incumbent_is_repaired_where_it_no_longer_holds() {
+        let (mut moved, mut touched) = (0, 0);
+        for seed in 0..40 {
+            let mut instance = tiny::instance(seed, 12, 3, 80);
+            let first = solve(&instance, &counted(500, 1), |_| ()).unwrap();
+            let kept = &first.plan.assignments;
+            let machine = &mut instance.shop.machines[0];
+            let windows = machine.calendar.windows().iter().filter(|w| w.0 < 20 || w.0 > 40).copied().collect();
+            machine.calendar = crate::Calendar::new(windows).unwrap();
+            let options = Options { incumbent: Some(first.plan.clone()), stability: 1 << 20, ..counted(300, 1) };
+            let second = solve(&instance, &options, |_| ()).unwrap();
+            let place = |a: &Assignment| (a.job, a.op, a.machine, a.start);
+            let stays = |a: &&Assignment| second.plan.assignments.iter().any(|b| place(b) == place(a));
+            assert_eq!(second.moved, kept.len() - kept.iter().filter(stays).count(), "seed {seed}");
+            let hit: Vec<usize> = kept.iter().filter(|a| a.machine == 0 && (20..=43).contains(&a.start)).map(|a| a.job).collect();
+            moved += second.moved;
+            touched += kept.iter().filter(|a| hit.contains(&a.job)).count();
+        }
+        assert!(moved <= touched, "{moved} moved, {touched} touched");
+    }
+
+    #[test]
+    fn promises_that_cannot_be_kept_are_named() {
+        let mut instance = tiny::instance(3, 6, 2, 40);
+        instance.jobs[2].rejection_cost = None;
+        instance.jobs[2].deadline = Some(instance.jobs[2].release);
+        match solve(&instance, &counted(200, 1), |_| ()) {
+            Err(SolveError::Unkeepable { jobs, .. }) => assert_eq!(jobs, ["J2"]),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_cancelled_solve_returns_at_once() {
+        let instance = tiny::instance(5, 40, 3, 400);
+        for threads in [1, 2] {
+            let options = Options { threads, time_limit: Duration::from_secs(60), ..Options::default() };
+            let cancel = options.cancel.clone();
+            let canceller = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(300));
+                cancel.store(true, Ordering::Relaxed);
+                Instant::now()
+            });
+            let solution = solve(&instance, &options, |_| ()).unwrap();
+            let late = canceller.join().unwrap().elapsed();
+            assert!(solution.bound <= solution.cost);
+            assert!(late < Duration::from_millis(50), "cancelled {late:?} ago");
+        }
+    }
+}

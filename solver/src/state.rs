@@ -175,8 +175,11 @@ impl<'a> State<'a> {
 
     fn count_all_moves(&mut self) {
         self.moved = 0;
-        for j in (0..self.kept.len()).filter(|&j| self.kept[j]) {
-            self.moved += (self.base[j]..self.base[j + 1]).map(|flat| self.is_moved(flat)).sum::<i64>();
+        for j in 0..self.kept.len() {
+            for flat in self.base[j]..self.base[j + 1] {
+                let had_place = self.stays.get(flat as usize).is_some_and(Option::is_some);
+                self.moved += if self.kept[j] { self.is_moved(flat) } else { i64::from(had_place) };
+            }
         }
     }
 
@@ -363,8 +366,11 @@ impl<'a> State<'a> {
 
     fn count_moves(&mut self, job: usize, sign: i64) {
         if !self.stays.is_empty() {
-            let moved: i64 = (self.base[job]..self.base[job + 1]).map(|flat| self.is_moved(flat)).sum();
-            self.moved += sign * moved;
+            // An absent job's operations count as moved already.
+            let stayed: i64 = (self.base[job]..self.base[job + 1])
+                .map(|flat| i64::from(self.stays[flat as usize].is_some()) - self.is_moved(flat))
+                .sum();
+            self.moved -= sign * stayed;
         }
     }
 
