@@ -15,6 +15,13 @@
 //! Architecture invariant: this crate imports no other crate of the workspace, and nothing here shares
 //! code with the solver. A plan is a claim; `apply` checks it.
 
+#[cfg(test)]
+extern crate self as millpool_alliance;
+
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
+
 pub mod booking;
 pub mod command;
 pub mod cost;
@@ -26,6 +33,7 @@ pub mod lending;
 pub mod line;
 pub mod offer;
 pub mod order;
+mod planted;
 pub mod price;
 pub mod progress;
 pub mod refusal;

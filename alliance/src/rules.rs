@@ -11,6 +11,7 @@ use crate::eligibility;
 use crate::id::{BookingId, MachineId, PrincipalId};
 use crate::line::{Occupation, Phase, Station, Use};
 use crate::order::{Order, Terms};
+use crate::planted::{Bug, planted};
 use crate::price;
 use crate::refusal::{Reason, Refusal, text, within};
 use crate::registry::Role;
@@ -240,7 +241,8 @@ impl State {
         let Some(place) = step.place.clone() else { return Ok(None) };
         let station = self.station(&place.machine)?;
         unchanged(station.id().as_str(), station.revision, base)?;
-        if kind == PlanKind::Optimisation && place.start < self.frozen_until(station) {
+        let frozen = kind == PlanKind::Optimisation && place.start < self.frozen_until(station);
+        if frozen && !planted(Bug::FrozenUnchecked) {
             return Err(Refusal::because(
                 Reason::FrozenMoved,
                 format!("operation {} of {} is frozen", m.operation, m.booking),
@@ -270,7 +272,9 @@ impl State {
             .get(operation as usize)
             .ok_or_else(|| Refusal::unknown("operation", operation))?;
         let mut station = Station::clone(self.station(machine)?);
-        if let Some(unmet) = eligibility::unmet(&booking.order, wanted, &station.machine) {
+        if let Some(unmet) = eligibility::unmet(&booking.order, wanted, &station.machine)
+            && !planted(Bug::EligibilityUnchecked)
+        {
             return Err(conflict(format!("{machine} does not meet {unmet} of operation {operation}")));
         }
         if station.find(id, operation).is_some() {
@@ -332,7 +336,7 @@ impl State {
                 (Some(_), None) => true,
                 (None, _) => false,
             };
-            if worse {
+            if worse && !planted(Bug::PromiseUnchecked) {
                 return Err(Refusal::because(
                     Reason::PromiseWorsened,
                     format!("{id} is promised by {} and would not be done by then", booking.promise.by),
@@ -374,7 +378,7 @@ impl State {
                 continue;
             };
             let arrives = previous.end + self.trip(&previous.machine, &place.machine).seconds;
-            if place.start < arrives {
+            if place.start < arrives && !planted(Bug::TransportIgnored) {
                 return Some((k as u32, format!("starts at {}, its part arrives at {arrives}", place.start)));
             }
         }

@@ -6,6 +6,7 @@ use crate::digest::{Fnv, Table};
 use crate::id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId};
 use crate::line::Station;
 use crate::offer::Offer;
+use crate::planted::{Bug, planted};
 use crate::price::{self, Carbon, Price, Trip};
 use crate::refusal::{Reason, Refusal};
 use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
@@ -304,7 +305,7 @@ impl State {
         let key =
             AnswerKey { caller: caller.clone(), method: request.method.clone(), id: request.id.clone() };
         let answer = self.answers.get(&key)?;
-        if answer.fingerprint == request.fingerprint {
+        if answer.fingerprint == request.fingerprint || planted(Bug::AnyBodyAnswered) {
             return Some(Ok((answer.reply.clone(), answer.revision)));
         }
         Some(Err(Refusal::invalid(
@@ -350,7 +351,7 @@ impl State {
             self.forget_oldest_answer();
         }
         while let Some((expires_at, id)) = self.holds.get_min().cloned() {
-            if expires_at > self.now {
+            if expires_at > self.now || planted(Bug::HoldNeverExpires) {
                 break;
             }
             self.holds.remove(&(expires_at, id.clone()));

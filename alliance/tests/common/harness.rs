@@ -16,6 +16,8 @@ use millpool_alliance::registry::{
 };
 use millpool_alliance::window::{TICK_S, ceil_tick};
 use millpool_alliance::*;
+use proptest::prelude::*;
+use proptest::strategy::Union;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -85,6 +87,13 @@ pub const KINDS: [(u32, Kind); 25] = [
 pub struct Step {
     pub kind: Kind,
     pub dice: u32,
+}
+
+/// Steps of any kind, shrunk by leaving some out.
+pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
+    let kind = Union::new_weighted(KINDS.iter().map(|(weight, kind)| (*weight, Just(*kind))).collect());
+    let step = (kind, any::<u32>().no_shrink()).prop_map(|(kind, dice)| Step { kind, dice });
+    prop::collection::vec(step, 1..60)
 }
 
 /// Dice that fall the same way for the same seed.
@@ -396,10 +405,12 @@ impl Run {
                 expires_at: self.now + dice.of(&[-5, DAY]),
                 revoked: false,
             }),
-            Kind::RevokePrincipal => Command::RevokePrincipal {
-                role: dice.of(&[Role::Buyer, Role::Member]),
-                id: PrincipalId::trusted(dice.of(&["bo", "bi", "ya"])),
-            },
+            Kind::RevokePrincipal => {
+                let known: Vec<_> = self.state.principals().iter().map(|(key, _)| key.clone()).collect();
+                let nobody = (Role::Auditor, PrincipalId::trusted("nobody"));
+                let (role, id) = dice.pick(&known).cloned().unwrap_or(nobody);
+                Command::RevokePrincipal { role, id }
+            }
             Kind::CreateOffer => {
                 let machine = self.some_machine(dice);
                 Command::CreateOffer(self.offer(machine.as_str(), dice))
