@@ -7,7 +7,7 @@ mod fake;
 
 use fake::{Cluster, FakeNode, Fault, State, sample};
 use millpool_cli::client::watch::Follow;
-use millpool_cli::client::{Client, ClientError, ClientOptions, ErrorKind, Watch, WatchEvent};
+use millpool_cli::client::{Client, ClientError, ClientOptions, ErrorKind, TlsOptions, Watch, WatchEvent};
 use millpool_proto::v1::*;
 use std::time::{Duration, Instant};
 
@@ -290,4 +290,42 @@ async fn a_silent_watch_is_cut_and_taken_up_again() {
     assert!(matches!(watch.next().await, Ok(WatchEvent::Resumed { start_revision: 101, .. })));
     cluster.change(sample::booking("B000001"));
     assert_eq!(read(&mut watch, 1).await.0, [101]);
+}
+
+#[tokio::test]
+async fn a_token_is_shown_and_a_wrong_one_refused() {
+    let cluster = Cluster::new(State { token: Some("mp_right".to_owned()), ..State::default() });
+    let node = cluster.start(1);
+    let with = |token: &str| ClientOptions { token: Some(token.to_owned()), ..options(&[&node]) };
+    Client::new(with("mp_right")).unwrap().book(order()).await.unwrap();
+    let error = Client::new(with("mp_wrong")).unwrap().book(order()).await.unwrap_err();
+    assert_eq!((error.kind, error.reason()), (ErrorKind::Refused, "TOKEN_UNKNOWN"));
+    assert!(!format!("{error:?}").contains("mp_wrong"), "tokens are in no message");
+}
+
+#[tokio::test]
+async fn tls_trusts_the_ca_that_was_named_and_no_other() {
+    let issue = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["coordinator.test".to_owned()];
+        (rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    let ((certificate, key), (other, _)) = (issue(), issue());
+    let cluster = Cluster::new(State::default());
+    let identity = tonic::transport::Identity::from_pem(&certificate, key);
+    let tls = tonic::transport::ServerTlsConfig::new().identity(identity);
+    let node = cluster.start_secured(1, Some(tls));
+    let trusting = |ca: &str| {
+        let server_name = Some("coordinator.test".to_owned());
+        let tls = Some(TlsOptions { ca_pem: ca.as_bytes().to_vec(), server_name });
+        let deadline = Duration::from_millis(500);
+        Client::new(ClientOptions { tls, deadline, ..options(&[&node]) }).unwrap()
+    };
+    trusting(&certificate).book(order()).await.unwrap();
+    let error = trusting(&other).book(order()).await.unwrap_err();
+    assert_ne!(error.kind, ErrorKind::Refused);
+    assert!(error.to_string().contains("certificate"), "{error}");
+    let plain = ClientOptions { deadline: Duration::from_millis(300), ..options(&[&node]) };
+    assert!(Client::new(plain).unwrap().book(order()).await.is_err());
+    assert_eq!(cluster.state.lock().unwrap().bookings.len(), 1);
 }

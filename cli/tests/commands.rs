@@ -138,6 +138,7 @@ async fn quote_in_detail() {
           price         1,482.50 CNY = 1,242.50 processing + 180.00 setup + 60.00 transport
           carbon        12.35 kg CO2e = 11.55 kg machines + 0.80 kg transport; 24.69 kWh modelled, grid factors CN-CQ/2022
           stands until  2026-11-25 02:45Z
+
          OP   CLASS       MACHINE   PLANT     START               END                       TIME   CHANGEOVER
         ──────────────────────────────────────────────────────────────────────────────────────────────────────
          1    five-axis   dmu50-1   yubei-2   2026-11-25 04:30Z   2026-11-25 07:20Z   2 h 50 min       30 min
@@ -147,6 +148,7 @@ async fn quote_in_detail() {
           price         1,219.00 CNY = 979.00 processing + 180.00 setup + 60.00 transport
           carbon        9.87 kg CO2e = 9.07 kg machines + 0.80 kg transport; 19.74 kWh modelled, grid factors CN-CQ/2022
           stands until  2026-11-25 02:45Z
+
          OP   CLASS       MACHINE   PLANT     START               END                       TIME   CHANGEOVER
         ──────────────────────────────────────────────────────────────────────────────────────────────────────
          1    five-axis   dmu50-2   yubei-2   2026-11-26 08:30Z   2026-11-26 11:20Z   2 h 50 min       30 min
@@ -156,6 +158,7 @@ async fn quote_in_detail() {
           price         994.00 CNY = 754.00 processing + 180.00 setup + 60.00 transport
           carbon        11.02 kg CO2e = 10.22 kg machines + 0.80 kg transport; 22.04 kWh modelled, grid factors CN-CQ/2022
           stands until  2026-11-25 02:45Z
+
          OP   CLASS       MACHINE   PLANT     START               END                       TIME   CHANGEOVER
         ──────────────────────────────────────────────────────────────────────────────────────────────────────
          1    five-axis   c400-1    yubei-2   2026-11-30 04:30Z   2026-11-30 07:20Z   2 h 50 min       30 min
@@ -182,7 +185,8 @@ async fn a_quote_without_options_says_why() {
          OP   REQUIREMENT    ASKED   THE POOL HAS   EXCLUDES
         ────────────────────────────────────────────────────────────
          1    tolerance_um   3       5              4 of 4 machines
-    "#]].assert_eq(&(ran.answers + &ran.notices));
+    "#]]
+    .assert_eq(&(ran.answers + &ran.notices));
 }
 
 #[tokio::test]
@@ -194,7 +198,7 @@ async fn book_shows_the_promise() {
           promise        done by 2026-11-27 01:30+08:00 (in 1 d 15 h), at no more than 1,219.00 CNY (979.00 processing, 180.00 setup, 60.00 transport)
           planned        done 2026-11-26 21:30+08:00 (in 1 d 11 h)
           carbon         9.87 kg CO2e as quoted (CN-CQ/2022)
-          booked         2026-11-25 10:30+08:00 (in 0 s)
+          booked         2026-11-25 10:30+08:00 (now)
 
          OP   CLASS       MACHINE   PLANT     START                    END                            TIME   CHANGEOVER   STATE
         ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -240,7 +244,7 @@ async fn show_tells_what_disturbed_a_booking() {
           promise        done by 2026-11-27 01:30+08:00 (in 1 d 15 h), at no more than 1,219.00 CNY (979.00 processing, 180.00 setup, 60.00 transport)
           planned        done 2026-11-27 05:30+08:00 (in 1 d 19 h), 4 h after the promise
           carbon         9.87 kg CO2e as quoted (CN-CQ/2022)
-          booked         2026-11-25 10:30+08:00 (in 0 s)
+          booked         2026-11-25 10:30+08:00 (now)
 
          OP   CLASS       MACHINE   PLANT     START                    END                            TIME   CHANGEOVER   STATE
         ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -277,7 +281,10 @@ async fn list_in_pages_and_filtered() {
 
 #[tokio::test]
 async fn explain_says_why_and_what_would_help() {
-    Pool::new().shows(&["explain", "B000042"], expect![[r#"
+    Pool::new()
+        .shows(
+            &["explain", "B000042"],
+            expect![[r#"
         - Operation 1 waits for dmu50-1, the only machine that holds 5 µm, until 2026-11-27 18:00.
         - Every other five-axis machine would need a changeover of 45 min.
 
@@ -290,7 +297,9 @@ async fn explain_says_why_and_what_would_help() {
         ─────────────────────────────────────────────────────────────────────
          tolerance_um of operation 1   2026-11-26 06:30+08:00     994.00 CNY
          budget_fen                    2026-11-25 22:30+08:00   1,482.50 CNY
-    "#]]).await;
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -307,16 +316,17 @@ async fn status_shows_nodes_and_plan() {
         test-pool leader 1, term 3, revision 1240
 
         NODE ADDRESS ROLE VERSION APPLIED LAG SNAPSHOT STATE HASH AGENTS
-        ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        ────────────────────────────────────────────────────────────────────────────────────────────────────
         1 node1:7400 leader 0.1.0 1,240 0 1,000 7f3a0c119d2e4b58 4
         2 node2:7400 follower 0.1.0 1,237 3 1,000 7f3a0c119d2e4b58 0
-        3 node3:7400 follower unreachable: tcp connect error: Connection refused (os error 111)
+        3 node3:7400 follower silent
 
         holds 2 members, 3 plants, 12 machines, 9 offers, 61 bookings, 310 request ids
         plan 126 open bookings, 253 assignments, 2 at risk
         cost 482,135.50 CNY
-        last optimisation 2026-11-25 10:26+08:00 (4 min ago): 498,701.20 -> 482,135.50, bound 469,500.00, gap 2.6 %, 37 moved, took 4210 ms
+        last optimisation 2026-11-25 10:26+08:00 (4 min ago): 498,701.20 → 482,135.50, bound 469,500.00, gap 2.6 %, 37 moved, took 4210 ms
         allocation 26 d 6 h booked of 43 d 16 h open: 60.2 %
+        Node 3 could not be asked: tcp connect error: Connection refused (os error 111)
     "#]].assert_eq(&(shown + &ran.notices));
     let json = pool.run(&["status", "--json"]).await.json();
     assert_eq!(json["nodes"][1]["status"]["applied_index"], 1237);
@@ -419,12 +429,16 @@ async fn offers_are_listed_made_and_withdrawn() {
             - made["offer"]["except"][0]["start_s"].as_i64().unwrap(),
         21_600
     );
-    pool.shows(&["offers", "withdraw", "nights-1", "--preview"], expect![[r#"
+    pool.shows(
+        &["offers", "withdraw", "nights-1", "--preview"],
+        expect![[r#"
         Withdrawing nights-1 would take the place of 1 operation:
          BOOKING   OP   MACHINE   START                    END
         ──────────────────────────────────────────────────────────────────────────
          B000001   1    dmu50-1   2026-11-25 11:30+08:00   2026-11-25 13:00+08:00
-    "#]]).await;
+    "#]],
+    )
+    .await;
     let nothing = pool.run(&["offers", "create", "x", "--machine", "dmu50-1"]).await;
     assert_eq!(nothing.exit_code, 2);
 }
@@ -432,16 +446,24 @@ async fn offers_are_listed_made_and_withdrawn() {
 #[tokio::test]
 async fn members_and_plants() {
     let pool = Pool::new();
-    pool.shows(&["members", "list"], expect![[r#"
+    pool.shows(
+        &["members", "list"],
+        expect![[r#"
          MEMBER       NAME                   REVISION
         ──────────────────────────────────────────────
          liangjiang   Liangjiang Precision          4
-    "#]]).await;
-    pool.shows(&["plants", "list"], expect![[r#"
+    "#]],
+    )
+    .await;
+    pool.shows(
+        &["plants", "list"],
+        expect![[r#"
          PLANT     NAME            MEMBER       TIME ZONE       EAST M   NORTH M   GRID    REVISION
         ────────────────────────────────────────────────────────────────────────────────────────────
          yubei-2   Yubei, hall 2   liangjiang   Asia/Shanghai     3200     -1500   CN-CQ          9
-    "#]]).await;
+    "#]],
+    )
+    .await;
     let moved = pool.run(&["plants", "put", "yubei-2", "--north", "-900", "--json"]).await.json();
     assert_eq!(
         (&moved["plant"]["north_m"], &moved["plant"]["east_m"]),
@@ -457,8 +479,7 @@ async fn plan_as_bars_and_table() {
     pool.shows(&["plan", "--bars"], expect![[r#"
         Plan at revision 1240: 126 open bookings, 253 assignments, 2 at risk
           cost               482,135.50 CNY
-          gap                2.6 %
-          last optimisation  2026-11-25 10:26+08:00 (4 min ago): 498,701.20 -> 482,135.50, bound 469,500.00, gap 2.6 %, 37 moved, took 4210 ms
+          last optimisation  2026-11-25 10:26+08:00 (4 min ago): 498,701.20 → 482,135.50, bound 469,500.00, gap 2.6 %, 37 moved, took 4210 ms
           allocation         60.2 % of open time (26 d 6 h of 43 d 16 h)
 
         c400-1           ██·███··      ·███·█···      ██████▒·      █████████     ·█▒·███··      █·████▒·
@@ -479,10 +500,10 @@ async fn plan_as_bars_and_table() {
     let table = pool.run(&["plan"]).await.answers;
     let head: String = table.lines().skip(6).take(4).map(|line| line.to_owned() + "\n").collect();
     expect![[r#"
-         MACHINE          START                    END                            TIME   BOOKING   OP   FAMILY   STATE
         ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          c400-1           2026-11-25 08:45+08:00   2026-11-25 12:30+08:00   3 h 45 min   B000002    1   F3       running
          c400-1           2026-11-25 13:20+08:00   2026-11-25 15:20+08:00          2 h   B000003    3   F3       frozen
+         c400-1           2026-11-25 15:50+08:00   2026-11-25 17:50+08:00          2 h   B000004    1   F4       frozen
     "#]].assert_eq(&head);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plan.svg");
@@ -494,7 +515,9 @@ async fn plan_as_bars_and_table() {
 #[tokio::test]
 async fn policy_is_shown_and_replaced() {
     let pool = Pool::new();
-    pool.shows(&["policy", "get"], expect![[r#"
+    pool.shows(
+        &["policy", "get"],
+        expect![[r#"
         Policy, revision 12
           freeze horizon          2 h
           lead before new work    30 min
@@ -510,7 +533,9 @@ async fn policy_is_shown_and_replaced() {
          GRID    YEAR   G CO2E/KWH   BASIS                SOURCE
         ────────────────────────────────────────────────────────────────────
          CN-CQ   2022        522.7   provincial average   a national record
-    "#]]).await;
+    "#]],
+    )
+    .await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("policy.json");
     let mut policy = pool.run(&["policy", "get", "--json"]).await.json()["policy"].take();
@@ -526,24 +551,36 @@ async fn policy_is_shown_and_replaced() {
 #[tokio::test]
 async fn principals_and_their_token() {
     let pool = Pool::new();
-    pool.shows(&["principals", "list"], expect![[r#"
+    pool.shows(
+        &["principals", "list"],
+        expect![[r#"
          PRINCIPAL   ROLE    EXPIRES                  STATE
         ────────────────────────────────────────────────────
          acme        buyer   2027-02-23 10:30+08:00   valid
-    "#]]).await;
-    pool.shows(&["principals", "put", "beibei", "--role", "member"], expect![[r#"
+    "#]],
+    )
+    .await;
+    pool.shows(
+        &["principals", "put", "beibei", "--role", "member"],
+        expect![[r#"
          PRINCIPAL   ROLE     EXPIRES                  STATE
         ─────────────────────────────────────────────────────
          beibei      member   2027-02-23 10:30+08:00   valid
 
         Token, shown only now:
         mp_5ecret
-    "#]]).await;
-    pool.shows(&["principals", "revoke", "acme", "--role", "buyer"], expect![[r#"
+    "#]],
+    )
+    .await;
+    pool.shows(
+        &["principals", "revoke", "acme", "--role", "buyer"],
+        expect![[r#"
          PRINCIPAL   ROLE    EXPIRES                  STATE
         ──────────────────────────────────────────────────────
          acme        buyer   2026-11-26 10:30+08:00   revoked
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -572,12 +609,12 @@ async fn watch_tells_what_changed() {
     };
     let (ran, ()) = tokio::join!(pool.run(&["watch", "--changes", "2"]), change);
     expect![[r#"
-            1241  B000042  bracket-7: confirmed, done 2026-11-26 21:30+08:00, promised by 2026-11-27 01:30+08:00
-            1242  B000042  breakdown: operation 2 on dmu50-2: spindle bearing too hot; operation 1 began on dmu50-2; done 2026-11-27 05:30+08:00; AT RISK
+        1241      B000042  bracket-7: confirmed, done 2026-11-26 21:30+08:00, promised by 2026-11-27 01:30+08:00
+        1242      B000042  breakdown: operation 2 on dmu50-2: spindle bearing too hot; operation 1 began on dmu50-2; done 2026-11-27 05:30+08:00; AT RISK
     "#]].assert_eq(&(ran.answers + &ran.notices));
     let plan = pool.run(&["watch", "--plan", "--changes", "1"]).await;
     expect![[r#"
-            1240  126 open bookings, 253 assignments, cost 482,135.50 CNY, last gap 2.6 %, 26 d 6 h of 43 d 16 h booked, 2 at risk
+        1240      126 open bookings, 253 assignments, cost 482,135.50 CNY, last gap 2.6 %, 26 d 6 h of 43 d 16 h booked, 2 at risk
     "#]].assert_eq(&plan.answers);
 }
 
@@ -594,7 +631,8 @@ async fn how_runs_end() {
           accepted         at least 61200
           order.due_s      lies in the past
           machine dmu50-1  taken by another booking
-    "#]].assert_eq(&refused.notices);
+    "#]]
+    .assert_eq(&refused.notices);
 
     pool.node.fail_next([Fault::AnswerLost, Fault::AnswerLost, Fault::AnswerLost, Fault::AnswerLost]);
     let unknown = pool.run(&with_order(&["book", "--timeout", "0s", "--request-id", "abc"])).await;
@@ -673,16 +711,16 @@ async fn help_and_completions() {
           -V, --version  Print version
 
         Connection:
-              --endpoints <HOST:PORT,...>  Coordinators, in order of preference [env: MILLPOOL_ENDPOINTS=]
+              --endpoints <HOST:PORT,...>  Coordinators, in order of preference [env: MILLPOOL_ENDPOINTS]
               --ca <FILE>                  File with the certificates to trust, PEM; turns TLS on [env:
-                                           MILLPOOL_CA=]
+                                           MILLPOOL_CA]
               --tls-server-name <NAME>     Name in the coordinators' certificates, where it is not their
-                                           host [env: MILLPOOL_TLS_SERVER_NAME=]
+                                           host [env: MILLPOOL_TLS_SERVER_NAME]
               --token-file <FILE>          File with the bearer token (or the token itself in
-                                           MILLPOOL_TOKEN) [env: MILLPOOL_TOKEN_FILE=]
+                                           MILLPOOL_TOKEN) [env: MILLPOOL_TOKEN_FILE]
               --timeout <DURATION>         Longest that a call may take, over all its attempts
               --config <FILE>              Configuration file [default: millpool/config.toml in the user's
-                                           configuration folder] [env: MILLPOOL_CONFIG=]
+                                           configuration folder] [env: MILLPOOL_CONFIG]
 
         Display:
               --json           Answer in JSON, by the field names of the contract
@@ -706,7 +744,8 @@ async fn help_and_completions() {
           2  not understood: a flag, a value or a file cannot be used
           3  unavailable: no coordinator could serve, and nothing has happened
           4  outcome unknown: a write may have happened; repeat it with the --request-id that is printed
-    "#]].assert_eq(&help.answers);
+    "#]]
+    .assert_eq(&help.answers);
     for shell in ["bash", "zsh", "fish"] {
         let words = ["millpool", "completions", shell];
         let script = bare(words.map(str::to_owned).to_vec()).await;

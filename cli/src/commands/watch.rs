@@ -100,7 +100,7 @@ fn bookings_changed(
         };
         let id = output.paint(Tone::Strong, &booking.id);
         let text = output.paint(tone, &text);
-        let revision = output.paint(Tone::Faint, &format!("{revision:>8}"));
+        let revision = output.paint(Tone::Faint, &format!("{revision:<8}"));
         output.line(format!("{revision}  {id}  {text}"))?;
         known.insert(booking.id.clone(), booking.clone());
     }
@@ -183,7 +183,7 @@ fn plan_changed(answer: &WatchPlanResponse, output: &mut Output) -> Result<u64, 
         0 => String::new(),
         count => output.paint(Tone::Bad, &format!(", {count} at risk")),
     };
-    let revision = output.paint(Tone::Faint, &format!("{:>8}", plan.revision));
+    let revision = output.paint(Tone::Faint, &format!("{:<8}", plan.revision));
     output.line(format!(
         "{revision}  {} open bookings, {} assignments, cost {}, last gap {gap}, {} of {} booked{risk}",
         plan.bookings_open,

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::service::InterceptorLayer;
+use tonic::transport::ServerTlsConfig;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -55,6 +57,8 @@ pub struct State {
     pub principals: Vec<Principal>,
     pub nodes: Vec<Node>,
     pub nodes_added: u32,
+    /// The bearer token that callers have to show, where they have to.
+    pub token: std::option::Option<String>,
 }
 
 // The contract's option, whose name is taken by Rust's own.
@@ -82,6 +86,11 @@ impl Cluster {
 
     /// Starts a node in a runtime of its own, so that killing it cuts its connections.
     pub fn start(&self, id: u64) -> FakeNode {
+        self.start_secured(id, None)
+    }
+
+    /// The same with TLS.
+    pub fn start_secured(&self, id: u64, tls: std::option::Option<ServerTlsConfig>) -> FakeNode {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -90,9 +99,24 @@ impl Cluster {
         let (faults, calls) = (Arc::default(), Arc::default());
         let service =
             Service { cluster: self.clone(), id, faults: Arc::clone(&faults), calls: Arc::clone(&calls) };
+        let token = self.state.lock().unwrap().token.clone();
+        let admit = move |request: Request<()>| {
+            let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+            match &token {
+                Some(token) if shown != Some(&format!("Bearer {token}")) => {
+                    Err(reason(Code::Unauthenticated, "TOKEN_UNKNOWN", "no such token"))
+                }
+                _ => Ok(request),
+            }
+        };
         runtime.spawn(async move {
             let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener).unwrap());
-            tonic::transport::Server::builder()
+            let mut server = tonic::transport::Server::builder();
+            if let Some(tls) = tls {
+                server = server.tls_config(tls).unwrap();
+            }
+            server
+                .layer(InterceptorLayer::new(admit))
                 .add_service(BookingServiceServer::new(service.clone()))
                 .add_service(CapacityServiceServer::new(service.clone()))
                 .add_service(PlanServiceServer::new(service.clone()))
@@ -524,9 +548,8 @@ impl PlanService for Service {
         _: Request<WatchPlanRequest>,
     ) -> Result<Response<Self::WatchPlanStream>, Status> {
         let header = self.header();
-        let first = self.serve("WatchPlan", |state| {
-            Ok(WatchPlanResponse { header, summary: state.plan.summary.clone() })
-        });
+        let first =
+            self.serve("WatchPlan", |state| Ok(WatchPlanResponse { header, summary: state.plan.summary }));
         let (sender, receiver) = mpsc::channel(1);
         sender.send(Ok(first.await?.into_inner())).await.unwrap();
         tokio::spawn(async move {
