@@ -1,0 +1,297 @@
+//! `AgentService`: one stream a plant's agent. Events go to the log in order, each once; the plant's
+//! dispatch list comes back whenever it changes.
+
+use super::answer::{failed, failure, reasons, refused};
+use super::stream::{self, Answers, Gone, Writer};
+use super::{Core, operator};
+use crate::planner::Failure;
+use crate::wire::agent as wire;
+use millpool_alliance::command::{Caller, Event};
+use millpool_alliance::progress::EVENTS_MAX;
+use millpool_alliance::registry::Role;
+use millpool_alliance::{Command, MachineId, PlantId, Reason, Refusal, Reply};
+use millpool_proto::v1::{self, agent_message, agent_service_server::AgentService, coordinator_message};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+const ATTACH: &str = "/millpool.v1.AgentService/Attach";
+/// A sign of life at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// An agent that has been silent for this long is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// How far an agent's clock may be off, ms of the alliance's clock at normal speed.
+const CLOCK_SKEW_MAX_MS: i64 = 60_000;
+
+/// The agents connected to this node, by plant.
+#[derive(Default)]
+pub struct Sessions {
+    connected: Mutex<BTreeMap<PlantId, String>>,
+}
+
+impl Sessions {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PlantId, String>> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for the plant's agent, unless another is there.
+    fn enter(self: &Arc<Self>, plant: &PlantId, agent: &str) -> Result<Seat, Refusal> {
+        let mut connected = self.lock();
+        if let Some(present) = connected.get(plant) {
+            return Err(Refusal::invalid(
+                Reason::AgentAlreadyConnected,
+                "agent_id",
+                agent,
+                &format!("one agent a plant; {present} is connected for {plant}: stop it first"),
+            ));
+        }
+        connected.insert(plant.clone(), agent.to_owned());
+        metrics::gauge!("millpool_agents_connected").set(connected.len() as f64);
+        Ok(Seat { sessions: self.clone(), plant: plant.clone() })
+    }
+}
+
+/// A connected agent's place; given up when dropped.
+struct Seat {
+    sessions: Arc<Sessions>,
+    plant: PlantId,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut connected = self.sessions.lock();
+        connected.remove(&self.plant);
+        metrics::gauge!("millpool_agents_connected").set(connected.len() as f64);
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Core {
+    type AttachStream = Answers<v1::CoordinatorMessage>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let caller = self.admit(ATTACH, &request)?;
+        self.must_lead()?;
+        let mut incoming = request.into_inner();
+        let hello = hello(&mut incoming).await?;
+        let plant = PlantId::parse(&hello.plant_id).map_err(|r| refused(&r))?;
+        if caller.role == Role::Agent && caller.id.as_str() != plant.as_str() {
+            return Err(refused(&Refusal::unknown("plant_id", &plant)));
+        }
+        self.check_hello(&plant, &hello)?;
+        let seat = self.sessions.enter(&plant, &hello.agent_id).map_err(|r| refused(&r))?;
+        let attach = Command::AttachAgent {
+            plant: plant.clone(),
+            agent: hello.agent_id.clone(),
+            outbox: hello.outbox_id.clone(),
+        };
+        let outcome = self.planner.execute(operator(), None, attach).await.map_err(failure)?;
+        let Ok(Reply::Applied(applied_seq, _)) = outcome.result else {
+            return Err(Status::internal("an agent's command was answered with something else"));
+        };
+        tracing::info!(%plant, agent = hello.agent_id, applied_seq, version = hello.version, "agent attached");
+        let (writer, answers) = stream::channel();
+        let session =
+            Session { core: self.clone(), caller, plant, outbox: hello.outbox_id, applied_seq, _seat: seat };
+        tokio::spawn(session.run(incoming, writer));
+        Ok(Response::new(answers))
+    }
+}
+
+async fn hello(incoming: &mut Streaming<v1::AgentMessage>) -> Result<v1::Hello, Status> {
+    let first = tokio::time::timeout(SILENCE_MAX, incoming.message()).await;
+    match first.map_err(|_| Status::deadline_exceeded("no Hello in time"))?? {
+        Some(v1::AgentMessage { body: Some(agent_message::Body::Hello(hello)) }) => Ok(hello),
+        _ => Err(failed(Code::InvalidArgument, reasons::OUT_OF_ORDER, "the first message is Hello", &[])),
+    }
+}
+
+impl Core {
+    fn must_lead(&self) -> Result<(), Status> {
+        let leadership = self.consensus.leadership();
+        if leadership.is_ready {
+            return Ok(());
+        }
+        Err(failure(Failure::NotLeader { leader: leadership.leader }))
+    }
+
+    fn check_hello(&self, plant: &PlantId, hello: &v1::Hello) -> Result<(), Status> {
+        let state = self.applied();
+        if state.plants().get(plant).is_none() {
+            return Err(refused(&Refusal::unknown("plant_id", plant)));
+        }
+        for machine in &hello.machines {
+            let id = MachineId::parse(&machine.machine_id).map_err(|r| refused(&r))?;
+            if state.stations().get(&id).is_none_or(|s| s.machine.plant != *plant) {
+                return Err(refused(&Refusal::unknown("machines.machine_id", &id)));
+            }
+        }
+        let off_ms = hello.clock_ms - self.clock.now_ms();
+        if off_ms.abs() > self.clock.stretch_s(CLOCK_SKEW_MAX_MS) {
+            return Err(failed(
+                Code::FailedPrecondition,
+                reasons::CLOCK_SKEW,
+                format!("the agent's clock is {} s off; set it, e.g. by NTP", off_ms / 1000),
+                &[("field", "clock_ms".into()), ("value", hello.clock_ms.to_string())],
+            ));
+        }
+        Ok(())
+    }
+}
+
+struct Session {
+    core: Core,
+    caller: Caller,
+    plant: PlantId,
+    outbox: String,
+    applied_seq: u64,
+    _seat: Seat,
+}
+
+impl Session {
+    async fn run(
+        mut self,
+        mut incoming: Streaming<v1::AgentMessage>,
+        writer: Writer<v1::CoordinatorMessage>,
+    ) {
+        if let Err(Some(status)) = self.serve(&mut incoming, &writer).await {
+            tracing::info!(plant = %self.plant, caller = %self.caller.id, %status, "agent's session ends");
+            writer.end(status).await;
+        }
+    }
+
+    /// Until the agent goes (None) or has to be told to (a status).
+    async fn serve(
+        &mut self,
+        incoming: &mut Streaming<v1::AgentMessage>,
+        writer: &Writer<v1::CoordinatorMessage>,
+    ) -> Result<(), Option<Status>> {
+        let welcome = v1::Welcome {
+            cluster_id: self.core.consensus.cluster_id().to_owned(),
+            applied_seq: self.applied_seq,
+            clock_ms: self.core.clock.now_ms(),
+        };
+        self.send(writer, coordinator_message::Body::Welcome(welcome)).await?;
+        let mut listed = self.send_list(writer, None).await?;
+        let mut seen = self.core.history.newest();
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let mut heard = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                message = incoming.message() => {
+                    heard = tokio::time::Instant::now();
+                    match message {
+                        Ok(Some(message)) => self.receive(message, writer).await?,
+                        Ok(None) | Err(_) => return Err(None),
+                    }
+                }
+                alive = self.core.history.wait_after(seen) => {
+                    if !alive {
+                        return Err(Some(failure(Failure::Stopped)));
+                    }
+                    seen = self.core.history.newest();
+                    listed = self.send_list(writer, listed).await?;
+                }
+                _ = heartbeat.tick() => {
+                    self.core.must_lead()?;
+                    if heard.elapsed() > SILENCE_MAX {
+                        return Err(Some(Status::deadline_exceeded("no sign of life from the agent")));
+                    }
+                    let beat = v1::Heartbeat { clock_ms: self.core.clock.now_ms() };
+                    self.send(writer, coordinator_message::Body::Heartbeat(beat)).await?;
+                }
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        writer: &Writer<v1::CoordinatorMessage>,
+        body: coordinator_message::Body,
+    ) -> Result<(), Option<Status>> {
+        let message = v1::CoordinatorMessage { body: Some(body) };
+        writer.send(message, 0).await.map_err(|Gone| None)
+    }
+
+    /// Sends the plant's dispatch list if it differs from the one sent last.
+    async fn send_list(
+        &self,
+        writer: &Writer<v1::CoordinatorMessage>,
+        last: Option<Vec<v1::DispatchItem>>,
+    ) -> Result<Option<Vec<v1::DispatchItem>>, Option<Status>> {
+        let state = self.core.applied().as_of(self.core.clock.now_s());
+        let list = wire::dispatch_list(&state, &self.plant);
+        if last.as_ref() == Some(&list.items) {
+            return Ok(last);
+        }
+        let items = list.items.clone();
+        self.send(writer, coordinator_message::Body::DispatchList(list)).await?;
+        Ok(Some(items))
+    }
+
+    async fn receive(
+        &mut self,
+        message: v1::AgentMessage,
+        writer: &Writer<v1::CoordinatorMessage>,
+    ) -> Result<(), Option<Status>> {
+        match message.body {
+            Some(agent_message::Body::Events(events)) => self.report(events.events, writer).await,
+            Some(agent_message::Body::DispatchKept(_) | agent_message::Body::Heartbeat(_)) => Ok(()),
+            Some(agent_message::Body::Hello(_)) | None => Err(Some(failed(
+                Code::InvalidArgument,
+                reasons::OUT_OF_ORDER,
+                "after Hello come events, DispatchKept and heartbeats",
+                &[],
+            ))),
+        }
+    }
+
+    /// Puts events into the log and acknowledges them.
+    async fn report(
+        &mut self,
+        events: Vec<v1::AgentEvent>,
+        writer: &Writer<v1::CoordinatorMessage>,
+    ) -> Result<(), Option<Status>> {
+        let read = |events: Vec<v1::AgentEvent>| -> Result<Vec<Event>, Refusal> {
+            if events.len() > EVENTS_MAX {
+                return Err(Refusal::invalid(
+                    Reason::InvalidField,
+                    "events (count)",
+                    events.len(),
+                    &format!("at most {EVENTS_MAX}"),
+                ));
+            }
+            events.into_iter().map(wire::read_event).collect()
+        };
+        let events = read(events).map_err(|r| Some(refused(&r)))?;
+        let count = events.len() as u64;
+        let command = Command::Report { plant: self.plant.clone(), outbox: self.outbox.clone(), events };
+        let outcome =
+            self.core.planner.execute(operator(), None, command).await.map_err(|f| Some(failure(f)))?;
+        let Ok(Reply::Applied(seq, refused)) = &outcome.result else {
+            return Err(Some(Status::internal("a report was answered with something else")));
+        };
+        self.applied_seq = *seq;
+        metrics::counter!("millpool_agent_events_total").increment(count);
+        let refused = refused
+            .iter()
+            .map(|(seq, reason)| v1::RefusedEvent { seq: *seq, reason: reason.clone() })
+            .collect();
+        let applied = v1::EventsApplied { seq: *seq, refused };
+        self.send(writer, coordinator_message::Body::EventsApplied(applied)).await
+    }
+}

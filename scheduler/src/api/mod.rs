@@ -1,0 +1,257 @@
+//! The public services, one file each: who calls is made out, the message is read, the planner or the
+//! state answers.
+//!
+//! Writes and quotes are the leader's: another node passes them on to it ([`forward`]) with the caller that
+//! it has made out. Reads are answered by every node, by default linearizable.
+
+mod access;
+mod admin;
+mod agent;
+mod answer;
+mod booking;
+mod capacity;
+mod forward;
+mod plan;
+mod stream;
+
+pub use access::{Access, TABLE, hash as token_hash, operator};
+pub use answer::{DOMAIN, reasons};
+pub use forward::Forwarded;
+
+use crate::clock::Clock;
+use crate::consensus::{self, ForwardFailed, Snapshot};
+use crate::planner;
+use crate::replica::Replica;
+use crate::watch::History;
+use answer::{failed, reason, refused};
+use millpool_alliance::command::{Caller, Request as RequestKey};
+use millpool_alliance::digest::hash_of;
+use millpool_alliance::refusal::text;
+use millpool_alliance::{Outcome, Refusal, State};
+use millpool_proto::v1;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tonic::{Code, Request, Response, Status};
+
+/// How long a request waits for a leader before it is refused.
+pub const LEADER_WAIT: Duration = Duration::from_secs(5);
+/// Largest message that a client may send, bytes.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Largest page of a list.
+pub const PAGE_MAX: u32 = 1000;
+/// Page of a list if none is asked for.
+pub const PAGE_DEFAULT: u32 = 100;
+/// Empty messages on a watch at least this often.
+pub const WATCH_PROGRESS: Duration = Duration::from_secs(10);
+
+/// What every service needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Core {
+    /// The log.
+    pub consensus: consensus::Handle<Replica>,
+    /// The planner.
+    pub planner: planner::Handle,
+    /// Recent changes.
+    pub history: History,
+    /// The alliance's clock.
+    pub clock: Clock,
+    /// Who may call.
+    pub access: Access,
+    /// Agents connected here.
+    pub sessions: Arc<agent::Sessions>,
+}
+
+impl Core {
+    /// The parts, put together.
+    pub fn new(
+        consensus: consensus::Handle<Replica>,
+        planner: planner::Handle,
+        clock: Clock,
+        access: Access,
+    ) -> Self {
+        let history = History::start(&consensus);
+        Core { consensus, planner, history, clock, access, sessions: Arc::default() }
+    }
+
+    fn admit<T>(&self, path: &str, request: &Request<T>) -> Result<Caller, Status> {
+        let view = self.consensus.state();
+        self.access.admit(path, request.metadata(), &view.state, self.clock.now_s())
+    }
+
+    /// Answers here if this node leads, else passes the request on to the leader.
+    async fn led<Q, A, F, Fut>(
+        &self,
+        path: &'static str,
+        request: Request<Q>,
+        local: F,
+    ) -> Result<Response<A>, Status>
+    where
+        Q: prost::Message + Clone + Default,
+        A: prost::Message + Default,
+        F: Fn(Core, Caller, Q) -> Fut,
+        Fut: Future<Output = Result<A, Status>>,
+    {
+        let begun = Instant::now();
+        let caller = self.admit(path, &request)?;
+        let message = request.into_inner();
+        let answer = loop {
+            let answer = self.led_once(path, &caller, &message, &local).await;
+            let patient = begun.elapsed() < LEADER_WAIT;
+            match &answer {
+                // Nothing was done: look again who leads.
+                Err(status) if patient && leaderless(status) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                _ => break answer,
+            }
+        };
+        observe(path, begun, answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        answer.map(Response::new)
+    }
+
+    async fn led_once<Q, A, F, Fut>(
+        &self,
+        path: &'static str,
+        caller: &Caller,
+        message: &Q,
+        local: &F,
+    ) -> Result<A, Status>
+    where
+        Q: prost::Message + Clone + Default,
+        A: prost::Message + Default,
+        F: Fn(Core, Caller, Q) -> Fut,
+        Fut: Future<Output = Result<A, Status>>,
+    {
+        let leadership = self.consensus.leadership();
+        match leadership.leader {
+            _ if leadership.is_ready => local(self.clone(), caller.clone(), message.clone()).await,
+            Some(leader) if leader.node_id != self.consensus.node_id() => {
+                let request = forward::request(caller, path, message);
+                match self.consensus.forward(leader.node_id, request).await {
+                    Ok(response) => forward::read_response(response),
+                    Err(ForwardFailed::Unknown { .. }) => Err(answer::failure(planner::Failure::Unknown)),
+                    Err(e) => Err(failed(Code::Unavailable, reasons::NO_LEADER, e.to_string(), &[])),
+                }
+            }
+            _ => Err(failed(Code::Unavailable, reasons::NO_LEADER, "nobody leads at the moment", &[])),
+        }
+    }
+
+    /// Answers a read on this node.
+    async fn local<Q, A, F, Fut>(
+        &self,
+        path: &'static str,
+        request: Request<Q>,
+        local: F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: FnOnce(Core, Caller, Q) -> Fut,
+        Fut: Future<Output = Result<A, Status>>,
+    {
+        let begun = Instant::now();
+        let caller = self.admit(path, &request)?;
+        let answer = local(self.clone(), caller, request.into_inner()).await;
+        observe(path, begun, answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        answer.map(Response::new)
+    }
+
+    /// A state as fresh as asked.
+    async fn read(&self, consistency: Option<v1::Consistency>) -> Result<Snapshot<Replica>, Status> {
+        let asked = consistency.unwrap_or_default();
+        if asked.serializable {
+            self.consensus
+                .wait_applied(asked.min_revision, LEADER_WAIT)
+                .await
+                .map_err(|e| failed(Code::Unavailable, reasons::NO_LEADER, e.to_string(), &[]))?;
+        } else {
+            self.linearize().await?;
+        }
+        Ok(self.consensus.state())
+    }
+
+    /// Waits until this node has applied every write acknowledged before now; patient through an election.
+    async fn linearize(&self) -> Result<(), Status> {
+        let begun = Instant::now();
+        loop {
+            match self.consensus.linearize().await {
+                Ok(_) => return Ok(()),
+                Err(_) if begun.elapsed() < LEADER_WAIT => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(e) => return Err(failed(Code::Unavailable, reasons::NO_LEADER, e.to_string(), &[])),
+            }
+        }
+    }
+
+    fn header(&self, revision: u64) -> v1::Header {
+        v1::Header {
+            cluster_id: self.consensus.cluster_id().to_owned(),
+            node_id: self.consensus.node_id(),
+            term: self.consensus.leadership().term,
+            revision,
+        }
+    }
+
+    /// Does a command of a client's, once.
+    async fn execute(
+        &self,
+        caller: Caller,
+        request: RequestKey,
+        command: millpool_alliance::Command,
+    ) -> Result<Arc<Outcome>, Status> {
+        self.planner.execute(caller, Some(request), command).await.map_err(answer::failure)
+    }
+
+    fn applied(&self) -> State {
+        self.consensus.state().state.0.clone()
+    }
+}
+
+/// Nothing was done because nobody led, or somebody else: safe to try again at once.
+fn leaderless(status: &Status) -> bool {
+    matches!(reason(status).as_deref(), Some(reasons::NOT_LEADER | reasons::NO_LEADER))
+}
+
+fn observe(path: &'static str, begun: Instant, code: Code) {
+    let seconds = begun.elapsed().as_secs_f64();
+    metrics::histogram!("millpool_rpc_seconds", "path" => path).record(seconds);
+    metrics::counter!("millpool_rpc_total", "path" => path, "code" => format!("{code:?}")).increment(1);
+}
+
+/// The key under which a request's answer is remembered. `body` is the message without its request id.
+fn key(path: &'static str, id: &str, body: &impl prost::Message) -> Result<RequestKey, Status> {
+    text("request_id", id, 1, 64).map_err(|refusal| refused(&refusal))?;
+    Ok(RequestKey { id: id.to_owned(), method: path.to_owned(), fingerprint: hash_of(&body.encode_to_vec()) })
+}
+
+/// Checks a page and gives its size.
+fn page_size(page: &Option<v1::Page>) -> Result<usize, Refusal> {
+    match page.as_ref().map_or(0, |p| p.size) {
+        0 => Ok(PAGE_DEFAULT as usize),
+        size if size <= PAGE_MAX => Ok(size as usize),
+        size => Err(Refusal::invalid(
+            millpool_alliance::Reason::InvalidField,
+            "page.size",
+            size,
+            &format!("1 to {PAGE_MAX}, or 0 for {PAGE_DEFAULT}"),
+        )),
+    }
+}
+
+/// A page of `items`, which are sorted by `id`, after the token; and the next token.
+fn paged<T>(
+    items: impl Iterator<Item = T>,
+    page: &Option<v1::Page>,
+    id: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, String), Status> {
+    let size = page_size(page).map_err(|refusal| refused(&refusal))?;
+    let after = page.as_ref().map_or("", |p| &p.token);
+    let mut rest = items.filter(|item| after.is_empty() || id(item).as_str() > after);
+    let shown: Vec<T> = rest.by_ref().take(size).collect();
+    let token = match (rest.next(), shown.last()) {
+        (Some(_), Some(last)) => id(last),
+        _ => String::new(),
+    };
+    Ok((shown, token))
+}

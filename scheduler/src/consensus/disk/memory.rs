@@ -1,0 +1,177 @@
+//! Disks in memory that can lose power.
+//!
+//! What was written but not synced is gone after [`MemoryDisk::lose_power`]. The planted bug
+//! [`Bug::SkipSync`] makes a sync do nothing: a harness that checks durability must find it.
+
+use super::{Durability, LogDisk, Offload, Slot, SnapshotDisk, Storage, Write};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A defect that a harness should find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A sync returns at once, and keeps nothing.
+    SkipSync,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Content {
+    slots: BTreeMap<Slot, Bytes>,
+    entries: BTreeMap<u64, Bytes>,
+    snapshots: BTreeMap<String, Bytes>,
+}
+
+impl Content {
+    fn apply(&mut self, change: Write) {
+        match change {
+            Write::Slot(slot, bytes) => {
+                self.slots.insert(slot, bytes);
+            }
+            Write::Entry(index, bytes) => {
+                self.entries.insert(index, bytes);
+            }
+            Write::Remove(range) => self.entries.retain(|index, _| !range.contains(index)),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// What reads see.
+    seen: Content,
+    /// What survives a power loss.
+    kept: Content,
+    /// Written, not yet synced.
+    unsynced: VecDeque<Write>,
+    /// Every write fails with this, once set.
+    failing: Option<String>,
+    bug: Option<Bug>,
+}
+
+/// A node's disks in memory. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryDisk(Arc<Mutex<Inner>>);
+
+impl MemoryDisk {
+    /// Empty disks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Plants a defect.
+    pub fn plant(&self, bug: Bug) {
+        self.inner().bug = Some(bug);
+    }
+
+    /// Forgets everything that was not synced. To be called between two runs of a node.
+    pub fn lose_power(&self) {
+        let mut inner = self.inner();
+        inner.unsynced.clear();
+        inner.seen = inner.kept.clone();
+    }
+
+    /// Makes every later write fail.
+    pub fn fail_writes(&self, reason: &str) {
+        self.inner().failing = Some(reason.to_owned());
+    }
+
+    /// The storage of a node whose slow work runs as `offload` says.
+    pub fn storage(&self, offload: Offload) -> Storage {
+        Storage { log: Arc::new(self.clone()), snapshots: Arc::new(self.clone()), offload }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // No code panics while it holds the lock; if one ever did, the content is still whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn check(&self) -> io::Result<()> {
+        match &self.failing {
+            Some(reason) => Err(io::Error::other(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.bug == Some(Bug::SkipSync) {
+            return;
+        }
+        while let Some(change) = self.unsynced.pop_front() {
+            self.kept.apply(change);
+        }
+    }
+}
+
+impl LogDisk for MemoryDisk {
+    fn write(&self, changes: Vec<Write>, durability: Durability) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.check()?;
+        for change in changes {
+            inner.seen.apply(change.clone());
+            inner.unsynced.push_back(change);
+        }
+        if durability == Durability::Synced {
+            inner.sync();
+        }
+        Ok(())
+    }
+
+    fn slot(&self, slot: Slot) -> io::Result<Option<Bytes>> {
+        Ok(self.inner().seen.slots.get(&slot).cloned())
+    }
+
+    fn entries(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(u64, Bytes)>> {
+        let inner = self.inner();
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        if range.is_empty() {
+            return Ok(entries);
+        }
+        for (index, entry) in inner.seen.entries.range(range) {
+            bytes += entry.len();
+            if bytes > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push((*index, entry.clone()));
+        }
+        Ok(entries)
+    }
+
+    fn last_index(&self) -> io::Result<Option<u64>> {
+        Ok(self.inner().seen.entries.keys().next_back().copied())
+    }
+}
+
+impl SnapshotDisk for MemoryDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.inner().seen.snapshots.keys().cloned().collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Bytes> {
+        self.inner().seen.snapshots.get(name).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn write(&self, name: &str, parts: &[Bytes]) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.check()?;
+        let whole = Bytes::from(parts.concat());
+        inner.seen.snapshots.insert(name.to_owned(), whole.clone());
+        if inner.bug != Some(Bug::SkipSync) {
+            inner.kept.snapshots.insert(name.to_owned(), whole);
+        }
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.check()?;
+        inner.seen.snapshots.remove(name);
+        inner.kept.snapshots.remove(name);
+        Ok(())
+    }
+}

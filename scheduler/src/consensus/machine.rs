@@ -1,0 +1,225 @@
+//! The state machine as openraft sees it: applies, publishes, answers, and takes snapshots.
+//!
+//! Invariant: a new state is published before its events are sent, and its events before its
+//! proposers are answered. So who has an answer, or an event, finds it in the state.
+
+use super::StateMachine;
+use super::agreement::Observer;
+use super::error::StopReason;
+use super::limits;
+use super::snapshot::{self, Body, Snapshots};
+use super::stop::Stop;
+use super::subscription::Change;
+use super::types::{Answer, LogId, Revision, SnapshotMeta, StoredMembership, Term, Types};
+use futures::{Stream, StreamExt as _};
+use metrics::{Counter, Gauge, Histogram};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, Snapshot};
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{broadcast, watch};
+
+/// An applied state, as it was at one revision.
+#[derive(Debug, Clone)]
+pub struct View<S> {
+    /// The last entry applied; 0 before the first.
+    pub revision: Revision,
+    /// The term of that entry's leader; 0 before the first.
+    pub term: Term,
+    /// The state.
+    pub state: S,
+}
+
+/// Where the machine tells what it did.
+pub(super) struct Outlets<S: StateMachine> {
+    pub(super) view: watch::Sender<Arc<View<S>>>,
+    pub(super) changes: broadcast::Sender<Change<S::Event>>,
+    /// The term of the last entry applied: changes seldom, unlike the view.
+    pub(super) term: watch::Sender<Term>,
+    pub(super) observer: Observer<S>,
+    pub(super) stop: Stop,
+}
+
+/// The adapter around a [`StateMachine`].
+pub(super) struct Machine<S: StateMachine> {
+    state: S,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    outlets: Outlets<S>,
+    snapshots: Snapshots,
+    meters: Meters,
+}
+
+struct Meters {
+    applied_index: Gauge,
+    applied_total: Counter,
+    apply_seconds: Histogram,
+}
+
+fn invalid(e: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, e.to_string())
+}
+
+impl<S: StateMachine> Machine<S> {
+    pub(super) fn new(initial: S, outlets: Outlets<S>, snapshots: Snapshots) -> Self {
+        let meters = Meters {
+            applied_index: metrics::gauge!("millpool_consensus_applied_index"),
+            applied_total: metrics::counter!("millpool_consensus_applied_total"),
+            apply_seconds: metrics::histogram!("millpool_consensus_apply_seconds"),
+        };
+        let membership = StoredMembership::default();
+        Self { state: initial, applied: None, membership, outlets, snapshots, meters }
+    }
+
+    fn apply_batch(&mut self, batch: Vec<Result<EntryResponder<Types>, io::Error>>) -> io::Result<()> {
+        let begun = Instant::now();
+        let mut answers: Vec<(ApplyResponder<Types>, Answer)> = Vec::new();
+        let mut changes = Vec::new();
+        let count = batch.len() as u64;
+        let mut outcome = Ok(());
+        for item in batch {
+            let applied = item.and_then(|(entry, responder)| {
+                let answer = self.apply_entry(entry.log_id, entry.payload, &mut changes)?;
+                answers.extend(responder.map(|responder| (responder, answer)));
+                Ok(())
+            });
+            if applied.is_err() {
+                outcome = applied;
+                break;
+            }
+        }
+        self.publish();
+        for change in changes {
+            // An error means that nobody subscribes.
+            let _ = self.outlets.changes.send(change);
+        }
+        for (responder, answer) in answers {
+            responder.send(answer);
+        }
+        self.meters.applied_total.increment(count);
+        self.meters.apply_seconds.record(begun.elapsed().as_secs_f64());
+        outcome
+    }
+
+    fn apply_entry(
+        &mut self,
+        log_id: LogId,
+        payload: super::types::Payload,
+        changes: &mut Vec<Change<S::Event>>,
+    ) -> io::Result<Answer> {
+        let revision = log_id.index;
+        let expected = self.applied.map_or(0, |id| id.index + 1);
+        assert_eq!(revision, expected, "entries are applied in order, each once");
+        let answer = match payload {
+            EntryPayload::Blank => Answer(None),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(log_id), membership);
+                Answer(None)
+            }
+            EntryPayload::Normal(command) => {
+                let applied = self.state.apply(revision, &command.0).map_err(|e| {
+                    self.outlets.stop.set(StopReason::Apply { revision, reason: e.0.clone() });
+                    invalid(format!("entry {revision} cannot be applied: {e}"))
+                })?;
+                changes.extend(applied.event.map(|event| Change::Applied { revision, event }));
+                Answer(Some(Box::new(applied.reply)))
+            }
+        };
+        self.applied = Some(log_id);
+        self.outlets.observer.observe(revision, &self.state);
+        Ok(answer)
+    }
+
+    fn publish(&self) {
+        let Some(applied) = self.applied else { return };
+        let term = applied.leader_id.term;
+        let view = View { revision: applied.index, term, state: self.state.clone() };
+        self.outlets.view.send_replace(Arc::new(view));
+        self.outlets.term.send_if_modified(|now| std::mem::replace(now, term) != term);
+        self.meters.applied_index.set(applied.index as f64);
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
+    }
+}
+
+impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
+    type SnapshotData = Body;
+    type SnapshotBuilder = Builder<S>;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
+    {
+        let mut batches = entries.ready_chunks(limits::APPLY_BATCH_ENTRIES_MAX);
+        while let Some(batch) = batches.next().await {
+            self.apply_batch(batch)?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder<S> {
+        Builder { state: self.state.clone(), meta: self.meta(), snapshots: self.snapshots.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Body) -> Result<(), io::Error> {
+        let bytes = body.state.clone();
+        let state = self.snapshots.offload(move || S::decode(&bytes)).await?.map_err(|e| {
+            let revision = meta.last_log_id.map_or(0, |id| id.index);
+            self.outlets.stop.set(StopReason::Apply { revision, reason: format!("the snapshot: {e}") });
+            invalid(format!("the snapshot at {revision} cannot be read: {e}"))
+        })?;
+        self.snapshots.save(body).await?;
+        self.state = state;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publish();
+        let revision = self.applied.map_or(0, |id| id.index);
+        let _ = self.outlets.changes.send(Change::Replaced { revision });
+        tracing::info!(revision, "state replaced by a snapshot");
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<openraft::type_config::alias::SnapshotOf<Types, Body>>, io::Error> {
+        let Some(body) = self.snapshots.newest().await? else { return Ok(None) };
+        let meta = snapshot::meta(&body.header).map_err(invalid)?;
+        Ok(Some(Snapshot { meta, snapshot: body }))
+    }
+}
+
+/// A state set aside, to be written out while the machine goes on.
+pub(super) struct Builder<S> {
+    state: S,
+    meta: SnapshotMeta,
+    snapshots: Snapshots,
+}
+
+impl<S: StateMachine> RaftSnapshotBuilder<Types> for Builder<S> {
+    type SnapshotData = Body;
+
+    async fn build_snapshot(
+        &mut self,
+    ) -> Result<openraft::type_config::alias::SnapshotOf<Types, Body>, io::Error> {
+        let begun = Instant::now();
+        let (state, meta) = (self.state.clone(), self.meta.clone());
+        let cluster_id = self.snapshots.cluster_id().to_owned();
+        let body = self
+            .snapshots
+            .offload(move || {
+                let state: bytes::Bytes = state.encode().into();
+                Body { header: snapshot::header(&cluster_id, &meta, &state), state }
+            })
+            .await?;
+        self.snapshots.save(body.clone()).await?;
+        metrics::histogram!("millpool_snapshot_build_seconds").record(begun.elapsed().as_secs_f64());
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: body })
+    }
+}

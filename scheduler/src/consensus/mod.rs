@@ -1,0 +1,92 @@
+//! The consensus room: one log, agreed on by a majority of coordinators, applied everywhere in
+//! the same order.
+//!
+//! It is the only place that knows openraft, and it knows nothing of the business: a
+//! [`StateMachine`] goes in, a [`Handle`] comes out. A proposal's way through the files:
+//!
+//! - `handle`: [`Handle::submit`] gives it to the leader's core, in the caller's order;
+//! - `log`: it is appended, and fsynced together with whatever else waits ([`disk`] says where);
+//! - `network` and `service`: it goes to the followers, who do the same, and answer;
+//! - `machine`: once a majority has it, every node applies it, publishes the new state, tells
+//!   the subscribers, and then answers the proposer;
+//! - `snapshot`: now and then the state is written out whole, and the log before it is dropped;
+//! - `agreement`: now and then a follower compares its state's hash with the leader's.
+//!
+//! Around them: `types` binds our types to openraft's, `format` maps both to the protobuf of
+//! `millpool.log.v1` and `millpool.v1`, `membership` changes who takes part, `start` puts it
+//! together, and `limits` names every bound.
+//!
+//! Invariants. A proposal is acknowledged only after a majority has fsynced it. An fsync that
+//! failed is never tried again: the node stops. What a node cannot decode it does not apply: the
+//! node stops. Nothing outside this folder names openraft, and nothing of openraft's own encoding
+//! reaches a disk or a wire.
+
+mod agreement;
+pub mod disk;
+mod error;
+mod format;
+mod handle;
+pub mod limits;
+mod log;
+mod machine;
+mod membership;
+mod network;
+mod options;
+mod service;
+mod snapshot;
+mod start;
+mod stop;
+mod subscription;
+mod types;
+
+pub use disk::{Offload, Storage};
+pub use error::{
+    ApplyError, DecodeError, ForwardFailed, LinearizeError, MembershipError, ProposeError, StartError,
+    StopReason, WaitError,
+};
+pub use handle::{Committed, Handle, Leadership, PeerLag, Snapshot, Status};
+pub use network::{Dial, Transport};
+pub use options::Options;
+pub use service::{Forward, PeerApi};
+pub use start::start;
+pub use subscription::{Change, Lagged, Subscription};
+pub use types::{Addresses, LeaderHint, Member, NodeId, Revision, Term};
+
+/// What the log drives: the business, as the consensus room sees it.
+///
+/// A clone must be cheap (persistent maps): one is taken for every published state.
+pub trait StateMachine: Clone + Send + Sync + 'static {
+    /// The answer to the proposer of one entry.
+    type Reply: Clone + Send + Sync + 'static;
+    /// What one applied entry changed, for subscribers.
+    type Event: Clone + Send + Sync + 'static;
+
+    /// Applies a committed entry. It must depend on nothing but `self` and the arguments, since
+    /// every node does the same and compares hashes. `revision` is the entry's log index.
+    ///
+    /// An error is for an entry that this version cannot understand. It stops the node: a refused
+    /// command is a reply, not an error.
+    fn apply(
+        &mut self,
+        revision: Revision,
+        entry: &[u8],
+    ) -> Result<Applied<Self::Reply, Self::Event>, ApplyError>;
+
+    /// The whole state, for a snapshot. The format and its version are the state machine's own.
+    fn encode(&self) -> Vec<u8>;
+
+    /// The inverse of [`encode`](Self::encode).
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
+
+    /// A hash of the whole state, equal on every node at an equal revision.
+    fn hash(&self) -> u64;
+}
+
+/// What applying one entry gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied<R, E> {
+    /// The answer to the proposer.
+    pub reply: R,
+    /// What changed; `None` if nothing that a subscriber would want.
+    pub event: Option<E>,
+}

@@ -1,0 +1,182 @@
+//! Putting the room together: the store's identity is checked, what it has is recovered, and openraft is
+//! started on it.
+
+use super::agreement::{Agreement, Hashes, Observer};
+use super::disk::{Durability, LogDisk, Slot, Storage, Write};
+use super::error::{StartError, StopReason};
+use super::handle::{Handle, Inner};
+use super::log::LogStore;
+use super::machine::{Machine, Outlets, View};
+use super::network::{Peers, Transport};
+use super::service::Forward;
+use super::snapshot::Snapshots;
+use super::stop::Stop;
+use super::types::{NodeId, Types};
+use super::{Options, StateMachine, format, limits};
+use millpool_proto::log::v1 as pb;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::{Config, Raft, ServerState, SnapshotPolicy};
+use std::io;
+use std::sync::{Arc, Mutex};
+use tokio::sync::{Semaphore, broadcast, watch};
+
+/// Starts a node on its storage. `initial` is the state before the first entry; `forward` executes what
+/// other coordinators pass on.
+pub async fn start<S: StateMachine>(
+    options: Options,
+    initial: S,
+    storage: Storage,
+    transport: Transport,
+    forward: Arc<dyn Forward>,
+) -> Result<Handle<S>, StartError> {
+    check(&options)?;
+    let store_id = identify(storage.log.as_ref(), &options)?;
+    let stop = Stop::new();
+    let (log, writer_end) = LogStore::open(storage.log.clone(), storage.offload, stop.clone())?;
+    let snapshots = Snapshots::new(storage.snapshots.clone(), storage.offload, &options.cluster_id);
+    let first = Arc::new(View { revision: 0, term: 0, state: initial.clone() });
+    let (view, viewed) = watch::channel(first);
+    let (term, applied_term) = watch::channel(0);
+    let (changes, _) = broadcast::channel(options.events_kept);
+    let (observer, set_aside) = Observer::new(options.hash_every_entries);
+    let outlets = Outlets { view, changes: changes.clone(), term, observer, stop: stop.clone() };
+    let machine = Machine::new(initial, outlets, snapshots);
+    let peers = Peers::new(&options.cluster_id, options.node_id, transport, limits::APPEND_STALL);
+    let config = Arc::new(config(&options)?);
+    let raft = Raft::new(options.node_id, config, peers.clone(), log, machine);
+    let raft = raft.await.map_err(|e| StartError::Core(e.to_string()))?;
+    let hashes = Hashes::default();
+    let handle = Handle(Arc::new(Inner {
+        store_id,
+        raft: raft.clone(),
+        peers: peers.clone(),
+        stop: stop.clone(),
+        hashes: hashes.clone(),
+        view: viewed,
+        applied_term,
+        changes,
+        slots: Arc::new(Semaphore::new(options.proposals_in_flight_max)),
+        bytes: Arc::new(Semaphore::new(limits::PROPOSAL_BYTES_IN_FLIGHT_MAX)),
+        forward,
+        writer_end: Mutex::new(Some(writer_end)),
+        options,
+    }));
+    let (leader, led_by) = watch::channel(None);
+    let agreement = Agreement {
+        peers: peers.clone(),
+        leader: led_by,
+        hashes,
+        offload: storage.offload,
+        stop: stop.clone(),
+    };
+    tokio::spawn(agreement.run(set_aside));
+    tokio::spawn(follow(raft.clone(), peers, leader, stop.clone()));
+    tokio::spawn(async move {
+        // Whatever the reason, a node that has stopped serves nothing more.
+        stop.wait().await;
+        let _ = raft.shutdown().await;
+    });
+    Ok(handle)
+}
+
+fn check(options: &Options) -> Result<(), StartError> {
+    let bad = |what: &str| Err(StartError::Options(what.to_owned()));
+    if options.node_id == 0 || options.cluster_id.is_empty() {
+        return bad("node id and cluster id must be given");
+    }
+    if options.fresh_store_id == 0 {
+        return bad("the fresh store id must not be 0");
+    }
+    if options.heartbeat_interval * 3 > options.election_timeout_min {
+        return bad("an election timeout must be at least three heartbeats");
+    }
+    if options.election_timeout_min >= options.election_timeout_max {
+        return bad("the least election timeout must be below the greatest");
+    }
+    Ok(())
+}
+
+/// Checks whose store this is, or makes it this node's. Answers with the store's number.
+fn identify(disk: &dyn LogDisk, options: &Options) -> Result<u64, StartError> {
+    if let Some(bytes) = disk.slot(Slot::Identity)? {
+        let found: pb::StoreIdentity = format::decode("the store's identity", bytes).map_err(damaged)?;
+        format::check_format("the store", found.format).map_err(damaged)?;
+        if found.cluster_id == options.cluster_id && found.node_id == options.node_id {
+            return Ok(found.store_id);
+        }
+        return Err(StartError::OtherStore {
+            cluster: options.cluster_id.clone(),
+            node: options.node_id,
+            found_cluster: found.cluster_id,
+            found_node: found.node_id,
+        });
+    }
+    if disk.last_index()?.is_some() || disk.slot(Slot::Vote)?.is_some() {
+        let e = io::Error::new(io::ErrorKind::InvalidData, "it has a log and no identity: it is damaged");
+        return Err(StartError::Storage(e));
+    }
+    let identity = pb::StoreIdentity {
+        format: format::FORMAT,
+        cluster_id: options.cluster_id.clone(),
+        node_id: options.node_id,
+        store_id: options.fresh_store_id,
+    };
+    disk.write(vec![Write::Slot(Slot::Identity, format::encode(&identity))], Durability::Synced)?;
+    Ok(options.fresh_store_id)
+}
+
+fn damaged(e: super::DecodeError) -> StartError {
+    StartError::Storage(io::Error::new(io::ErrorKind::InvalidData, e.0))
+}
+
+fn config(options: &Options) -> Result<Config, StartError> {
+    let config = Config {
+        cluster_name: options.cluster_id.clone(),
+        heartbeat_interval: options.heartbeat_interval.as_millis() as u64,
+        election_timeout_min: options.election_timeout_min.as_millis() as u64,
+        election_timeout_max: options.election_timeout_max.as_millis() as u64,
+        install_snapshot_timeout: options.snapshot_timeout.as_millis() as u64,
+        max_payload_entries: limits::APPEND_ENTRIES_MAX,
+        replication_lag_threshold: options.snapshot_every_entries,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every_entries),
+        max_in_snapshot_log_to_keep: options.log_keep_entries,
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    };
+    config.validate().map_err(|e| StartError::Options(e.to_string()))
+}
+
+/// Keeps the peers' addresses and the leader up to date, and notices when the core stops by itself.
+async fn follow<S: StateMachine>(
+    raft: Raft<Types, Machine<S>>,
+    peers: Peers,
+    leader: watch::Sender<Option<NodeId>>,
+    stop: Stop,
+) {
+    let mut metrics = raft.metrics();
+    let meters = (
+        metrics::gauge!("millpool_consensus_term"),
+        metrics::gauge!("millpool_consensus_is_leader"),
+        metrics::gauge!("millpool_consensus_last_log_index"),
+    );
+    loop {
+        {
+            let now = metrics.borrow_and_update();
+            let nodes = now.membership_config.membership().nodes();
+            peers.set_members(nodes.map(|(id, member)| (*id, member.clone())).collect());
+            leader
+                .send_if_modified(|known| std::mem::replace(known, now.current_leader) != now.current_leader);
+            meters.0.set(now.current_term as f64);
+            meters.1.set(f64::from(u8::from(now.state == ServerState::Leader)));
+            meters.2.set(now.last_log_index.unwrap_or(0) as f64);
+            if let Err(fatal) = &now.running_state {
+                stop.set(StopReason::Core(fatal.to_string()));
+                return;
+            }
+        }
+        if metrics.changed().await.is_err() {
+            stop.set(StopReason::Core("its metrics ended".into()));
+            return;
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `millpool-scheduler`: settings in, a coordinator out.
+
+use clap::Parser as _;
+use millpool_scheduler::config::{Config, Flags, exit};
+use millpool_scheduler::serve::{self, Failed};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let check_only = flags.check_config;
+    let config = match Config::load(flags) {
+        Ok(config) => config,
+        Err(e) => {
+            eprintln!("millpool-scheduler: {e}");
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    if check_only {
+        println!("{config:#?}");
+        return ExitCode::from(exit::OK);
+    }
+    if let Err(e) = log(&config) {
+        eprintln!("millpool-scheduler: log is {:?}; accepted: a tracing filter ({e})", config.log);
+        return ExitCode::from(exit::CONFIG);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("millpool-scheduler: cannot start its threads: {e}");
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let outcome = runtime.block_on(serve::run(config, signalled()));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match outcome {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(failed) => {
+            tracing::error!("{failed}");
+            eprintln!("millpool-scheduler: {failed}");
+            ExitCode::from(match failed {
+                Failed::Listen { .. } => exit::LISTEN,
+                Failed::Data { .. } => exit::DATA,
+                Failed::File { .. } | Failed::Tls(_) => exit::CONFIG,
+                Failed::Stopped(_) => exit::FAILED,
+            })
+        }
+    }
+}
+
+fn log(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::try_new(&config.log)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log_json {
+        builder.json().init()
+    } else {
+        builder.init()
+    }
+    Ok(())
+}
+
+/// Resolves on SIGTERM and SIGINT.
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be received; stop this process by SIGKILL, which is safe");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}

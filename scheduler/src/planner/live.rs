@@ -1,0 +1,156 @@
+//! The live state: what is applied with what is on its way, and the pool beside it.
+
+use super::explain::{self, Explanation, Question};
+use super::optimise::Problem;
+use super::pool::Pool;
+use super::quote::{self, Candidate};
+use super::{Quoted, Wish, repair};
+use millpool_alliance::{
+    BookingId, Command, Entry, Move, Objective, Order, PlanFigures, PlanKind, Reason, Refusal, State, Terms,
+};
+
+/// Displaced work that found no place is tried again after this, seconds of the alliance's clock.
+const REPAIR_AGAIN_S: i64 = 600;
+
+pub(super) struct Live {
+    /// The term in which this node leads.
+    pub(super) term: u64,
+    pub(super) state: State,
+    /// Some booking has lost a place.
+    pub(super) needs_repair: bool,
+    repaired_at: i64,
+    /// Built when it is first needed, and again when the registry has changed.
+    pool: Option<Pool>,
+}
+
+impl Live {
+    pub(super) fn new(term: u64, state: State) -> Self {
+        Live { term, state, needs_repair: false, repaired_at: 0, pool: None }
+    }
+
+    /// Replaces the state by the applied one, and keeps the pool where it is still true.
+    pub(super) fn rebase(self, term: u64, state: State) -> Self {
+        let mut pool = self.pool.filter(|p| p.same_registry(&state));
+        if let Some(pool) = &mut pool {
+            pool.catch_up(&state);
+        }
+        Live { term, state, needs_repair: self.needs_repair, repaired_at: self.repaired_at, pool }
+    }
+
+    fn pool(&mut self) -> &mut Pool {
+        let state = &self.state;
+        self.pool.get_or_insert_with(|| Pool::build(state, state.now()))
+    }
+
+    /// Applies an entry that is about to be submitted; refuses what the log would refuse.
+    pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        let outcome = self.state.apply(self.state.revision() + 1, entry);
+        outcome.result?;
+        match &entry.command {
+            Command::PutPlant { .. } | Command::PutMachine { .. } | Command::PutPolicy { .. } => {
+                self.pool = None
+            }
+            _ => {
+                if let Some(pool) = &mut self.pool {
+                    outcome.changes.machines.iter().for_each(|m| pool.refresh(&self.state, m));
+                }
+            }
+        }
+        let displaced = |b: &millpool_alliance::Booking| b.is_open() && b.completes_at().is_none();
+        self.needs_repair |= outcome.changes.bookings.values().any(|b| displaced(b));
+        Ok(())
+    }
+
+    pub(super) fn quote(&mut self, order: &Order, now: i64) -> Result<Quoted, Refusal> {
+        let now = self.state.now().max(now);
+        order.check(now)?;
+        let any = Terms { objective: Objective::Cheapest, promised_by: None, price_max_fen: None };
+        let found = quote::shortlist(self.candidates(order, &any, now)?);
+        let promised = |c: Candidate| {
+            let fastest = c.best_for.contains(&Objective::Fastest);
+            let objective = if fastest { Objective::Fastest } else { Objective::Cheapest };
+            let by = self.state.promise_by(order, &Terms { objective, ..any.clone() }, c.completes_at);
+            (c, by)
+        };
+        Ok(Quoted {
+            revision: self.state.revision(),
+            now,
+            options: found.into_iter().map(promised).collect(),
+        })
+    }
+
+    fn candidates(&mut self, order: &Order, terms: &Terms, now: i64) -> Result<Vec<Candidate>, Refusal> {
+        // New work begins after now as the log entry will say it, not as the last one said it.
+        let state = self.state.as_of(now);
+        quote::candidates(&state, self.pool(), order, terms)
+    }
+
+    /// The command that books a wish: where it was quoted if that still holds, else where it fits best.
+    pub(super) fn place(&mut self, wish: &Wish, at: i64, as_quoted: bool) -> Result<Command, Refusal> {
+        let book = |placement| Command::Book {
+            buyer: wish.buyer.clone(),
+            order: wish.order.clone(),
+            terms: wish.terms.clone(),
+            placement,
+            hold_s: wish.hold_s,
+        };
+        let now = self.state.now().max(at);
+        wish.order.check(now)?;
+        if let Some(quoted) = wish.quoted.as_ref().filter(|_| as_quoted) {
+            let command = book(quoted.clone());
+            if self.holds(&command, now) {
+                return Ok(command);
+            }
+        }
+        let found = self.candidates(&wish.order, &wish.terms, now)?;
+        let best = quote::best(found, wish.terms.objective);
+        let best = best.ok_or_else(|| Refusal::because(Reason::NoCapacity, "nothing fits"))?;
+        Ok(book(best.seats))
+    }
+
+    /// Whether a booking could be committed as it is.
+    fn holds(&self, command: &Command, at: i64) -> bool {
+        let mut trial = self.state.clone();
+        let entry = Entry { at, caller: crate::api::operator(), request: None, command: command.clone() };
+        trial.apply(self.state.revision() + 1, &entry).result.is_ok()
+    }
+
+    pub(super) fn problem(&self, now: i64, ready_in_s: i64) -> Option<Problem> {
+        Problem::of(&self.state.as_of(now + ready_in_s))
+    }
+
+    pub(super) fn plan_entry(
+        &self,
+        kind: PlanKind,
+        moves: Vec<Move>,
+        figures: PlanFigures,
+        at: i64,
+    ) -> Entry {
+        let base_revision = self.state.revision();
+        Entry {
+            at,
+            caller: crate::api::operator(),
+            request: None,
+            command: Command::CommitPlan { kind, base_revision, moves, figures },
+        }
+    }
+
+    /// The entry that gives a displaced booking its places; None if no open time is left for it.
+    pub(super) fn repair_entry(&mut self, id: &BookingId, at: i64) -> Option<Entry> {
+        self.repaired_at = at;
+        let booking = self.state.bookings().get(id)?.clone();
+        let state = self.state.as_of(at);
+        let moves = repair::moves(&state, self.pool(), &booking)?;
+        Some(self.plan_entry(PlanKind::Repair, moves, PlanFigures::default(), at))
+    }
+
+    pub(super) fn wants_repair_again(&self, now: i64) -> bool {
+        self.needs_repair
+            || (now - self.repaired_at >= REPAIR_AGAIN_S && !repair::displaced(&self.state).is_empty())
+    }
+
+    pub(super) fn explain(&mut self, question: &Question, now: i64) -> Result<Explanation, Refusal> {
+        let state = self.state.as_of(now);
+        explain::explain(&state, self.pool(), question)
+    }
+}

@@ -1,0 +1,127 @@
+//! Re-optimisation: the open work as an instance, the solver's plan as moves.
+
+use super::pool::{Freedom, Pool};
+use millpool_alliance::{Booking, BookingId, Move, PlanFigures, State, TICK_S};
+use millpool_solver as solver;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The open work of a state as the solver takes it.
+pub struct Problem {
+    /// Revision of the state that it was made of.
+    pub base_revision: u64,
+    pool: Pool,
+    instance: solver::Instance,
+    /// The plan as it stands.
+    incumbent: solver::Plan,
+    /// What it costs, fen.
+    cost_before_fen: i64,
+    /// Booking and first operation of each job.
+    jobs: Vec<(BookingId, usize)>,
+}
+
+/// An improved plan.
+pub struct Improvement {
+    /// What moves.
+    pub moves: Vec<Move>,
+    /// What the solver says.
+    pub figures: PlanFigures,
+}
+
+impl Problem {
+    /// The problem of moving what is not frozen. `state` has the clock of the time by which the result will
+    /// be committed, so that nothing freezes meanwhile. None if nothing can move.
+    pub fn of(state: &State) -> Option<Problem> {
+        let pool = Pool::build(state, state.now());
+        let mut cost_before_fen = 0;
+        let mut jobs = Vec::new();
+        let mut work = Vec::new();
+        let mut incumbent = solver::Plan::default();
+        for booking in state.open_bookings() {
+            // Work that has lost its place is the repair's; what is half placed is not a plan yet.
+            if booking.completes_at().is_none() {
+                continue;
+            }
+            let Some((first, job)) = pool.job_of_booking(state, booking, Freedom::Unfrozen) else { continue };
+            add_places(&pool, booking, first, work.len(), &job, &mut incumbent);
+            cost_before_fen += state.cost_of(booking, first);
+            jobs.push((booking.id.clone(), first));
+            work.push(job);
+        }
+        let movable = work.iter().flat_map(|j| &j.ops).any(|op| op.fixed.is_none());
+        let horizon = pool.horizon().max(incumbent.assignments.iter().map(|a| a.end).max().unwrap_or(0));
+        let instance = solver::Instance {
+            name: format!("plan at revision {}", state.revision()),
+            tick_seconds: TICK_S,
+            horizon,
+            objective: solver::Objective::Cost,
+            shop: pool.shop.clone(),
+            jobs: work,
+        };
+        let base_revision = state.revision();
+        movable.then(|| Problem { base_revision, pool, instance, incumbent, cost_before_fen, jobs })
+    }
+
+    /// Solves it; None if nothing better was found.
+    pub fn solve(
+        &self,
+        options: &solver::Options,
+        progress: impl FnMut(solver::Progress),
+    ) -> Result<Option<Improvement>, solver::SolveError> {
+        let options = solver::Options { incumbent: Some(self.incumbent.clone()), ..options.clone() };
+        let solution = solver::solve(&self.instance, &options, progress)?;
+        let figures = PlanFigures {
+            cost_before_fen: self.cost_before_fen,
+            cost_fen: solution.cost,
+            bound_fen: solution.bound,
+            took_ms: solution.elapsed.as_millis() as u64,
+        };
+        let better = solution.cost <= self.cost_before_fen;
+        Ok(better.then(|| Improvement { moves: self.moves(&solution.plan), figures }))
+    }
+
+    /// What stands elsewhere in `plan` than in the incumbent.
+    fn moves(&self, plan: &solver::Plan) -> Vec<Move> {
+        let key = |a: &solver::Assignment| (a.job, a.op);
+        let before: BTreeMap<_, _> = self.incumbent.assignments.iter().map(|a| (key(a), a)).collect();
+        let stays = |a: &&solver::Assignment| {
+            before.get(&key(a)).is_some_and(|b| (b.machine, b.start) == (a.machine, a.start))
+        };
+        plan.assignments
+            .iter()
+            .filter(|a| !stays(a))
+            .map(|a| {
+                let (booking, first) = &self.jobs[a.job];
+                Move {
+                    booking: booking.clone(),
+                    operation: (first + a.op) as u32,
+                    machine: self.pool.machine(a.machine).clone(),
+                    start: self.pool.second(a.start),
+                }
+            })
+            .collect()
+    }
+}
+
+fn add_places(
+    pool: &Pool,
+    booking: &Arc<Booking>,
+    first: usize,
+    index: usize,
+    job: &solver::Job,
+    plan: &mut solver::Plan,
+) {
+    for (op, step) in booking.steps[first..].iter().enumerate() {
+        let Some(place) = &step.place else { continue };
+        let machine = job.ops[op].modes.iter().find(|m| pool.machine(m.machine) == &place.machine);
+        if let Some(mode) = machine {
+            plan.assignments.push(solver::Assignment {
+                job: index,
+                op,
+                machine: mode.machine,
+                start: pool.tick(place.start),
+                end: pool.tick(place.end),
+            });
+        }
+    }
+}

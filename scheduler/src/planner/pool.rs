@@ -1,0 +1,398 @@
+//! The alliance's state in the solver's words: machines with their calendars and lines, orders and bookings
+//! as jobs. Times become ticks of a minute after an epoch, ids become indices.
+//!
+//! What is in hand on a machine, or should have begun, is not in the solver's hands: it closes the machine
+//! until its end and leaves its setup family behind.
+
+use millpool_alliance::line::{Occupation, Phase, Station};
+use millpool_alliance::price::{self, Reckoned};
+use millpool_alliance::window::{ceil_tick, floor_tick};
+use millpool_alliance::{
+    Booking, MachineId, Operation, Order, PlantId, Reason, Refusal, State, TICK_S, Terms, eligibility,
+};
+use millpool_solver as solver;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The pool as the solver sees it, kept beside a state.
+pub struct Pool {
+    /// Tick 0, seconds since the Unix epoch, a whole minute.
+    epoch: i64,
+    /// Plants and machines.
+    pub shop: solver::Shop,
+    /// What stands on each machine.
+    pub lines: solver::Lines,
+    stations: Vec<Arc<Station>>,
+    index: BTreeMap<MachineId, usize>,
+    plants: BTreeMap<PlantId, usize>,
+    families: BTreeMap<String, usize>,
+}
+
+/// What the remaining steps of a booking may do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Freedom {
+    /// Frozen steps stay; others go where new work may go.
+    Unfrozen,
+    /// Every step may go anywhere from now on: what a disturbance allows.
+    All,
+}
+
+impl Pool {
+    /// The pool of `state`, seen from `epoch` on. O(machines × families² + occupations).
+    pub fn build(state: &State, epoch: i64) -> Pool {
+        let stations: Vec<Arc<Station>> = state.stations().values().cloned().collect();
+        let mut families = BTreeMap::new();
+        for family in stations.iter().flat_map(|s| s.machine.setup_families.iter()) {
+            let next = families.len();
+            families.entry(family.clone()).or_insert(next);
+        }
+        let plants: BTreeMap<PlantId, usize> =
+            state.plants().values().enumerate().map(|(i, p)| (p.id.clone(), i)).collect();
+        let index = stations.iter().enumerate().map(|(i, s)| (s.id().clone(), i)).collect();
+        let mut pool = Pool {
+            epoch: floor_tick(epoch),
+            shop: shop(state, &stations, &plants, &families),
+            lines: solver::Lines::default(),
+            stations,
+            index,
+            plants,
+            families,
+        };
+        pool.lines = solver::Lines::new(&pool.shop);
+        (0..pool.stations.len()).for_each(|m| pool.load(m));
+        pool
+    }
+
+    /// Takes over a machine's line and windows as they are in `state`. The registry must be unchanged.
+    pub fn refresh(&mut self, state: &State, machine: &MachineId) {
+        if let (Some(&m), Some(station)) = (self.index.get(machine), state.stations().get(machine)) {
+            self.stations[m] = station.clone();
+            self.load(m);
+        }
+    }
+
+    /// Whether the machines and plants themselves are still those of `state`.
+    pub fn same_registry(&self, state: &State) -> bool {
+        self.plants.len() == state.plants().len()
+            && self.stations.len() == state.stations().len()
+            && self
+                .stations
+                .iter()
+                .zip(state.stations().values())
+                .all(|(mine, its)| Arc::ptr_eq(&mine.machine, &its.machine))
+    }
+
+    /// Takes over every machine that differs from the one in `state`.
+    pub fn catch_up(&mut self, state: &State) {
+        for (m, station) in state.stations().values().enumerate() {
+            if !Arc::ptr_eq(&self.stations[m], station) {
+                self.stations[m] = station.clone();
+                self.load(m);
+            }
+        }
+    }
+
+    /// Shows a machine as if its station were this; undone by [`Pool::refresh`].
+    pub fn pretend(&mut self, station: Station) {
+        if let Some(&m) = self.index.get(station.id()) {
+            self.stations[m] = Arc::new(station);
+            self.load(m);
+        }
+    }
+
+    fn load(&mut self, m: usize) {
+        let station = self.stations[m].clone();
+        let given = |o: &&Occupation| o.phase != Phase::Planned || o.start < self.epoch;
+        let in_hand: Vec<&Occupation> = station.line.iter().filter(given).collect();
+        let from = in_hand.iter().map(|o| o.end).fold(self.epoch, i64::max);
+        let windows =
+            station.open.between(from, i64::MAX).map(|w| (self.tick(w.start), self.tick(w.end))).collect();
+        let machine = &mut self.shop.machines[m];
+        machine.calendar = solver::Calendar::new(windows).unwrap_or_else(|_| solver::Calendar::always(0));
+        let family = in_hand.last().map(|o| &o.family).or(station.family.as_ref());
+        machine.initial_family = family.and_then(|f| self.families.get(&**f)).copied();
+        let line = station.line.iter().filter(|o| !given(o)).map(|o| self.occupation(o)).collect();
+        self.lines.set(m, line);
+    }
+
+    fn occupation(&self, o: &Occupation) -> solver::Occupation {
+        solver::Occupation {
+            start: self.tick(o.start),
+            end: self.tick(o.end),
+            setup: o.changeover_s / TICK_S,
+            work: o.work_s / TICK_S,
+            family: self.families.get(&*o.family).copied().unwrap_or(0) as u32,
+            splittable: o.splittable,
+            ..solver::Occupation::default()
+        }
+    }
+
+    /// The tick at or before `second`.
+    pub fn tick(&self, second: i64) -> solver::Tick {
+        (floor_tick(second) - self.epoch) / TICK_S
+    }
+
+    /// The tick at or after `second`.
+    fn tick_from(&self, second: i64) -> solver::Tick {
+        (ceil_tick(second).max(self.epoch) - self.epoch) / TICK_S
+    }
+
+    /// The second at which `tick` begins.
+    pub fn second(&self, tick: solver::Tick) -> i64 {
+        self.epoch + tick * TICK_S
+    }
+
+    /// The machine at `index`.
+    pub fn machine(&self, index: usize) -> &MachineId {
+        self.stations[index].id()
+    }
+
+    /// The index of a plant.
+    pub fn plant(&self, id: &PlantId) -> Option<usize> {
+        self.plants.get(id).copied()
+    }
+
+    /// The last tick at which any machine is open.
+    pub fn horizon(&self) -> solver::Tick {
+        let last = |m: &solver::Machine| m.calendar.windows().last().map_or(0, |w| w.1);
+        self.shop.machines.iter().map(last).max().unwrap_or(0)
+    }
+
+    /// Machine and start of each operation of a placement.
+    pub fn seats(&self, placement: &solver::Placement) -> Vec<(MachineId, i64)> {
+        let seat = |s: &solver::Step| (self.machine(s.machine).clone(), self.second(s.start));
+        placement.steps.iter().map(seat).collect()
+    }
+
+    /// A new order as a job. Refused if no machine can do one of its operations.
+    pub fn job_of_order(&self, state: &State, order: &Order, terms: &Terms) -> Result<solver::Job, Refusal> {
+        let ops: Result<Vec<solver::Op>, Refusal> = order
+            .route
+            .iter()
+            .enumerate()
+            .map(|(k, operation)| {
+                let modes = self.modes(order, operation, |s| state.earliest_start(s));
+                if modes.is_empty() {
+                    return Err(nobody_can(state, order, k));
+                }
+                Ok(self.op(operation, modes, None))
+            })
+            .collect();
+        let latest = [order.deadline, terms.promised_by].into_iter().flatten().min();
+        Ok(solver::Job {
+            id: String::new(),
+            release: self.tick_from(order.release.max(state.now())),
+            due: self.tick(order.due).max(0),
+            deadline: latest.map(|d| self.tick(d).max(0)),
+            tardiness_weight: state.policy().tardiness_fen_per_minute,
+            rejection_cost: None,
+            budget: [order.budget_fen, terms.price_max_fen].into_iter().flatten().min(),
+            origin: None,
+            ops: ops?,
+        })
+    }
+
+    /// What is still to be planned of a booking, as a job, with the index of its first operation in the
+    /// route. None if there is nothing.
+    pub fn job_of_booking(
+        &self,
+        state: &State,
+        booking: &Booking,
+        freedom: Freedom,
+    ) -> Option<(usize, solver::Job)> {
+        let begun = |s: &millpool_alliance::Step| {
+            !s.is_planned() || s.place.as_ref().is_some_and(|p| p.start < self.epoch)
+        };
+        let first = booking.steps.iter().rposition(begun).map_or(0, |last| last + 1);
+        if first == booking.steps.len() {
+            return None;
+        }
+        let before = first.checked_sub(1).and_then(|k| booking.steps[k].place.as_ref());
+        let ops: Option<Vec<solver::Op>> =
+            (first..booking.steps.len()).map(|k| self.op_of_step(state, booking, k, freedom)).collect();
+        let release = before.map_or(booking.order.release, |p| p.end).max(booking.order.release);
+        let origin = before.and_then(|p| self.stations.get(*self.index.get(&p.machine)?));
+        Some((
+            first,
+            solver::Job {
+                id: booking.id.to_string(),
+                release: self.tick_from(release),
+                due: self.tick(booking.order.due).max(0),
+                deadline: latest_end(booking).map(|by| self.tick(by).max(0)),
+                tardiness_weight: state.policy().tardiness_fen_per_minute,
+                rejection_cost: None,
+                budget: self.budget_left(state, booking, first),
+                origin: origin.and_then(|s| self.plants.get(&s.machine.plant)).copied(),
+                ops: ops?,
+            },
+        ))
+    }
+
+    fn op_of_step(&self, state: &State, booking: &Booking, k: usize, freedom: Freedom) -> Option<solver::Op> {
+        let operation = &booking.order.route[k];
+        if let Some(place) = &booking.steps[k].place {
+            let m = *self.index.get(&place.machine)?;
+            let station = &self.stations[m];
+            if freedom == Freedom::Unfrozen && place.start < state.frozen_until(station) {
+                let reckoned = price::reckon(operation, booking.order.quantity, &station.machine);
+                let fixed = solver::Fixed { machine: m, start: self.tick(place.start) };
+                return Some(self.op(operation, vec![mode(m, &reckoned, 0)], Some(fixed)));
+            }
+        }
+        let modes = self.modes(&booking.order, operation, |s| match freedom {
+            Freedom::Unfrozen => state.frozen_until(s).max(state.earliest_start(s)),
+            Freedom::All => state.now(),
+        });
+        (!modes.is_empty()).then(|| self.op(operation, modes, None))
+    }
+
+    fn op(
+        &self,
+        operation: &Operation,
+        modes: Vec<solver::Mode>,
+        fixed: Option<solver::Fixed>,
+    ) -> solver::Op {
+        let family = self.families.get(&operation.setup_family).copied().unwrap_or(0);
+        solver::Op { family, splittable: operation.splittable, modes, fixed }
+    }
+
+    fn modes(
+        &self,
+        order: &Order,
+        operation: &Operation,
+        earliest: impl Fn(&Station) -> i64,
+    ) -> Vec<solver::Mode> {
+        let stations = self.stations.iter().enumerate();
+        stations
+            .filter(|(_, s)| !s.open.is_empty() && eligibility::eligible(order, operation, &s.machine))
+            .map(|(m, s)| {
+                let reckoned = price::reckon(operation, order.quantity, &s.machine);
+                mode(m, &reckoned, self.tick_from(earliest(s)))
+            })
+            .collect()
+    }
+
+    /// What the promise leaves for the operations from `first` on; no limit for a booking that has lost a
+    /// place: the pool owes it one, and the buyer pays no more than promised anyway.
+    fn budget_left(&self, state: &State, booking: &Booking, first: usize) -> Option<i64> {
+        let places: Option<Vec<MachineId>> =
+            booking.steps.iter().map(|s| s.place.as_ref().map(|p| p.machine.clone())).collect();
+        let now = state.price(&booking.order, &places?).ok()?.0.total_fen();
+        let mut left = now.max(booking.promise.price.total_fen());
+        for (k, operation) in booking.order.route.iter().enumerate().take(first) {
+            let machine = &booking.steps[k].place.as_ref()?.machine;
+            let station = &self.stations[*self.index.get(machine)?];
+            let reckoned = price::reckon(operation, booking.order.quantity, &station.machine);
+            left -= charge(&reckoned);
+            if let Some(Some(before)) = k.checked_sub(1).map(|p| booking.steps[p].place.as_ref()) {
+                left -= state.trip(&before.machine, machine).fen;
+            }
+        }
+        Some(left.max(0))
+    }
+}
+
+/// The latest end that the rule of promises allows: the promise, or where it stands if that is later; None
+/// while a step has no place.
+fn latest_end(booking: &Booking) -> Option<i64> {
+    booking.completes_at().map(|end| end.max(booking.promise.by))
+}
+
+fn charge(reckoned: &Reckoned) -> i64 {
+    reckoned.processing_fen + reckoned.setup_fen
+}
+
+fn mode(machine: usize, reckoned: &Reckoned, earliest: solver::Tick) -> solver::Mode {
+    solver::Mode {
+        machine,
+        duration: reckoned.work_s / TICK_S,
+        cost: reckoned.cost_fen,
+        charge: charge(reckoned),
+        earliest,
+    }
+}
+
+fn shop(
+    state: &State,
+    stations: &[Arc<Station>],
+    plants: &BTreeMap<PlantId, usize>,
+    families: &BTreeMap<String, usize>,
+) -> solver::Shop {
+    let trips: Vec<Vec<price::Trip>> = state
+        .plants()
+        .values()
+        .map(|a| state.plants().values().map(|b| price::trip(&state.policy().transport, a, b)).collect())
+        .collect();
+    let table = |what: fn(&price::Trip) -> i64| -> Vec<Vec<i64>> {
+        trips.iter().map(|row| row.iter().map(what).collect()).collect()
+    };
+    let mut setups = Vec::new();
+    let mut known = BTreeMap::new();
+    let machines = stations
+        .iter()
+        .map(|s| solver::Machine {
+            id: s.id().to_string(),
+            class: s.machine.class.name().to_owned(),
+            plant: plants.get(&s.machine.plant).copied().unwrap_or(0),
+            calendar: solver::Calendar::always(0),
+            setup: setup_matrix(s, families, &mut setups, &mut known),
+            setup_cost_per_tick: s.machine.setup_rate_fen_per_hour / (3600 / TICK_S),
+            initial_family: None,
+        })
+        .collect();
+    solver::Shop {
+        plants: plants.keys().map(ToString::to_string).collect(),
+        transport: table(|t| t.seconds / TICK_S),
+        transport_cost: table(|t| t.fen),
+        setups,
+        machines,
+    }
+}
+
+/// The index of a machine's setup matrix; equal matrices are shared.
+fn setup_matrix(
+    station: &Station,
+    families: &BTreeMap<String, usize>,
+    setups: &mut Vec<solver::SetupMatrix>,
+    known: &mut BTreeMap<Vec<Vec<i64>>, usize>,
+) -> usize {
+    let ticks = |f: &String, g: &String| station.machine.changeover_s(Some(f), g) / TICK_S;
+    let mut rows = vec![vec![0; families.len()]; families.len()];
+    for (f, &i) in families {
+        for (g, &j) in families {
+            rows[i][j] = ticks(f, g);
+        }
+    }
+    if let Some(&at) = known.get(&rows) {
+        return at;
+    }
+    // Every row has as many entries as there are rows, and none is negative: this cannot fail.
+    if let Ok(matrix) = solver::SetupMatrix::new(&rows) {
+        setups.push(matrix);
+        known.insert(rows, setups.len() - 1);
+    }
+    setups.len().saturating_sub(1)
+}
+
+/// The refusal of an operation that no machine can do: which requirement excludes which machines.
+fn nobody_can(state: &State, order: &Order, index: usize) -> Refusal {
+    let machines = state.stations().values().map(|s| &*s.machine);
+    let obstacles = eligibility::obstacles(order, index, machines);
+    let alone: Vec<&str> =
+        obstacles.iter().filter(|o| o.excluded == o.of_class).map(|o| o.requirement).collect();
+    let class = order.route[index].class.name();
+    let why = match (obstacles.first(), alone.as_slice()) {
+        (Some(first), _) if first.requirement == "class" => format!("there is no {class} in the alliance"),
+        (None, _) => format!("no {class} has open windows"),
+        (_, []) => "no machine meets all its requirements at once".to_owned(),
+        (_, names) => format!("no machine meets {}", names.join(", nor ")),
+    };
+    let first = obstacles.first();
+    Refusal {
+        field: format!("order.route[{index}].{}", first.map_or("class", |o| o.requirement)),
+        value: first.map(|o| o.asked.clone()).unwrap_or_default(),
+        accepted: first.map(|o| format!("the best there is: {}", o.available)).unwrap_or_default(),
+        obstacles: obstacles.clone(),
+        ..Refusal::because(Reason::NoEligibleMachine, format!("operation {index} ({class}): {why}"))
+    }
+}

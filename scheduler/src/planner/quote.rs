@@ -1,0 +1,127 @@
+//! Options for an order on the live plan: none dominated in completion and price, the greenest marked.
+
+use super::pool::Pool;
+use millpool_alliance::price::{Carbon, Price};
+use millpool_alliance::{MachineId, Objective, Order, Reason, Refusal, State, Terms};
+use millpool_solver as solver;
+
+/// Most options of a quote.
+pub const OPTIONS_MAX: usize = 6;
+
+/// One way to make an order.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Machine and start of each operation.
+    pub seats: Vec<(MachineId, i64)>,
+    /// End of each operation, seconds since the Unix epoch.
+    pub ends: Vec<i64>,
+    /// Changeover of each operation, seconds.
+    pub changeovers_s: Vec<i64>,
+    /// When the last operation ends, seconds since the Unix epoch.
+    pub completes_at: i64,
+    /// What the buyer pays.
+    pub price: Price,
+    /// What it emits.
+    pub carbon: Carbon,
+    /// The measures by which it is the best.
+    pub best_for: Vec<Objective>,
+}
+
+/// Every undominated way to make `order` within `terms`, soonest first; refused with the reason if there
+/// is none.
+pub fn candidates(
+    state: &State,
+    pool: &Pool,
+    order: &Order,
+    terms: &Terms,
+) -> Result<Vec<Candidate>, Refusal> {
+    let job = pool.job_of_order(state, order, terms)?;
+    let placements = solver::place(&pool.shop, &pool.lines, &job, solver::Cost::Charge);
+    if placements.is_empty() {
+        return Err(nothing_fits(state, pool, &job));
+    }
+    let mut found: Vec<Candidate> =
+        placements.iter().map(|p| candidate(state, pool, order, p)).collect::<Result<_, _>>()?;
+    mark(&mut found, Objective::Fastest, |c| (c.completes_at, c.price.total_fen()));
+    mark(&mut found, Objective::Cheapest, |c| (c.price.total_fen(), c.completes_at));
+    mark(&mut found, Objective::Greenest, |c| (c.carbon.total_g(), c.price.total_fen()));
+    Ok(found)
+}
+
+/// The candidate that is best by `objective`.
+pub fn best(candidates: Vec<Candidate>, objective: Objective) -> Option<Candidate> {
+    candidates.into_iter().find(|c| c.best_for.contains(&objective))
+}
+
+/// At most [`OPTIONS_MAX`]: those that are best by some measure, and others between them.
+pub fn shortlist(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+    while candidates.len() > OPTIONS_MAX {
+        // The option that lies closest in price to the one before it tells the buyer the least.
+        let plain = (1..candidates.len()).filter(|&i| candidates[i].best_for.is_empty());
+        let step =
+            |i: &usize| (candidates[*i].price.total_fen() - candidates[*i - 1].price.total_fen()).abs();
+        let Some(least) = plain.min_by_key(step) else { break };
+        candidates.remove(least);
+    }
+    candidates
+}
+
+fn candidate(
+    state: &State,
+    pool: &Pool,
+    order: &Order,
+    placement: &solver::Placement,
+) -> Result<Candidate, Refusal> {
+    let seats = pool.seats(placement);
+    let machines: Vec<MachineId> = seats.iter().map(|(machine, _)| machine.clone()).collect();
+    let (price, carbon) = state.price(order, &machines)?;
+    Ok(Candidate {
+        seats,
+        ends: placement.steps.iter().map(|s| pool.second(s.end)).collect(),
+        changeovers_s: placement.steps.iter().map(|s| s.setup * millpool_alliance::TICK_S).collect(),
+        completes_at: pool.second(placement.completion),
+        price,
+        carbon,
+        best_for: Vec::new(),
+    })
+}
+
+fn mark(candidates: &mut [Candidate], objective: Objective, by: impl Fn(&Candidate) -> (i64, i64)) {
+    if let Some(best) = candidates.iter_mut().min_by_key(|c| by(c)) {
+        best.best_for.push(objective);
+    }
+}
+
+/// Why machines could make it and yet nothing fits: the deadline, the budget, or the open time.
+fn nothing_fits(state: &State, pool: &Pool, job: &solver::Job) -> Refusal {
+    let relaxed = |deadline, budget| {
+        let job = solver::Job { deadline, budget, ..job.clone() };
+        solver::place(&pool.shop, &pool.lines, &job, solver::Cost::Charge)
+    };
+    if let (Some(soonest), Some(deadline)) = (relaxed(None, job.budget).first(), job.deadline) {
+        let soonest = pool.second(soonest.completion);
+        return Refusal::invalid(
+            Reason::LaterThanTerms,
+            "deadline_s",
+            pool.second(deadline),
+            &format!("at least {soonest}, the soonest completion on the live plan"),
+        );
+    }
+    let cheapest = relaxed(job.deadline, None).iter().map(|p| p.cost).min();
+    if let (Some(cheapest), Some(budget)) = (cheapest, job.budget) {
+        return Refusal::invalid(
+            Reason::PriceAboveTerms,
+            "budget_fen",
+            budget,
+            &format!("at least {cheapest}, the lowest price on the live plan"),
+        );
+    }
+    let latest = pool.second(pool.horizon());
+    Refusal::because(
+        Reason::NoCapacity,
+        format!(
+            "no free time fits between now ({}) and {latest}, when the last offer ends, within the terms",
+            state.now()
+        ),
+    )
+}

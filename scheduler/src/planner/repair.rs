@@ -1,0 +1,99 @@
+//! Repair: work that a disturbance has left without a place gets one, in time for its promise if any place
+//! is, else as soon as it can be. Nothing else moves.
+
+use super::pool::{Freedom, Pool};
+use millpool_alliance::line::Station;
+use millpool_alliance::{Booking, BookingId, MachineId, Move, State};
+use millpool_solver as solver;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Open bookings with a step that has no place, the most urgent promise first.
+pub fn displaced(state: &State) -> Vec<BookingId> {
+    let mut found: Vec<_> = state
+        .open_bookings()
+        .filter(|b| b.completes_at().is_none())
+        .map(|b| (b.promise.by, b.id.clone()))
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, id)| id).collect()
+}
+
+/// Places for the steps of `booking` from its first displaced one on. None if no open time is left.
+pub fn moves(state: &State, pool: &mut Pool, booking: &Booking) -> Option<Vec<Move>> {
+    let from = booking.steps.iter().position(|s| s.place.is_none())?;
+    let lifted = lift(state, pool, booking, from);
+    let found = place(state, pool, booking, from);
+    for machine in lifted {
+        pool.refresh(state, &machine);
+    }
+    found
+}
+
+/// Takes the planned steps from `from` on out of the pool, so that they can be placed together.
+fn lift(state: &State, pool: &mut Pool, booking: &Booking, from: usize) -> BTreeSet<MachineId> {
+    let mut lifted: BTreeMap<MachineId, Station> = BTreeMap::new();
+    for (k, step) in booking.steps.iter().enumerate().skip(from) {
+        let (true, Some(place)) = (step.is_planned(), &step.place) else { continue };
+        let Some(station) = state.stations().get(&place.machine) else { continue };
+        let station = lifted.entry(place.machine.clone()).or_insert_with(|| Station::clone(station));
+        station.vacate(&booking.id, k as u32);
+    }
+    let machines = lifted.keys().cloned().collect();
+    lifted.into_values().for_each(|station| pool.pretend(station));
+    machines
+}
+
+fn place(state: &State, pool: &Pool, booking: &Booking, from: usize) -> Option<Vec<Move>> {
+    let mut bare = booking.clone();
+    for step in bare.steps.iter_mut().skip(from) {
+        if step.is_planned() {
+            step.place = None;
+        }
+    }
+    let (first, mut job) = pool.job_of_booking(state, &bare, Freedom::All)?;
+    // Steps before `from` that are planned keep their places.
+    let kept = from.checked_sub(first)?;
+    if kept > 0 {
+        job = after_kept(state, pool, booking, from, job, kept)?;
+    }
+    job.deadline = Some(pool.tick(booking.promise.by).max(0));
+    let search = |job: &solver::Job| solver::place(&pool.shop, &pool.lines, job, solver::Cost::Plan);
+    let in_time = search(&job).into_iter().min_by_key(|p| (p.cost, p.completion));
+    let chosen = in_time.or_else(|| {
+        job.deadline = None;
+        search(&job).into_iter().next()
+    })?;
+    let seats = pool.seats(&chosen);
+    Some(
+        seats
+            .into_iter()
+            .enumerate()
+            .map(|(i, (machine, start))| Move {
+                booking: booking.id.clone(),
+                operation: (from + i) as u32,
+                machine,
+                start,
+            })
+            .collect(),
+    )
+}
+
+/// The rest of a job behind the operations that keep their places: released when the last of them ends, at
+/// its plant.
+fn after_kept(
+    state: &State,
+    pool: &Pool,
+    booking: &Booking,
+    from: usize,
+    job: solver::Job,
+    kept: usize,
+) -> Option<solver::Job> {
+    let last = booking.steps[from - 1].place.as_ref()?;
+    let plant = state.stations().get(&last.machine)?.machine.plant.clone();
+    Some(solver::Job {
+        release: pool.tick(last.end),
+        origin: pool.plant(&plant),
+        ops: job.ops.into_iter().skip(kept).collect(),
+        ..job
+    })
+}

@@ -1,0 +1,225 @@
+//! Log entries as bytes: `millpool.state.v1.Entry`.
+
+use super::{agent, booking, narrow, nonzero, registry, required};
+use millpool_alliance::command::{Command, Entry, Move, PlanFigures, PlanKind, Request};
+use millpool_alliance::{BookingId, MachineId, OfferId, PlantId, PrincipalId, Reason, Refusal};
+use millpool_proto::state::v1::{self as state, entry::Command as Wire};
+use millpool_proto::v1;
+use prost::Message as _;
+
+/// The format that this version writes, and the newest that it reads.
+pub const ENTRY_VERSION: u32 = 1;
+
+/// An entry's bytes.
+pub fn encode(entry: &Entry) -> Vec<u8> {
+    state::Entry {
+        version: ENTRY_VERSION,
+        at_s: entry.at,
+        caller: Some(registry::caller(&entry.caller)),
+        request: entry.request.as_ref().map(request),
+        command: Some(command(&entry.command)),
+    }
+    .encode_to_vec()
+}
+
+/// Reads an entry. What this version does not understand is an error, never a guess.
+pub fn decode(bytes: &[u8]) -> Result<Entry, Refusal> {
+    let broken = |e: prost::DecodeError| Refusal::because(Reason::InvalidField, format!("log entry: {e}"));
+    let entry = state::Entry::decode(bytes).map_err(broken)?;
+    if entry.version != ENTRY_VERSION {
+        return Err(Refusal::because(
+            Reason::InvalidField,
+            format!("log entry of format {}; this version reads {ENTRY_VERSION}", entry.version),
+        ));
+    }
+    Ok(Entry {
+        at: entry.at_s,
+        caller: registry::read_caller(&required("entry.caller", entry.caller)?)?,
+        request: entry.request.map(read_request),
+        command: read_command(required("entry.command", entry.command)?)?,
+    })
+}
+
+pub(super) fn request(r: &Request) -> state::Request {
+    state::Request { id: r.id.clone(), method: r.method.clone(), fingerprint: r.fingerprint }
+}
+
+pub(super) fn read_request(r: state::Request) -> Request {
+    Request { id: r.id, method: r.method, fingerprint: r.fingerprint }
+}
+
+pub(super) fn figures(f: &PlanFigures) -> state::PlanFigures {
+    state::PlanFigures {
+        cost_before_fen: f.cost_before_fen,
+        cost_fen: f.cost_fen,
+        bound_fen: f.bound_fen,
+        took_ms: f.took_ms,
+    }
+}
+
+pub(super) fn read_figures(f: state::PlanFigures) -> PlanFigures {
+    PlanFigures {
+        cost_before_fen: f.cost_before_fen,
+        cost_fen: f.cost_fen,
+        bound_fen: f.bound_fen,
+        took_ms: f.took_ms,
+    }
+}
+
+fn seat(machine: &MachineId, start: i64) -> state::Seat {
+    state::Seat { machine_id: machine.to_string(), start_s: start }
+}
+
+fn read_seat(s: &state::Seat) -> Result<(MachineId, i64), Refusal> {
+    Ok((MachineId::parse(&s.machine_id)?, s.start_s))
+}
+
+fn command(c: &Command) -> Wire {
+    let no_id = String::new;
+    match c {
+        Command::Tick => Wire::Tick(state::Tick {}),
+        Command::PutMember { member, expected_revision } => Wire::PutMember(v1::PutMemberRequest {
+            request_id: no_id(),
+            member: Some(registry::member(member)),
+            expected_revision: *expected_revision,
+        }),
+        Command::PutPlant { plant, expected_revision } => Wire::PutPlant(v1::PutPlantRequest {
+            request_id: no_id(),
+            plant: Some(registry::plant(plant)),
+            expected_revision: *expected_revision,
+        }),
+        Command::PutMachine { machine, expected_revision } => Wire::PutMachine(v1::PutMachineRequest {
+            request_id: no_id(),
+            machine: Some(registry::machine(machine)),
+            expected_revision: *expected_revision,
+        }),
+        Command::CreateOffer(offer) => Wire::CreateOffer(registry::offer(offer)),
+        Command::WithdrawOffer { offer, accept_disturbance } => {
+            Wire::WithdrawOffer(v1::WithdrawOfferRequest {
+                request_id: no_id(),
+                offer_id: offer.to_string(),
+                preview: false,
+                accept_disturbance: *accept_disturbance,
+            })
+        }
+        Command::PutPolicy { policy, expected_revision } => Wire::PutPolicy(v1::PutPolicyRequest {
+            request_id: no_id(),
+            policy: Some(registry::policy(policy)),
+            expected_revision: *expected_revision,
+        }),
+        Command::PutPrincipal(p) => Wire::PutPrincipal(state::Principal {
+            principal: Some(registry::principal(p)),
+            token_sha256: p.token_sha256.to_vec().into(),
+        }),
+        Command::RevokePrincipal { role, id } => Wire::RevokePrincipal(v1::RevokePrincipalRequest {
+            request_id: no_id(),
+            role: registry::role(*role).into(),
+            id: id.to_string(),
+        }),
+        Command::Book { buyer, order, terms, placement, hold_s } => Wire::Book(state::Book {
+            buyer: buyer.to_string(),
+            order: Some(booking::order(order)),
+            terms: Some(booking::terms(terms)),
+            placement: placement.iter().map(|(machine, start)| seat(machine, *start)).collect(),
+            hold_s: narrow(*hold_s),
+        }),
+        Command::Confirm { booking } => {
+            Wire::Confirm(v1::ConfirmBookingRequest { request_id: no_id(), booking_id: booking.to_string() })
+        }
+        Command::Cancel { booking, reason } => Wire::Cancel(v1::CancelBookingRequest {
+            request_id: no_id(),
+            booking_id: booking.to_string(),
+            reason: reason.clone(),
+        }),
+        Command::CommitPlan { kind, base_revision, moves, figures: f } => {
+            Wire::CommitPlan(state::CommitPlan {
+                repair: *kind == PlanKind::Repair,
+                base_revision: *base_revision,
+                moves: moves.iter().map(move_).collect(),
+                figures: Some(figures(f)),
+            })
+        }
+        Command::AttachAgent { plant, agent, outbox } => Wire::AttachAgent(state::AttachAgent {
+            plant_id: plant.to_string(),
+            agent_id: agent.clone(),
+            outbox_id: outbox.clone(),
+        }),
+        Command::Report { plant, outbox, events } => Wire::Report(state::Report {
+            plant_id: plant.to_string(),
+            outbox_id: outbox.clone(),
+            events: events.iter().map(agent::event).collect(),
+        }),
+    }
+}
+
+fn move_(m: &Move) -> state::Move {
+    state::Move {
+        booking_id: m.booking.to_string(),
+        operation: m.operation,
+        seat: Some(seat(&m.machine, m.start)),
+    }
+}
+
+fn read_command(c: Wire) -> Result<Command, Refusal> {
+    Ok(match c {
+        Wire::Tick(_) => Command::Tick,
+        Wire::PutMember(r) => Command::PutMember {
+            member: registry::read_member(required("member", r.member)?)?,
+            expected_revision: r.expected_revision,
+        },
+        Wire::PutPlant(r) => Command::PutPlant {
+            plant: registry::read_plant(required("plant", r.plant)?)?,
+            expected_revision: r.expected_revision,
+        },
+        Wire::PutMachine(r) => Command::PutMachine {
+            machine: registry::read_machine(required("machine", r.machine)?)?,
+            expected_revision: r.expected_revision,
+        },
+        Wire::CreateOffer(o) => Command::CreateOffer(registry::read_offer(o)?),
+        Wire::WithdrawOffer(r) => Command::WithdrawOffer {
+            offer: OfferId::parse(&r.offer_id)?,
+            accept_disturbance: r.accept_disturbance,
+        },
+        Wire::PutPolicy(r) => Command::PutPolicy {
+            policy: registry::read_policy(required("policy", r.policy)?)?,
+            expected_revision: r.expected_revision,
+        },
+        Wire::PutPrincipal(p) => Command::PutPrincipal(registry::read_principal(
+            &required("principal", p.principal)?,
+            &p.token_sha256,
+        )?),
+        Wire::RevokePrincipal(r) => {
+            Command::RevokePrincipal { role: registry::read_role(r.role)?, id: PrincipalId::parse(&r.id)? }
+        }
+        Wire::Book(b) => Command::Book {
+            buyer: PrincipalId::parse(&b.buyer)?,
+            order: booking::read_order(required("order", b.order)?)?.into(),
+            terms: booking::read_terms(b.terms)?,
+            placement: b.placement.iter().map(read_seat).collect::<Result<_, _>>()?,
+            hold_s: nonzero(b.hold_s.into()).unwrap_or(0),
+        },
+        Wire::Confirm(r) => Command::Confirm { booking: BookingId::parse(&r.booking_id)? },
+        Wire::Cancel(r) => Command::Cancel { booking: BookingId::parse(&r.booking_id)?, reason: r.reason },
+        Wire::CommitPlan(p) => Command::CommitPlan {
+            kind: if p.repair { PlanKind::Repair } else { PlanKind::Optimisation },
+            base_revision: p.base_revision,
+            moves: p.moves.into_iter().map(read_move).collect::<Result<_, _>>()?,
+            figures: read_figures(p.figures.unwrap_or_default()),
+        },
+        Wire::AttachAgent(a) => Command::AttachAgent {
+            plant: PlantId::parse(&a.plant_id)?,
+            agent: a.agent_id,
+            outbox: a.outbox_id,
+        },
+        Wire::Report(r) => Command::Report {
+            plant: PlantId::parse(&r.plant_id)?,
+            outbox: r.outbox_id,
+            events: r.events.into_iter().map(agent::read_event).collect::<Result<_, _>>()?,
+        },
+    })
+}
+
+fn read_move(m: state::Move) -> Result<Move, Refusal> {
+    let (machine, start) = read_seat(&required("move.seat", m.seat)?)?;
+    Ok(Move { booking: BookingId::parse(&m.booking_id)?, operation: m.operation, machine, start })
+}
