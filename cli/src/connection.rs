@@ -45,7 +45,7 @@ pub struct ConnectionArgs {
     #[arg(long, global = true, value_name = "DURATION", value_parser = flag(written::duration_s))]
     pub timeout: Option<u32>,
     /// Configuration file [default: millpool/config.toml in the user's configuration folder]
-    #[arg(long, global = true, value_name = "FILE", env = "MILLPOOL_CONFIG", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "FILE", env = "MILLPOOL_CLI_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
 }
 

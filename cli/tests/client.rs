@@ -214,7 +214,7 @@ async fn read<Q: Follow>(watch: &mut Watch<Q>, count: usize) -> (Vec<u64>, Vec<S
             WatchEvent::Cut(_) => told.push("cut".to_owned()),
             WatchEvent::Resumed { start_revision, .. } => told.push(format!("resumed from {start_revision}")),
             WatchEvent::Compacted { start_revision, compacted_revision } => {
-                told.push(format!("asked {start_revision}, gone up to {compacted_revision}"));
+                told.push(format!("asked {start_revision}, oldest {compacted_revision}"));
             }
         }
     }
@@ -246,7 +246,7 @@ async fn a_watch_from_a_revision_that_is_gone_begins_anew_and_says_so() {
     let request = WatchBookingsRequest { start_revision: 50, booking_id: String::new() };
     let mut watch = client(&[&node]).watch_bookings(request);
     let (revisions, told) = read(&mut watch, 1).await;
-    assert_eq!(told, ["asked 50, gone up to 60"]);
+    assert_eq!(told, ["asked 50, oldest 61"]);
     assert_eq!(revisions, [100], "the present");
     cluster.change(sample::booking("B000001"));
     assert_eq!(read(&mut watch, 1).await.0, [101]);

@@ -720,7 +720,7 @@ async fn help_and_completions() {
                                            MILLPOOL_TOKEN) [env: MILLPOOL_TOKEN_FILE]
               --timeout <DURATION>         Longest that a call may take, over all its attempts
               --config <FILE>              Configuration file [default: millpool/config.toml in the user's
-                                           configuration folder] [env: MILLPOOL_CONFIG]
+                                           configuration folder] [env: MILLPOOL_CLI_CONFIG]
 
         Display:
               --json           Answer in JSON, by the field names of the contract

@@ -95,7 +95,7 @@ impl ClientError {
         self.details.metadata.get(key).map(String::as_str)
     }
 
-    /// Where a watch was refused because its revision is no longer kept: the oldest that is gone.
+    /// Where a watch was refused because its revision is no longer kept: the oldest that is.
     pub fn compacted_revision(&self) -> Option<u64> {
         if self.details.code != Code::OutOfRange {
             return None;
@@ -111,11 +111,13 @@ impl ClientError {
                 rows.push((key.to_owned(), text.to_owned()));
             }
         }
-        let told = self.metadata("field").unwrap_or_default();
-        for (field, description) in self.details.fields.iter().filter(|(field, _)| field != told) {
-            rows.push((field.clone(), description.clone()));
+        let (told, said) = (self.metadata("field").unwrap_or_default(), &self.details.message);
+        for (field, description) in &self.details.fields {
+            if field != told && description != said {
+                rows.push((field.clone(), description.clone()));
+            }
         }
-        for condition in &self.details.conditions {
+        for condition in self.details.conditions.iter().filter(|condition| condition.description != *said) {
             rows.push((condition.subject.clone(), condition.description.clone()));
         }
         for (key, text) in &self.details.metadata {

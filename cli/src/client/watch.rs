@@ -48,7 +48,7 @@ pub enum WatchEvent<T> {
     Compacted {
         /// The revision that was asked for.
         start_revision: u64,
-        /// The last revision that is gone.
+        /// The oldest revision that is still kept, as the coordinator said.
         compacted_revision: u64,
     },
 }

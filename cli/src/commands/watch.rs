@@ -73,8 +73,8 @@ async fn follow<Q: Follow>(
                 output.notice(format!("{endpoint} goes on, from revision {start_revision}"))?;
             }
             WatchEvent::Compacted { start_revision, compacted_revision } => output.notice(format!(
-                "revision {start_revision} is no longer kept (all up to {compacted_revision} is gone): changes \
-                 before now are not shown; beginning anew with the present"
+                "revision {start_revision} is no longer kept (the oldest is {compacted_revision}): changes before now \
+                 are not shown; beginning anew with the present"
             ))?,
         }
         if changes_max > 0 && changes >= changes_max {

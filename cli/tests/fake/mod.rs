@@ -341,11 +341,11 @@ impl BookingService for Service {
         let ready = self.serve("WatchBookings", |state| {
             if request.start_revision > 0 && request.start_revision <= state.compacted_revision {
                 let mut details = ErrorDetails::new();
-                let compacted = state.compacted_revision.to_string();
+                let oldest = (state.compacted_revision + 1).to_string();
                 details.set_error_info(
-                    "REVISION_COMPACTED",
+                    "COMPACTED",
                     "millpool",
-                    [("compacted_revision".to_owned(), compacted)],
+                    [("compacted_revision".to_owned(), oldest)],
                 );
                 return Err(Status::with_error_details(Code::OutOfRange, "no longer kept", details));
             }
