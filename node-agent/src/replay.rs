@@ -20,7 +20,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -118,7 +118,8 @@ struct Inside {
     buffer: Mutex<Buffer>,
     /// Instance and next number: a wake-up for streams.
     moved: watch::Sender<(u64, u64)>,
-    began: Instant,
+    /// When feeding began.
+    began: OnceLock<Instant>,
 }
 
 /// The agent. Cheap to clone.
@@ -147,16 +148,17 @@ impl Replay {
             lines,
             buffer: Mutex::new(buffer),
             moved: watch::Sender::new((instance_id, 1)),
-            began: Instant::now(),
+            began: OnceLock::new(),
         })))
     }
 
     /// Feeds the recording into the buffer, in its time; ends with the recording.
     pub async fn feed(&self) {
         let inside = &self.0;
+        let began = *inside.began.get_or_init(Instant::now);
         for (at, line) in inside.lines.iter().enumerate() {
             let due = Duration::from_secs_f64((line.due_ms as f64 / 1000.0 / inside.options.speed).max(0.0));
-            let now = inside.began.elapsed();
+            let now = began.elapsed();
             if due > now {
                 inside.announce();
                 tokio::time::sleep(due - now).await;
@@ -232,7 +234,8 @@ impl Inside {
 
     /// The recording's time, as far as it has been fed.
     fn now_ms(&self, fed: usize) -> i64 {
-        let gone_ms = (self.began.elapsed().as_secs_f64() * 1000.0 * self.options.speed) as i64;
+        let gone = self.began.get().map_or(Duration::ZERO, Instant::elapsed);
+        let gone_ms = (gone.as_secs_f64() * 1000.0 * self.options.speed) as i64;
         let last = fed.checked_sub(1).and_then(|at| self.lines.get(at));
         let next = self.lines.get(fed);
         last.map_or_else(|| self.lines[0].at_ms, |last| {

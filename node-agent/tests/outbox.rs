@@ -172,9 +172,11 @@ fn segments_that_are_acknowledged_go_and_marks_stay() {
     let mut log = open(dir.path());
     let long = "x".repeat(1000);
     let entries = SEGMENT_BYTES_MAX / 1000 * 3;
-    for number in 0..entries {
-        log.commit(vec![entry(vec![started(&long)], &number.to_string())]).unwrap();
+    for number in 0..entries / 16 {
+        let of = |at: u64| entry(vec![started(&long)], &(number * 16 + at).to_string());
+        log.commit((0..16).map(of).collect()).unwrap();
     }
+    let entries = log.last_seq();
     assert!(segments(dir.path()).len() >= 3);
     assert_eq!(log.read(entries / 2, 10).unwrap()[0].seq, entries / 2);
     log.trim(entries - 1).unwrap();

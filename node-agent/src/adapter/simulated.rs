@@ -255,8 +255,10 @@ impl Machine {
         if running.down_until_ms > 0 {
             return (running.down_until_ms, Next::Repaired);
         }
+        let progress_ms = running.next_progress_ms;
         if !running.set_up {
-            return (running.work_from_ms(), Next::SetUp);
+            let set_up_ms = running.work_from_ms();
+            return if progress_ms < set_up_ms { (progress_ms, Next::Progress) } else { (set_up_ms, Next::SetUp) };
         }
         let fate = self.fate(running);
         let place = |permille: Option<u64>| permille.map(|permille| running.place_ms(permille, &fate));
@@ -269,7 +271,7 @@ impl Machine {
         sooner(place(fate.breaks_at).filter(|_| !running.broke_down), Next::BreaksDown);
         sooner(place(fate.overrun_known_at).filter(|_| !running.overran), Next::OverrunKnown);
         sooner(place(fate.scrapped_at), Next::Scrapped);
-        sooner(Some(running.next_progress_ms), Next::Progress);
+        sooner(Some(progress_ms), Next::Progress);
         next
     }
 

@@ -222,8 +222,13 @@ impl Writer {
     fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
             match self.serve(first, &mut requests) {
-                Ok(true) => {}
-                Ok(false) => return,
+                Ok(None) => {}
+                Ok(Some(closed)) => {
+                    // The files are let go of first, so that they can be opened again.
+                    drop(self);
+                    let _ = closed.send(());
+                    return;
+                }
                 Err(error) => {
                     tracing::error!(%error, "the outbox stops");
                     self.publish(Some(error.to_string()));
@@ -233,8 +238,12 @@ impl Writer {
         }
     }
 
-    /// Serves what is waiting. False: closed.
-    fn serve(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) -> Result<bool, LogError> {
+    /// Serves what is waiting; answers with whom to tell when it is closed.
+    fn serve(
+        &mut self,
+        first: Request,
+        requests: &mut mpsc::Receiver<Request>,
+    ) -> Result<Option<oneshot::Sender<()>>, LogError> {
         let mut appends = Vec::new();
         let mut next = Some(first);
         let mut taken = 0;
@@ -243,8 +252,8 @@ impl Writer {
                 Request::Append { entry, done, since } => appends.push((entry, done, since)),
                 other => {
                     self.commit(std::mem::take(&mut appends))?;
-                    if !self.serve_other(other)? {
-                        return Ok(false);
+                    if let Some(closed) = self.serve_other(other)? {
+                        return Ok(Some(closed));
                     }
                 }
             }
@@ -252,10 +261,10 @@ impl Writer {
             next = if taken < GROUP_REQUESTS_MAX { requests.try_recv().ok() } else { None };
         }
         self.commit(appends)?;
-        Ok(true)
+        Ok(None)
     }
 
-    fn serve_other(&mut self, request: Request) -> Result<bool, LogError> {
+    fn serve_other(&mut self, request: Request) -> Result<Option<oneshot::Sender<()>>, LogError> {
         match request {
             Request::Append { .. } => {}
             Request::Read { from_seq, max, found } => {
@@ -277,11 +286,10 @@ impl Writer {
                 let held = std::mem::take(&mut self.held);
                 self.log.commit(held.into_values().collect())?;
                 self.publish(None);
-                let _ = done.send(());
-                return Ok(false);
+                return Ok(Some(done));
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// Room again: write what waited, as far as it goes, then what was held back.

@@ -106,10 +106,8 @@ enum Trouble {
 
 /// Why a stream is left while the line is good.
 enum Left {
-    /// Another instance: probe again.
-    OtherInstance,
-    /// What was next is gone from the buffer.
-    OutOfRange,
+    /// It cannot be read on: another instance answers, or what was next has left the buffer.
+    Behind,
     /// An answer that was not a stream: ask again.
     Polled,
 }
@@ -186,17 +184,13 @@ impl Line {
         let mut device = self.probe().await?;
         loop {
             if self.watch.place().is_none() {
-                self.read_current(&device, "").await?;
+                self.read_current(&device).await?;
             }
             match self.stream(&device, backoff).await? {
                 Left::Polled => tokio::time::sleep(Duration::from_millis(self.options.interval_ms.max(10))).await,
-                Left::OtherInstance => {
+                Left::Behind => {
                     device = self.probe().await?;
-                    self.read_current(&device, "the MTConnect agent restarted").await?;
-                }
-                Left::OutOfRange => {
-                    let why = "away for longer than the MTConnect agent's buffer reaches (OUT_OF_RANGE)";
-                    self.read_current(&device, why).await?;
+                    self.read_current(&device).await?;
                 }
             }
         }
@@ -216,23 +210,26 @@ impl Line {
         Ok(names.into_iter().find(|name| !name.is_empty()).cloned().unwrap_or_default())
     }
 
-    async fn read_current(&mut self, device: &str, why: &str) -> Result<(), Trouble> {
+    /// Reads everything as it is now; if the machine was seen before, with a gap in the evidence.
+    async fn read_current(&mut self, device: &str) -> Result<(), Trouble> {
         let text = self.get(&format!("{}/current", encode(device))).await?;
         let wanted = |item_id: &str| self.watch.wants(item_id);
-        match document::streams(&text, wanted)? {
-            Document::Error { code, text } => Err(Trouble::Refused { code, text }),
-            Document::Streams(header, seen) => {
-                if !why.is_empty() {
-                    tracing::warn!(machine = self.machine_id, why, "a gap in the evidence");
-                    metrics::counter!("millpool_agent_evidence_gaps_total", "machine" => self.machine_id.clone())
-                        .increment(1);
-                }
-                self.heard = Instant::now();
-                self.take_list();
-                let happened = self.watch.current(header, &seen, self.shop.clock.now_ms(), why);
-                Ok(self.tell(happened).await?)
-            }
+        let (header, seen) = match document::streams(&text, wanted)? {
+            Document::Streams(header, seen) => (header, seen),
+            Document::Error { code, text } => return Err(Trouble::Refused { code, text }),
+        };
+        let why = match self.watch.place() {
+            Some((instance_id, _)) if instance_id != header.instance_id => "the MTConnect agent restarted",
+            _ => "away for longer than the MTConnect agent's buffer reaches (OUT_OF_RANGE)",
+        };
+        if self.watch.place().is_some() {
+            tracing::warn!(machine = self.machine_id, why, "a gap in the evidence");
+            metrics::counter!("millpool_agent_evidence_gaps_total", "machine" => self.machine_id.clone()).increment(1);
         }
+        self.heard = Instant::now();
+        self.take_list();
+        let happened = self.watch.current(header, &seen, self.shop.clock.now_ms(), why);
+        Ok(self.tell(happened).await?)
     }
 
     /// Reads the stream from where the watch stands.
@@ -272,15 +269,12 @@ impl Line {
         let wanted = |item_id: &str| self.watch.wants(item_id);
         let (header, seen) = match document::streams(text, wanted)? {
             Document::Streams(header, seen) => (header, seen),
-            Document::Error { code, .. } if code == "OUT_OF_RANGE" => return Ok(Some(Left::OutOfRange)),
+            Document::Error { code, .. } if code == "OUT_OF_RANGE" => return Ok(Some(Left::Behind)),
             Document::Error { code, text } => return Err(Trouble::Refused { code, text }),
         };
         let (instance_id, next_seq) = self.watch.place().unwrap_or_default();
-        if header.instance_id != instance_id {
-            return Ok(Some(Left::OtherInstance));
-        }
-        if header.next_seq < next_seq {
-            return Ok(Some(Left::OutOfRange));
+        if header.instance_id != instance_id || header.next_seq < next_seq {
+            return Ok(Some(Left::Behind));
         }
         backoff.reset();
         self.heard = Instant::now();

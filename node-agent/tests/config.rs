@@ -1,0 +1,146 @@
+//! The configuration: what is wrong is named with the field, the value and what is accepted.
+
+use millpool_node_agent::agent::Adapter;
+use millpool_node_agent::config::{Config, ConfigError, File, Overrides, load, resolve};
+use millpool_node_agent::session::Token;
+use std::path::Path;
+
+const GOOD: &str = r#"
+    data_dir = "/tmp/agents"
+    [coordinator]
+    addresses = ["127.0.0.1:7001"]
+    insecure_dev = true
+    [simulated]
+    seed = 9
+    progress_s = 600
+    [[agent]]
+    plant = "p1"
+    simulated_machines = ["m1", "m2"]
+    [[agent]]
+    plant = "p2"
+    data_dir = "/srv/p2"
+    [[agent.machine]]
+    id = "m3"
+    adapter = "simulated"
+    simulated = { progress_s = 60 }
+    [[agent.machine]]
+    id = "m4"
+    adapter = "mtconnect"
+    [agent.machine.mtconnect]
+    url = "http://10.0.0.1:5000/"
+    signals = { part_count = "PartCountAct", power = { item = "W", scale = 1000.0, unit = "KILOWATT" } }
+"#;
+
+fn read(text: &str, overrides: &Overrides) -> Result<Config, ConfigError> {
+    resolve(toml::from_str::<File>(text).unwrap(), overrides)
+}
+
+fn problems(text: &str) -> Vec<String> {
+    match read(text, &Overrides::default()) {
+        Err(ConfigError::Unusable(problems)) => problems.iter().map(ToString::to_string).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn several_plants_share_what_they_do_not_say_themselves() {
+    let config = read(GOOD, &Overrides::default()).unwrap();
+    assert_eq!(config.agents.len(), 2);
+    let [first, second] = config.agents.as_slice() else { panic!() };
+    assert_eq!(first.data_dir, Path::new("/tmp/agents/p1"));
+    assert_eq!(second.data_dir, Path::new("/srv/p2"));
+    assert_eq!(first.machines.len(), 2);
+    let Adapter::Simulated(m1) = &first.machines[0].adapter else { panic!() };
+    let Adapter::Simulated(m3) = &second.machines[0].adapter else { panic!() };
+    assert_eq!((m1.seed, m1.progress_s, m3.seed, m3.progress_s), (9, 600, 9, 60));
+    let Adapter::Mtconnect(m4) = &second.machines[1].adapter else { panic!() };
+    assert_eq!(m4.url, "http://10.0.0.1:5000");
+    assert_eq!(m4.signals.len(), 2);
+}
+
+#[test]
+fn flags_and_environment_win_over_the_file() {
+    let overrides = Overrides {
+        coordinators: vec!["localhost:9".to_owned()],
+        token: Some("t".to_owned()),
+        clock_scale: Some(60.0),
+        clock_epoch: Some("2026-11-23T08:00:00Z".to_owned()),
+        clock_plant_epoch: Some("0".to_owned()),
+        data_dir: Some("/elsewhere".into()),
+        ..Overrides::default()
+    };
+    let config = read(GOOD, &overrides).unwrap();
+    assert_eq!(config.agents[0].coordinators, ["localhost:9"]);
+    assert!(matches!(&config.agents[0].token, Token::Given(token) if token == "t"));
+    assert_eq!(config.agents[0].data_dir, Path::new("/elsewhere/p1"));
+    assert_eq!(config.agents[1].data_dir, Path::new("/srv/p2"));
+    let epoch_ms = "2026-11-23T08:00:00Z".parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    assert_eq!(config.clock.at_wall_ms(epoch_ms + 1000), 60_000);
+}
+
+#[test]
+fn every_problem_is_named_with_its_field_value_and_what_is_accepted() {
+    let found = problems(
+        r#"
+        [http]
+        listen = "here"
+        [log]
+        format = "xml"
+        [clock]
+        scale = 0.0
+        [coordinator]
+        addresses = ["10.0.0.1:7001", "nowhere"]
+        insecure_dev = true
+        [[agent]]
+        plant = "Plant 1"
+        [[agent.machine]]
+        id = "m"
+        adapter = "opcua"
+        [[agent.machine]]
+        id = "m"
+        adapter = "mtconnect"
+        mtconnect = { url = "ftp://x", signals = { spindle = "S" } }
+        "#,
+    );
+    let expected = [
+        "clock.scale = 0.0: accepted is 0.001 to 100000.0",
+        "clock.epoch = \"none\": accepted is a time, where the clock is scaled or shifted: the coordinator's",
+        "log.format = \"xml\": accepted is text or json",
+        "http.listen = \"here\": accepted is an IP address and port, e.g. 127.0.0.1:9464",
+        "agent[0].plant = \"Plant 1\": accepted is 1 to 40 lower-case letters, digits and dashes",
+        "agent[0].data_dir = \"none\": accepted is a folder, here or as data_dir at the top",
+        "agent[0].coordinator.addresses = \"nowhere\": accepted is host:port, e.g. 127.0.0.1:7001",
+        "agent[0].coordinator.addresses = \"10.0.0.1:7001\": accepted is a loopback address, with insecure_dev",
+        "agent[0].machine[0].adapter = \"opcua\": accepted is simulated or mtconnect",
+        "agent[0].machine[1].id = \"m\": accepted is an id that no other machine of the agent has",
+        "agent[0].machine[1].mtconnect.url = \"ftp://x\": accepted is http://host:port",
+    ];
+    for line in expected {
+        assert!(found.iter().any(|problem| problem == line), "{line} is not in {found:#?}");
+    }
+}
+
+#[test]
+fn a_line_without_certificates_or_token_is_refused() {
+    let text = GOOD.replace("insecure_dev = true", "");
+    let found = problems(&text);
+    assert!(found.iter().any(|problem| problem.contains("coordinator.ca_file")), "{found:#?}");
+    assert!(found.iter().any(|problem| problem.contains("coordinator.token")), "{found:#?}");
+}
+
+#[test]
+fn an_unknown_field_is_named() {
+    let wrong = toml::from_str::<File>("[[agent]]\nplant = \"p\"\nmachnies = []").unwrap_err().to_string();
+    assert!(wrong.contains("machnies") && wrong.contains("simulated_machines"), "{wrong}");
+}
+
+#[test]
+fn the_examples_are_good() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        load(&entry.unwrap().path(), &Overrides::default()).unwrap();
+        seen += 1;
+    }
+    assert_eq!(seen, 2);
+}
