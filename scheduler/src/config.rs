@@ -20,6 +20,9 @@ pub mod exit {
     pub const LISTEN: u8 = 4;
 }
 
+/// What is logged if nothing is said.
+const LOG_DEFAULT: &str = "info,openraft=warn,fjall=warn,lsm_tree=warn";
+
 const AFTER_HELP: &str = "\
 Settings come from the file given by --config, then the environment, then flags; the later wins.
 
@@ -121,7 +124,7 @@ settings! {
     clock_scale: i64 = "MILLPOOL_CLOCK_SCALE", "N";
     /// Demonstrations: when the clock began to run fast, ms since the Unix epoch
     clock_epoch_ms: i64 = "MILLPOOL_CLOCK_EPOCH_MS", "MS";
-    /// What is logged, e.g. info or millpool_scheduler=debug [default: info]
+    /// What is logged, e.g. info or millpool_scheduler=debug [default: info, and warn of the libraries]
     log: String = "MILLPOOL_LOG", "FILTER";
     /// How it is logged: text or json [default: text]
     log_format: String = "MILLPOOL_LOG_FORMAT", "FORMAT";
@@ -269,7 +272,7 @@ impl Config {
             snapshot_every: s.snapshot_every.unwrap_or(20_000),
             clock_scale: s.clock_scale.unwrap_or(1),
             clock_epoch_ms: s.clock_epoch_ms.unwrap_or(0),
-            log: s.log.unwrap_or_else(|| "info".into()),
+            log: s.log.unwrap_or_else(|| LOG_DEFAULT.into()),
             log_json,
         };
         config.check().map(|()| config)

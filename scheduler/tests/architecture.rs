@@ -1,0 +1,74 @@
+//! The invariants of ARCHITECTURE.md that a machine can check.
+
+use std::path::{Path, PathBuf};
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).expect("a source folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Lines of code (not comments) in `folder` that say `word`, outside the folders in `but`.
+fn lines_that_say(folder: &str, word: &str, but: &[&str]) -> Vec<String> {
+    let mut files = Vec::new();
+    rust_files(&workspace().join(folder), &mut files);
+    assert!(!files.is_empty(), "{folder} has no source files");
+    let mut found = Vec::new();
+    for file in files {
+        let name = file.display().to_string();
+        if but.iter().any(|b| name.contains(b)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).expect("a source file");
+        let code = text.lines().filter(|l| !l.trim_start().starts_with("//") && l.contains(word));
+        found.extend(code.map(|l| format!("{name}: {l}")));
+    }
+    found
+}
+
+fn dependencies(room: &str) -> String {
+    let manifest = std::fs::read_to_string(workspace().join(room).join("Cargo.toml")).expect("a manifest");
+    let section = manifest.split("[dependencies]").nth(1).expect("dependencies");
+    section.split("\n[").next().expect("the section").to_owned()
+}
+
+#[test]
+fn pure_core() {
+    for (room, banned) in [
+        ("alliance", &["tokio", "millpool-", "rand"][..]),
+        ("solver", &["tokio", "millpool-"][..]),
+    ] {
+        for name in banned {
+            assert!(!dependencies(room).contains(name), "{room} depends on {name}");
+        }
+    }
+    for word in
+        ["f64", "f32", "HashMap", "HashSet", "SystemTime", "Instant::", "std::fs", "std::net", "std::thread"]
+    {
+        assert_eq!(lines_that_say("alliance/src", word, &["planted"]), Vec::<String>::new(), "{word}");
+    }
+}
+
+#[test]
+fn one_vocabulary_each() {
+    let none = Vec::<String>::new();
+    assert_eq!(lines_that_say("scheduler/src", "openraft::", &["/consensus/"]), none);
+    assert_eq!(lines_that_say("scheduler/src", "fjall::", &["/consensus/"]), none);
+    assert_eq!(lines_that_say("scheduler/src", "millpool_solver", &["/planner/"]), none);
+}
+
+#[test]
+fn the_check_finds_what_it_looks_for() {
+    assert!(!lines_that_say("scheduler/src", "openraft::", &[]).is_empty());
+    assert!(!lines_that_say("scheduler/src", "millpool_solver", &[]).is_empty());
+    assert!(!lines_that_say("scheduler/src", "fjall::", &[]).is_empty());
+}
