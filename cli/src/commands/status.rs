@@ -40,9 +40,13 @@ pub async fn run(desk: &mut Desk<'_>) -> Result<(), Failure> {
         return Ok(desk.output.value(&all)?);
     }
     print(&view, &nodes, &mut desk.output)?;
+    let holds = holds(&view);
     match plan {
-        Ok(plan) => print_plan(&plan, &mut desk.output),
-        Err(error) => Ok(desk.output.notice(format!("The plan could not be read: {error}"))?),
+        Ok(plan) => print_plan(holds, &plan, &mut desk.output),
+        Err(error) => {
+            desk.output.particulars(&[("holds", holds)])?;
+            Ok(desk.output.notice(format!("The plan could not be read: {error}"))?)
+        }
     }
 }
 
@@ -101,21 +105,16 @@ fn print(view: &GetStatusResponse, nodes: &[Asked], output: &mut Output) -> Resu
             output.notice(format!("Node {} could not be asked: {error}", asked.node.id))?;
         }
     }
+    Ok(output.line("")?)
+}
+
+/// What the state holds.
+fn holds(view: &GetStatusResponse) -> String {
     let counts = view.counts.unwrap_or_default();
-    output.line("")?;
-    output.particulars(&[(
-        "holds",
-        format!(
-            "{} members, {} plants, {} machines, {} offers, {} bookings, {} request ids",
-            counts.members,
-            counts.plants,
-            counts.machines,
-            counts.offers,
-            counts.bookings,
-            counts.request_ids
-        ),
-    )])?;
-    Ok(())
+    format!(
+        "{} members, {} plants, {} machines, {} offers, {} bookings, {} request ids",
+        counts.members, counts.plants, counts.machines, counts.offers, counts.bookings, counts.request_ids
+    )
 }
 
 fn sheet(view: &GetStatusResponse, nodes: &[Asked]) -> Sheet {
@@ -165,12 +164,13 @@ fn hash(answer: &GetStatusResponse, nodes: &[Asked]) -> (Tone, String) {
     if differs { (Tone::Bad, format!("{shown} DIFFERS")) } else { (Tone::Plain, shown) }
 }
 
-fn print_plan(plan: &PlanSummary, output: &mut Output) -> Result<(), Failure> {
+fn print_plan(holds: String, plan: &PlanSummary, output: &mut Output) -> Result<(), Failure> {
     let risk = match plan.bookings_at_risk {
         0 => output.paint(Tone::Good, "none at risk"),
         count => output.paint(Tone::Bad, &format!("{count} at risk")),
     };
     let rows = [
+        ("holds", holds),
         ("plan", format!("{} open bookings, {} assignments, {risk}", plan.bookings_open, plan.assignments)),
         ("cost", shown::money(plan.cost_fen)),
         ("last optimisation", optimisation(plan, output)),

@@ -342,11 +342,7 @@ impl BookingService for Service {
             if request.start_revision > 0 && request.start_revision <= state.compacted_revision {
                 let mut details = ErrorDetails::new();
                 let oldest = (state.compacted_revision + 1).to_string();
-                details.set_error_info(
-                    "COMPACTED",
-                    "millpool",
-                    [("compacted_revision".to_owned(), oldest)],
-                );
+                details.set_error_info("COMPACTED", "millpool", [("compacted_revision".to_owned(), oldest)]);
                 return Err(Status::with_error_details(Code::OutOfRange, "no longer kept", details));
             }
             let mut first = Vec::new();
