@@ -233,9 +233,12 @@ impl Planner {
     async fn run(&mut self, asks: &mut mpsc::Receiver<Ask>) {
         let mut housekeeping = tokio::time::interval(Duration::from_millis(500));
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let consensus = self.consensus.clone();
+        let mut stopped = std::pin::pin!(consensus.stop_reason());
         loop {
             tokio::select! {
                 biased;
+                _ = &mut stopped => return,
                 ask = asks.recv() => match ask {
                     Some(ask) => {
                         self.serve(ask).await;
