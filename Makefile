@@ -1,0 +1,75 @@
+# Millpool's commands. Everything is built with one profile (--release): what is tested is what runs.
+
+SHELL := /bin/sh
+CARGO ?= cargo
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+BINARIES := -p millpool-scheduler -p millpool-node-agent -p millpool-cli -p millpool-demo -p millpool-benches
+say = @printf '\n== %s\n'
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test fmt clippy unit doctest deps bench-load clean-demo
+
+help: ## Show this
+	@echo "Millpool: make TARGET"
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@echo
+	@echo "make demo SECONDS=90 [ORDERS=480] [SEED=1]   ends by itself, checks included"
+	@echo "make bench-load LOAD='--clients 1,16,64'     see target/release/millpool-load --help"
+
+setup: ## Install the system packages that are missing (cmake, clang, libclang, make, g++, pkg-config, python3)
+	@missing=""; \
+	need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
+	need cmake cmake; need clang clang; need make make; need g++ g++; need pkg-config pkg-config; need python3 python3; \
+	ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1 || missing="$$missing libclang-dev"; \
+	if [ -n "$$missing" ]; then \
+		command -v apt-get >/dev/null 2>&1 || { echo "please install:$$missing"; exit 1; }; \
+		echo "== Installing$$missing"; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+	@command -v $(CARGO) >/dev/null 2>&1 || { echo "cargo is missing: install Rust 1.90 or later from https://rustup.rs"; exit 1; }
+
+build: setup ## Build every binary
+	$(say) "Building (about ten minutes on two cores the first time, mostly the LP solver)"
+	@$(CARGO) build --release --locked --quiet --bins $(BINARIES)
+
+demo: build ## An alliance of 23 members on this machine; runs until Ctrl-C, or SECONDS=90
+	$(say) "The demonstration$(if $(SECONDS), of $(SECONDS) seconds)"
+	@target/release/millpool-demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ORDERS),--orders $(ORDERS)) \
+		$(if $(SEED),--seed $(SEED)) $(DEMO)
+
+test: setup fmt clippy unit doctest ## Formatting, lints, tests, doc tests
+	$(say) "All tests passed"
+
+fmt:
+	$(say) "Formatting"
+	@$(CARGO) fmt --all --check
+
+clippy:
+	$(say) "Lints"
+	@$(CARGO) clippy --release --locked --quiet --workspace --all-targets -- -D warnings
+
+# The process tests look for the built binaries, so they are built first.
+unit: build
+	$(say) "Tests"
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --release --locked --workspace --cargo-quiet --status-level fail --final-status-level flaky; \
+	else \
+		$(CARGO) test --release --locked --quiet --workspace --lib --bins --tests; \
+	fi
+
+doctest:
+	$(say) "Documentation tests"
+	@$(CARGO) test --release --locked --quiet --workspace --doc
+
+deps: ## Licences and bans of all dependencies (needs cargo-deny)
+	$(say) "Licences and bans"
+	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
+	@$(CARGO) deny --log-level error check licenses bans sources
+
+bench-load: build ## Throughput, latency and failover of a three-node cluster on this machine
+	$(say) "Load"
+	@target/release/millpool-load $(LOAD)
+
+clean-demo: ## Remove what the demonstration left
+	@rm -rf .demo

@@ -1,0 +1,2 @@
+//! `millpool-load`: what a cluster bears.
+fn main() {}
