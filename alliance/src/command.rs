@@ -266,7 +266,7 @@ pub enum Happening {
     },
 }
 
-/// An operation that loses its place.
+/// An operation that loses its place, or keeps its start and ends so late that its promise is broken.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Disturbed {
     /// The booking.

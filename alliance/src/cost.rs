@@ -35,6 +35,12 @@ impl State {
             .sum()
     }
 
+    /// The same state, said to stand at `revision`: entries of the log that are not the state machine's
+    /// change nothing but this.
+    pub fn seen_at(&self, revision: u64) -> State {
+        State { revision: self.revision.max(revision), ..self.clone() }
+    }
+
     /// The same state with a later clock, nothing expired: for planning ahead.
     pub fn as_of(&self, now: i64) -> State {
         State { now: self.now.max(now), ..self.clone() }

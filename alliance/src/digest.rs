@@ -4,7 +4,8 @@
 use crate::planted::{Bug, planted};
 use std::hash::{Hash, Hasher};
 
-/// FNV-1a over 64 bits, with a final mix: the same on every node, platform and compiler.
+/// FNV-1a over 64 bits, with a final mix: no seed, so the same on every node. It hashes what `derive(Hash)`
+/// feeds it, which is the same on every 64-bit little-endian machine.
 #[derive(Clone, Copy)]
 pub struct Fnv(u64);
 
@@ -76,7 +77,7 @@ impl<K: Ord + Clone + Hash, V: Clone + Hash> Table<K, V> {
     }
 
     /// Values in the order of their keys.
-    pub fn values(&self) -> impl DoubleEndedIterator<Item = &V> {
+    pub fn values(&self) -> impl DoubleEndedIterator<Item = &V> + Clone {
         self.rows.iter().map(|(_, value)| value)
     }
 

@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// Farthest that a plant may lie from the grid's origin, m.
 pub const GRID_MAX_M: i64 = 10_000_000;
 
+/// Most offers of a machine that are neither withdrawn nor over.
+pub const OFFERS_STANDING_MAX: i64 = 64;
+
 impl State {
     pub(crate) fn put_member(&mut self, mut member: Member, expected: u64) -> Result<Reply, Refusal> {
         text("member.name", &member.name, 1, 100)?;
@@ -138,6 +141,11 @@ impl State {
                 "an id that no offer has had",
             ));
         }
+        let standing = |o: &&Arc<Offer>| {
+            o.machine == offer.machine && !o.withdrawn && o.open.iter().any(|w| w.end > self.now)
+        };
+        let standing = self.offers.values().filter(standing).count() as i64;
+        within("offers of the machine (count)", standing, 0, OFFERS_STANDING_MAX - 1)?;
         if offer.open.iter().all(|w| w.end <= self.now) {
             return Err(Refusal::invalid(
                 Reason::InvalidField,
@@ -186,7 +194,7 @@ impl State {
                 Reason::WouldDisturb,
                 "accept_disturbance",
                 false,
-                &format!("true, to take the place of {} planned operations", disturbed.len()),
+                &format!("true, to disturb {} planned operations", disturbed.len()),
             ));
         }
         Ok(Reply::Offer(id.clone(), disturbed))
@@ -201,13 +209,16 @@ impl State {
         }
     }
 
-    /// Operations that had a place before and have none now.
+    /// Operations that had a place before and have none now, or end later and make their booking late.
     fn lost_since(&self, before: &State) -> Vec<Disturbed> {
         let mut lost = Vec::new();
         for (id, booking) in &self.changes.bookings {
             let Some(old) = before.bookings.get(id) else { continue };
             for (k, (step, was)) in booking.steps.iter().zip(&old.steps).enumerate() {
-                if let (None, Some(place)) = (&step.place, &was.place) {
+                let Some(place) = &was.place else { continue };
+                let later = step.place.as_ref().is_some_and(|is| is.end > place.end)
+                    && booking.lateness_s() > old.lateness_s();
+                if step.place.is_none() || later {
                     lost.push(Disturbed {
                         booking: id.clone(),
                         operation: k as u32,
@@ -220,10 +231,14 @@ impl State {
         lost
     }
 
-    /// Works a machine's open time out anew: what is offered, less what it is down.
+    /// Works a machine's open time out anew: what is offered, less what it is down. Offers that were over
+    /// before all that is on its line count no longer, so that it does not grow for ever. O(offers).
     pub(crate) fn recompute_open(&mut self, machine: &MachineId) {
-        let offers: Vec<Arc<Offer>> =
-            self.offers.values().filter(|o| o.machine == *machine && !o.withdrawn).cloned().collect();
+        let first = self.stations.get(machine).and_then(|s| s.line.first()).map_or(self.now, |o| o.start);
+        let since = first.min(self.now);
+        let counts =
+            |o: &&Arc<Offer>| o.machine == *machine && !o.withdrawn && o.open.iter().any(|w| w.end > since);
+        let offers: Vec<Arc<Offer>> = self.offers.values().filter(counts).cloned().collect();
         let lent = Windows::union(offers.iter().flat_map(|o| o.open.iter().copied()));
         let notice_s = offers.iter().map(|o| o.notice_s).max().unwrap_or(0);
         self.edit_station(machine, |s| {

@@ -15,6 +15,8 @@
 //! Architecture invariant: this crate imports no other crate of the workspace, and nothing here shares
 //! code with the solver. A plan is a claim; `apply` checks it.
 
+#![allow(clippy::result_large_err, reason = "a refusal says why in full, and is the exception")]
+
 #[cfg(test)]
 extern crate self as millpool_alliance;
 

@@ -266,7 +266,7 @@ impl Station {
 
     /// Forgets what is over by `now` and no changeover counts on; the machine stays set up as the last of
     /// it left it. Work in hand is over, too, once its time is up and other work was begun after it: its
-    /// end was never reported.
+    /// end was never reported. What planned work overlaps stays until that has lost its place.
     pub fn prune(&mut self, now: i64) {
         let mut at = 0;
         while at < self.line.len() {
@@ -277,8 +277,13 @@ impl Station {
                     Phase::Planned => self.line[at].purpose == Use::Tooling,
                     Phase::Running => begun_after(),
                 };
+            let window = self.line[at].window();
+            let overlapped = || {
+                let mut planned = self.line.iter().enumerate().filter(|(_, o)| o.phase == Phase::Planned);
+                planned.any(|(k, o)| k != at && o.window().overlaps(&window))
+            };
             let counted_on = at > 0 && self.line.get(at + 1).is_none_or(|next| next.phase == Phase::Planned);
-            if !over || counted_on {
+            if !over || counted_on || overlapped() {
                 at += 1;
                 continue;
             }

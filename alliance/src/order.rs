@@ -118,6 +118,7 @@ impl Operation {
         within(&field("axes_min"), self.axes_min.into(), 0, 9)?;
         within(&field("tolerance_um"), self.tolerance_um.into(), 0, 100_000)?;
         within(&field("certificates (count)"), self.certificates.len() as i64, 0, 32)?;
+        self.certificates.iter().try_for_each(|name| text(&field("certificates"), name, 1, 40))?;
         within(&field("setup_s"), self.setup_s, 0, OPERATION_MAX_S)?;
         within(&field("run_s_per_piece"), self.run_s_per_piece, 1, OPERATION_MAX_S)?;
         let total = self.run_s_per_piece.saturating_mul(quantity).saturating_add(self.setup_s);

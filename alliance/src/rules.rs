@@ -70,9 +70,9 @@ impl State {
     }
 
     fn check_holds(&self, buyer: &PrincipalId) -> Result<(), Refusal> {
-        let held =
-            self.bookings_of(buyer, &BookingId::trusted("")).filter(|b| b.status == Status::Held).count()
-                as i64;
+        // By the holds, which are few, and not by all that the buyer ever booked.
+        let of_buyer = |id| self.bookings.get(id).is_some_and(|b: &Arc<Booking>| b.buyer == *buyer);
+        let held = self.holds.iter().filter(|(_, id)| of_buyer(id)).count() as i64;
         if held < self.policy.holds_max_per_buyer {
             return Ok(());
         }
@@ -124,6 +124,14 @@ impl State {
                 return Err(Refusal::because(
                     Reason::WrongStatus,
                     format!("a disturbance has taken the place that {id} held; it is being placed anew"),
+                ));
+            }
+            Status::Held if booking.steps.iter().flat_map(|s| &s.place).any(|p| p.start < self.now) => {
+                return Err(Refusal::invalid(
+                    Reason::HoldExpired,
+                    "booking_id",
+                    id,
+                    "a hold whose first operation has not been due to start; book again",
                 ));
             }
             Status::Held => {}

@@ -8,7 +8,7 @@ use crate::line::Station;
 use crate::offer::Offer;
 use crate::planted::{Bug, planted};
 use crate::price::{self, Carbon, Price, Trip};
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Reason, Refusal, text};
 use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
 use crate::window::LATEST;
 use std::hash::{Hash, Hasher};
@@ -16,6 +16,9 @@ use std::sync::Arc;
 
 /// Most request ids that are remembered; above it the oldest go first.
 pub const ANSWERS_MAX: usize = 500_000;
+
+/// Longest request id, characters.
+pub const REQUEST_ID_LENGTH_MAX: usize = 100;
 
 /// A client's request, remembered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,6 +156,9 @@ impl State {
     }
 
     fn perform(&mut self, before: &State, entry: &Entry) -> Result<Reply, Refusal> {
+        if let Some(request) = &entry.request {
+            text("request_id", &request.id, 1, REQUEST_ID_LENGTH_MAX)?;
+        }
         let caller = &entry.caller;
         match entry.command.clone() {
             Command::Tick => Ok(Reply::Done),

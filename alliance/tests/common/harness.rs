@@ -1057,7 +1057,7 @@ impl Checked<'_> {
         let starts = |state: &State, machine: &MachineId| -> Vec<(String, i64)> {
             let Some(station) = state.stations().get(machine) else { return Vec::new() };
             let until = state.frozen_until(station);
-            let early = station.line.iter().filter(|o| o.start < until && o.phase != Phase::Done);
+            let early = station.line.iter().filter(|o| o.start < until && o.phase == Phase::Planned);
             early
                 .filter_map(|o| match &o.purpose {
                     line::Use::Work { booking, operation } => {
