@@ -306,7 +306,8 @@ impl Planner {
             return Err(Failure::Overloaded);
         }
         self.in_flight.differs.store(false, Ordering::Release);
-        let applied = self.consensus.state().state.0.clone();
+        let view = self.consensus.state();
+        let applied = view.state.0.seen_at(view.revision);
         let live = match self.live.take() {
             Some(live) => live.rebase(leadership.term, applied),
             None => Live::new(leadership.term, applied),
@@ -394,15 +395,20 @@ impl Planner {
     async fn submit(&mut self, entry: Entry, mut write: Write) {
         let bytes = wire::command::encode(&entry);
         let term = self.live.as_ref().map(|live| live.term);
+        let assumed = self.live.as_ref().map(|live| live.state.revision());
         self.in_flight.count.fetch_add(1, Ordering::AcqRel);
         let pending = self.consensus.submit(bytes.into(), term).await;
         let (in_flight, asks) = (self.in_flight.clone(), self.asks.clone());
         tokio::spawn(async move {
             let outcome = match pending {
-                Ok(pending) => pending.await.map(|committed| committed.reply),
+                Ok(pending) => pending.await,
                 Err(error) => Err(error),
             };
-            let as_assumed = matches!(&outcome, Ok(reply) if reply.result.is_ok());
+            let as_assumed = matches!(
+                &outcome,
+                Ok(committed) if committed.reply.result.is_ok() && Some(committed.revision) == assumed
+            );
+            let outcome = outcome.map(|committed| committed.reply);
             if !as_assumed {
                 in_flight.differs.store(true, Ordering::Release);
             }
