@@ -109,7 +109,8 @@ impl Agent {
     pub fn open(options: Options, clock: Clock) -> Result<Self, AgentError> {
         let plant = options.plant_id.clone();
         let health = Health::new(&options.plant_id, &options.agent_id);
-        let at = outbox::Options { dir: options.data_dir.join("outbox"), bytes_max: options.outbox_bytes_max };
+        let at =
+            outbox::Options { dir: options.data_dir.join("outbox"), bytes_max: options.outbox_bytes_max };
         let outbox = outbox::open(&at).map_err(|source| AgentError::Log { plant: plant.clone(), source })?;
         let dispatch = Dispatch::open(&options.data_dir, &plant);
         let dispatch = dispatch.map_err(|source| AgentError::Dispatch { plant, source })?;
@@ -181,7 +182,10 @@ impl Agent {
         Session { options, clock: self.clock, outbox, dispatch, health: self.health.clone() }
     }
 
-    fn start_adapters(&self, stop: &CancellationToken) -> Result<JoinSet<Result<(), OutboxError>>, AgentError> {
+    fn start_adapters(
+        &self,
+        stop: &CancellationToken,
+    ) -> Result<JoinSet<Result<(), OutboxError>>, AgentError> {
         let mut adapters = JoinSet::new();
         let client = mtconnect::client().map_err(|error| AgentError::Http {
             plant: self.options.plant_id.clone(),
@@ -213,11 +217,15 @@ impl Agent {
             return;
         }
         let mut status = self.outbox.status();
-        let applied = status.wait_for(|status| status.acked_seq >= status.last_seq || status.failed.is_some());
+        let applied =
+            status.wait_for(|status| status.acked_seq >= status.last_seq || status.failed.is_some());
         if tokio::time::timeout(FLUSH_MAX, applied).await.is_err() {
             let status = self.outbox.status().borrow().clone();
-            tracing::info!(plant = self.options.plant_id, unsent = status.last_seq - status.acked_seq,
-                "stopping with events that are on disk and not yet applied");
+            tracing::info!(
+                plant = self.options.plant_id,
+                unsent = status.last_seq - status.acked_seq,
+                "stopping with events that are on disk and not yet applied"
+            );
         }
     }
 }

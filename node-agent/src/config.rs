@@ -347,7 +347,13 @@ impl Found {
         self.wrong(field, name, "1 to 40 lower-case letters, digits and dashes")
     }
 
-    fn within<T: PartialOrd + std::fmt::Debug + Copy>(&mut self, field: &str, value: T, low: T, high: T) -> T {
+    fn within<T: PartialOrd + std::fmt::Debug + Copy>(
+        &mut self,
+        field: &str,
+        value: T,
+        low: T,
+        high: T,
+    ) -> T {
         if !(low..=high).contains(&value) {
             self.wrong::<()>(field, value, &format!("{low:?} to {high:?}"));
         }
@@ -368,10 +374,15 @@ fn clock(file: &ClockFile, overrides: &Overrides, found: &mut Found) -> Clock {
     let epoch = overrides.clock_epoch.as_ref().or(file.epoch.as_ref());
     let plant_epoch = overrides.clock_plant_epoch.as_ref().or(file.plant_epoch.as_ref());
     if epoch.is_none() && (scale != 1.0 || plant_epoch.is_some()) {
-        found.wrong::<()>("clock.epoch", "none", "a time, where the clock is scaled or shifted: the coordinator's");
+        found.wrong::<()>(
+            "clock.epoch",
+            "none",
+            "a time, where the clock is scaled or shifted: the coordinator's",
+        );
     }
     let epoch_ms = epoch.and_then(|text| instant_ms("clock.epoch", text, found)).unwrap_or(0);
-    let plant_ms = plant_epoch.and_then(|text| instant_ms("clock.plant_epoch", text, found)).unwrap_or(epoch_ms);
+    let plant_ms =
+        plant_epoch.and_then(|text| instant_ms("clock.plant_epoch", text, found)).unwrap_or(epoch_ms);
     Clock::new(epoch_ms, plant_ms, scale)
 }
 
@@ -431,9 +442,14 @@ fn coordinator(
 ) -> Option<Line> {
     let field = format!("{field}.coordinator");
     let addresses = [&overrides.coordinators, &own.addresses, &all.addresses];
-    let addresses = addresses.into_iter().find(|addresses| !addresses.is_empty()).cloned().unwrap_or_default();
+    let addresses =
+        addresses.into_iter().find(|addresses| !addresses.is_empty()).cloned().unwrap_or_default();
     if addresses.is_empty() {
-        found.wrong::<()>(&format!("{field}.addresses"), &addresses, "at least one host:port, here or in [coordinator]");
+        found.wrong::<()>(
+            &format!("{field}.addresses"),
+            &addresses,
+            "at least one host:port, here or in [coordinator]",
+        );
     }
     for address in &addresses {
         if !is_address(address) {
@@ -449,7 +465,9 @@ fn coordinator(
             (Some(token), None) => Token::Given(token.clone()),
             (None, Some(path)) => Token::File(path.clone()),
             (None, None) => Token::None,
-            (Some(_), Some(_)) => found.wrong(&format!("{field}.token"), "(hidden)", "token or token_file, not both")?,
+            (Some(_), Some(_)) => {
+                found.wrong(&format!("{field}.token"), "(hidden)", "token or token_file, not both")?
+            }
         },
     };
     if let Token::File(path) = &token {
@@ -457,12 +475,20 @@ fn coordinator(
     }
     let tls = if insecure {
         for address in addresses.iter().filter(|address| !is_loopback(address)) {
-            found.wrong::<()>(&format!("{field}.addresses"), address, "a loopback address, with insecure_dev");
+            found.wrong::<()>(
+                &format!("{field}.addresses"),
+                address,
+                "a loopback address, with insecure_dev",
+            );
         }
         None
     } else {
         if matches!(token, Token::None) && own.cert_file.as_ref().or(all.cert_file.as_ref()).is_none() {
-            found.wrong::<()>(&format!("{field}.token"), "none", "a token, a token_file, a cert_file, or insecure_dev");
+            found.wrong::<()>(
+                &format!("{field}.token"),
+                "none",
+                "a token, a token_file, a cert_file, or insecure_dev",
+            );
         }
         Some(tls(&field, own, all, found)?)
     };
@@ -472,7 +498,11 @@ fn coordinator(
 fn tls(field: &str, own: &CoordinatorFile, all: &CoordinatorFile, found: &mut Found) -> Option<Tls> {
     let file = |pick: fn(&CoordinatorFile) -> &Option<PathBuf>| pick(own).as_ref().or(pick(all).as_ref());
     let Some(ca_file) = file(|c| &c.ca_file) else {
-        return found.wrong(&format!("{field}.ca_file"), "none", "a PEM file, or insecure_dev = true on loopback");
+        return found.wrong(
+            &format!("{field}.ca_file"),
+            "none",
+            "a PEM file, or insecure_dev = true on loopback",
+        );
     };
     let ca_pem = found.file(&format!("{field}.ca_file"), ca_file)?;
     let identity_pem = match (file(|c| &c.cert_file), file(|c| &c.key_file)) {
@@ -481,7 +511,9 @@ fn tls(field: &str, own: &CoordinatorFile, all: &CoordinatorFile, found: &mut Fo
             found.file(&format!("{field}.key_file"), key)?,
         )),
         (None, None) => None,
-        (cert, key) => found.wrong(&format!("{field}.cert_file"), (cert, key), "cert_file and key_file together")?,
+        (cert, key) => {
+            found.wrong(&format!("{field}.cert_file"), (cert, key), "cert_file and key_file together")?
+        }
     };
     Some(Tls { ca_pem, identity_pem, domain: own.domain.clone().or_else(|| all.domain.clone()) })
 }
@@ -489,7 +521,8 @@ fn tls(field: &str, own: &CoordinatorFile, all: &CoordinatorFile, found: &mut Fo
 fn is_address(address: &str) -> bool {
     let bare = address.trim_start_matches("http://").trim_start_matches("https://");
     let port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-    bare.rsplit_once(':').is_some_and(|(host, digits)| !host.is_empty() && !host.contains('/') && port(digits))
+    bare.rsplit_once(':')
+        .is_some_and(|(host, digits)| !host.is_empty() && !host.contains('/') && port(digits))
 }
 
 fn is_loopback(address: &str) -> bool {
@@ -513,7 +546,11 @@ fn machines(field: &str, agent: &AgentFile, file: &File, found: &mut Found) -> V
     for (at, machine) in all.iter().enumerate() {
         let field = format!("{field}.machine[{at}]");
         if !ids.insert(&machine.id) {
-            found.wrong::<()>(&format!("{field}.id"), &machine.id, "an id that no other machine of the agent has");
+            found.wrong::<()>(
+                &format!("{field}.id"),
+                &machine.id,
+                "an id that no other machine of the agent has",
+            );
         }
         machines.extend(resolve_machine(&field, machine, file, found));
     }
@@ -536,7 +573,11 @@ fn resolve_machine(
     let adapter = match machine.adapter.as_str() {
         "simulated" => {
             if machine.mtconnect.is_some() {
-                found.wrong::<()>(&format!("{field}.mtconnect"), "a table", "none, with adapter = \"simulated\"");
+                found.wrong::<()>(
+                    &format!("{field}.mtconnect"),
+                    "a table",
+                    "none, with adapter = \"simulated\"",
+                );
             }
             let own = machine.simulated.clone().unwrap_or_default();
             crate::agent::Adapter::Simulated(simulated(field, &own, &file.simulated, power, found))
@@ -558,9 +599,12 @@ fn simulated(
     found: &mut Found,
 ) -> simulated::Options {
     let default = simulated::Options::default();
-    let number = |pick: fn(&SimulatedFile) -> Option<u32>, otherwise| pick(own).or(pick(all)).unwrap_or(otherwise);
-    let mut permille = |name: &str, value: u32| found.within(&format!("{field}.simulated.{name}"), value, 0, 1000);
-    let overrun_permille = permille("overrun_permille", number(|s| s.overrun_permille, default.overrun_permille));
+    let number =
+        |pick: fn(&SimulatedFile) -> Option<u32>, otherwise| pick(own).or(pick(all)).unwrap_or(otherwise);
+    let mut permille =
+        |name: &str, value: u32| found.within(&format!("{field}.simulated.{name}"), value, 0, 1000);
+    let overrun_permille =
+        permille("overrun_permille", number(|s| s.overrun_permille, default.overrun_permille));
     let scrap_permille = permille("scrap_permille", number(|s| s.scrap_permille, default.scrap_permille));
     let pieces = number(|s| s.piece_scrap_permille, default.piece_scrap_permille);
     let piece_scrap_permille = permille("piece_scrap_permille", pieces);
@@ -573,7 +617,8 @@ fn simulated(
         }
         value
     };
-    let repair_min = span("repair_min", own.repair_min.or(all.repair_min).unwrap_or(default.repair_min), 43_200);
+    let repair_min =
+        span("repair_min", own.repair_min.or(all.repair_min).unwrap_or(default.repair_min), 43_200);
     let extra = own.overrun_extra_permille.or(all.overrun_extra_permille);
     let extra = span("overrun_extra_permille", extra.unwrap_or(default.overrun_extra_permille), 10_000);
     simulated::Options {
@@ -600,10 +645,13 @@ fn mtconnect(
     if !url.starts_with("http://") || url.len() <= "http://".len() {
         return found.wrong(&format!("{field}.url"), url, "http://host:port");
     }
-    let heartbeat_ms = found.within(&format!("{field}.heartbeat_ms"), own.heartbeat_ms.unwrap_or(5_000), 10, 300_000);
-    let interval_ms = found.within(&format!("{field}.interval_ms"), own.interval_ms.unwrap_or(100), 0, 60_000);
+    let heartbeat_ms =
+        found.within(&format!("{field}.heartbeat_ms"), own.heartbeat_ms.unwrap_or(5_000), 10, 300_000);
+    let interval_ms =
+        found.within(&format!("{field}.interval_ms"), own.interval_ms.unwrap_or(100), 0, 60_000);
     let progress_s = found.within(&format!("{field}.progress_s"), own.progress_s.unwrap_or(900), 1, 86_400);
-    let down_after_s = found.within(&format!("{field}.down_after_s"), own.down_after_s.unwrap_or(300), 1, 86_400);
+    let down_after_s =
+        found.within(&format!("{field}.down_after_s"), own.down_after_s.unwrap_or(300), 1, 86_400);
     let time = match own.time.as_deref() {
         None | Some("source") => mtconnect::Time::Source,
         Some("arrival") => mtconnect::Time::Arrival,

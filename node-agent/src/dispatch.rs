@@ -173,7 +173,11 @@ fn read(path: &Path) -> Result<Found, DispatchError> {
         return Ok(Found::Damaged("it cannot be decoded"));
     };
     let sum = kept.list.as_ref().map(|list| crc32c::crc32c(&list.encode_to_vec()));
-    Ok(if sum == Some(kept.checksum) { Found::Kept(kept) } else { Found::Damaged("its checksum does not match") })
+    Ok(if sum == Some(kept.checksum) {
+        Found::Kept(kept)
+    } else {
+        Found::Damaged("its checksum does not match")
+    })
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), DispatchError> {

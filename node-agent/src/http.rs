@@ -86,7 +86,8 @@ pub async fn serve(
 ) -> std::io::Result<impl Future<Output = std::io::Result<()>>> {
     let listener = TcpListener::bind(listen).await?;
     let shared = Arc::new(Shared { plants, clock, prometheus });
-    let router = Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(shared);
+    let router =
+        Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(shared);
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     Ok(async move { serving.await })
 }
@@ -103,7 +104,8 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
         let name = plant.report.plant_id;
         metrics::gauge!("millpool_agent_outbox_depth_events", "plant" => name.clone())
             .set(plant.outbox.depth as f64);
-        metrics::gauge!("millpool_agent_outbox_bytes", "plant" => name.clone()).set(plant.outbox.bytes as f64);
+        metrics::gauge!("millpool_agent_outbox_bytes", "plant" => name.clone())
+            .set(plant.outbox.bytes as f64);
         metrics::gauge!("millpool_agent_outbox_thinned_events", "plant" => name.clone())
             .set(plant.outbox.thinned as f64);
         metrics::gauge!("millpool_agent_dispatch_revision", "plant" => name)
@@ -116,7 +118,9 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 fn page(shared: &Shared) -> Page {
     let plants: Vec<_> = shared.plants.iter().map(plant_page).collect();
     let up = |plant: &PlantPage| {
-        matches!(plant.report.line, Line::Connected { .. }) && plant.outbox.failed.is_none() && plant.outbox.waiting == 0
+        matches!(plant.report.line, Line::Connected { .. })
+            && plant.outbox.failed.is_none()
+            && plant.outbox.waiting == 0
     };
     Page {
         well: plants.iter().all(up),

@@ -6,6 +6,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use millpool_node_agent::agent::Agent;
 use millpool_node_agent::config::{self, Config, Overrides};
 use millpool_node_agent::http;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,7 +33,13 @@ const EXIT_ADDRESS: u8 = 69;
 #[command(name = "millpool-node-agent", version, after_long_help = AFTER_HELP)]
 struct Flags {
     /// The configuration, a TOML file; its fields are described in the agent's README.
-    #[arg(long, short, env = "MILLPOOL_AGENT_CONFIG", value_name = "FILE", default_value = "/etc/millpool/agent.toml")]
+    #[arg(
+        long,
+        short,
+        env = "MILLPOOL_AGENT_CONFIG",
+        value_name = "FILE",
+        default_value = "/etc/millpool/agent.toml"
+    )]
     config: PathBuf,
     /// Check the configuration, say what is wrong with it, and stop.
     #[arg(long)]
@@ -135,9 +142,17 @@ fn overrides(flags: &Flags) -> Overrides {
 
 fn start_logs(config: &Config) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level);
-    let filter = filter.with_context(|| format!("log.level = {:?}: accepted is a tracing filter", config.log_level))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if config.log_json { logs.json().init() } else { logs.init() }
+    let filter = filter
+        .with_context(|| format!("log.level = {:?}: accepted is a tracing filter", config.log_level))?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    if config.log_json {
+        logs.json().init()
+    } else {
+        logs.init()
+    }
     Ok(())
 }
 
@@ -198,8 +213,10 @@ async fn start_http(
     clock: millpool_node_agent::clock::Clock,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let prometheus = PrometheusBuilder::new().install_recorder().context("installing the metrics recorder")?;
-    let plants = agents.iter().map(|agent| http::Plant { health: agent.health(), outbox: agent.outbox().status() });
+    let prometheus =
+        PrometheusBuilder::new().install_recorder().context("installing the metrics recorder")?;
+    let plants =
+        agents.iter().map(|agent| http::Plant { health: agent.health(), outbox: agent.outbox().status() });
     let serving = http::serve(listen, plants.collect(), clock, prometheus, stop.clone());
     let serving = serving.await.with_context(|| format!("http.listen = {listen}: cannot be bound"))?;
     tokio::spawn(serving);
@@ -209,7 +226,8 @@ async fn start_http(
 
 /// SIGTERM or SIGINT.
 async fn stopped() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         tracing::error!("signals cannot be heard; stop it with SIGKILL");
         return std::future::pending().await;

@@ -182,7 +182,8 @@ impl Replay {
         buffer.instance_id += 1;
         buffer.held.clear();
         buffer.next_seq = 1;
-        let mut last: Vec<_> = std::mem::take(&mut buffer.current).into_values().map(|held| held.line).collect();
+        let mut last: Vec<_> =
+            std::mem::take(&mut buffer.current).into_values().map(|held| held.line).collect();
         last.sort_unstable();
         for line in last {
             inside.push(&mut buffer, line);
@@ -238,10 +239,13 @@ impl Inside {
         let gone_ms = (gone.as_secs_f64() * 1000.0 * self.options.speed) as i64;
         let last = fed.checked_sub(1).and_then(|at| self.lines.get(at));
         let next = self.lines.get(fed);
-        last.map_or_else(|| self.lines[0].at_ms, |last| {
-            let since = next.map_or(gone_ms, |next| gone_ms.min(next.due_ms)) - last.due_ms;
-            last.at_ms + since.max(0)
-        })
+        last.map_or_else(
+            || self.lines[0].at_ms,
+            |last| {
+                let since = next.map_or(gone_ms, |next| gone_ms.min(next.due_ms)) - last.due_ms;
+                last.at_ms + since.max(0)
+            },
+        )
     }
 
     fn document(&self, buffer: &Buffer, held: &[Held], next_seq: u64) -> String {
@@ -272,7 +276,10 @@ impl Inside {
         );
         for ((component, name), kinds) in groups {
             let name = escape(name);
-            let _ = write!(text, "<ComponentStream component=\"{component}\" name=\"{name}\" componentId=\"{name}\">");
+            let _ = write!(
+                text,
+                "<ComponentStream component=\"{component}\" name=\"{name}\" componentId=\"{name}\">"
+            );
             for (kind, observations) in kinds {
                 let _ = write!(text, "<{kind}>{observations}</{kind}>");
             }
@@ -337,7 +344,11 @@ async fn probe(State(replay): State<Replay>) -> Response {
     xml(StatusCode::OK, replay.0.devices_xml.clone())
 }
 
-async fn answer(State(replay): State<Replay>, Path(verb): Path<String>, Query(asked): Query<Asked>) -> Response {
+async fn answer(
+    State(replay): State<Replay>,
+    Path(verb): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Response {
     respond(replay, &verb, asked)
 }
 
@@ -430,7 +441,8 @@ async fn next_part(mut streaming: Streaming) -> Option<(std::io::Result<Bytes>, 
         }
     };
     let length = document.len();
-    let part = format!("--{BOUNDARY}\r\nContent-type: text/xml\r\nContent-length: {length}\r\n\r\n{document}\r\n");
+    let part =
+        format!("--{BOUNDARY}\r\nContent-type: text/xml\r\nContent-length: {length}\r\n\r\n{document}\r\n");
     Some((Ok(Bytes::from(part)), streaming))
 }
 
@@ -487,8 +499,11 @@ fn level(values: &[String]) -> &str {
 }
 
 fn observation(text: &mut String, item: &DataItem, line: &Line, seq: u64) {
-    let mut attributes =
-        format!(" dataItemId=\"{}\" timestamp=\"{}\" sequence=\"{seq}\"", escape(&item.id), escape(&line.stamp));
+    let mut attributes = format!(
+        " dataItemId=\"{}\" timestamp=\"{}\" sequence=\"{seq}\"",
+        escape(&item.id),
+        escape(&line.stamp)
+    );
     if let Some(name) = &item.name {
         let _ = write!(attributes, " name=\"{}\"", escape(name));
     }
@@ -521,5 +536,6 @@ fn pascal(kind: &str) -> String {
 }
 
 fn stamp(at_ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| "1970-01-01T00:00:00Z".to_owned(), |stamp| stamp.to_string())
+    jiff::Timestamp::from_millisecond(at_ms)
+        .map_or_else(|_| "1970-01-01T00:00:00Z".to_owned(), |stamp| stamp.to_string())
 }

@@ -176,7 +176,12 @@ impl Session {
                 Ended::Outbox(error) => return Err(error),
                 Ended::Elsewhere(address) if redirects < REDIRECTS_MAX => {
                     redirects += 1;
-                    tracing::info!(plant = self.options.plant_id, from = target, to = address, "following to the leader");
+                    tracing::info!(
+                        plant = self.options.plant_id,
+                        from = target,
+                        to = address,
+                        "following to the leader"
+                    );
                     leader = Some(address);
                     continue;
                 }
@@ -192,11 +197,21 @@ impl Session {
     }
 
     /// Says why a connection ended, and how long to wait.
-    async fn fall_back(&self, tried: &str, ended: Ended, backoff: &mut Backoff) -> Result<Duration, OutboxError> {
+    async fn fall_back(
+        &self,
+        tried: &str,
+        ended: Ended,
+        backoff: &mut Backoff,
+    ) -> Result<Duration, OutboxError> {
         let plant = self.options.plant_id.as_str();
         if let Ended::Refused { reason, why } = ended {
-            tracing::error!(plant, coordinator = tried, reason, why,
-                "refused by the coordinator; retrying slowly, somebody should look");
+            tracing::error!(
+                plant,
+                coordinator = tried,
+                reason,
+                why,
+                "refused by the coordinator; retrying slowly, somebody should look"
+            );
             self.health.set_line(Line::Refused { by: tried.to_owned(), reason, why });
             return Ok(backoff.jittered(self.options.timing.retry_slow));
         }
@@ -205,8 +220,11 @@ impl Session {
         match ended {
             Ended::AskedToWait(delay, _) => Ok(backoff.jittered(delay.min(RETRY_ASKED_MAX) * 2)),
             Ended::Forgotten => {
-                tracing::error!(plant, "beginning a new outbox with what the coordinator has not acknowledged; \
-                    what it had acknowledged and forgotten is not sent again");
+                tracing::error!(
+                    plant,
+                    "beginning a new outbox with what the coordinator has not acknowledged; \
+                    what it had acknowledged and forgotten is not sent again"
+                );
                 self.outbox.refound().await?;
                 Ok(backoff.delay())
             }
@@ -221,8 +239,13 @@ impl Session {
             Ok((link, welcome)) => {
                 backoff.reset();
                 let since_ms = self.clock.now_ms();
-                tracing::info!(plant = self.options.plant_id, coordinator = target,
-                    cluster = welcome.cluster_id, applied = welcome.applied_seq, "attached");
+                tracing::info!(
+                    plant = self.options.plant_id,
+                    coordinator = target,
+                    cluster = welcome.cluster_id,
+                    applied = welcome.applied_seq,
+                    "attached"
+                );
                 metrics::gauge!("millpool_agent_connected", "plant" => self.options.plant_id.clone()).set(1);
                 let cluster_id = welcome.cluster_id;
                 self.health.set_line(Line::Connected { to: target.to_owned(), cluster_id, since_ms });
@@ -294,11 +317,12 @@ impl Session {
     }
 
     fn hello(&self, status: &outbox::Status) -> wire::Hello {
-        let machines = self.health.report().machines.into_iter().map(|(machine_id, report)| wire::AgentMachine {
-            machine_id,
-            adapter: report.adapter.to_owned(),
-            capability: report.capability,
-        });
+        let machines =
+            self.health.report().machines.into_iter().map(|(machine_id, report)| wire::AgentMachine {
+                machine_id,
+                adapter: report.adapter.to_owned(),
+                capability: report.capability,
+            });
         wire::Hello {
             plant_id: self.options.plant_id.clone(),
             agent_id: self.options.agent_id.clone(),
@@ -431,13 +455,20 @@ impl Link<'_> {
 
     async fn applied(&mut self, applied: wire::EventsApplied) -> Result<(), Ended> {
         if applied.seq > self.sent_seq {
-            let why = format!("the coordinator acknowledged {}, only {} was sent", applied.seq, self.sent_seq);
+            let why =
+                format!("the coordinator acknowledged {}, only {} was sent", applied.seq, self.sent_seq);
             return Err(Ended::Lost(why));
         }
         let plant = self.session.options.plant_id.as_str();
         for refused in applied.refused {
-            tracing::warn!(plant, seq = refused.seq, why = refused.reason, "the coordinator refused an event");
-            metrics::counter!("millpool_agent_events_refused_total", "plant" => plant.to_owned()).increment(1);
+            tracing::warn!(
+                plant,
+                seq = refused.seq,
+                why = refused.reason,
+                "the coordinator refused an event"
+            );
+            metrics::counter!("millpool_agent_events_refused_total", "plant" => plant.to_owned())
+                .increment(1);
             self.session.health.add_refused(format!("{}: {}", refused.seq, refused.reason));
         }
         if applied.seq > self.acked_seq {
@@ -457,8 +488,12 @@ impl Link<'_> {
             return Ok(());
         }
         if revision < self.session.dispatch.revision() {
-            tracing::warn!(plant, revision, kept = self.session.dispatch.revision(),
-                "the coordinator's dispatch list is older than the one on disk; the coordinator's stands");
+            tracing::warn!(
+                plant,
+                revision,
+                kept = self.session.dispatch.revision(),
+                "the coordinator's dispatch list is older than the one on disk; the coordinator's stands"
+            );
         }
         match self.session.dispatch.keep(list, self.session.clock.now_ms()).await {
             Ok(()) => {
@@ -500,7 +535,8 @@ fn classify(status: &Status) -> Ended {
     let reason = info.as_ref().map(|info| info.reason.clone()).unwrap_or_default();
     if reason == "NOT_LEADER" {
         let in_info = info.and_then(|mut info| info.metadata.remove("leader"));
-        let in_headers = || status.metadata().get("leader").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let in_headers =
+            || status.metadata().get("leader").and_then(|value| value.to_str().ok()).map(str::to_owned);
         if let Some(leader) = in_info.or_else(in_headers).filter(|leader| !leader.is_empty()) {
             return Ended::Elsewhere(leader);
         }

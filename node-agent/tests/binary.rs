@@ -1,6 +1,8 @@
 //! The binary: exit codes, health, metrics, a stop on a signal, work through a cut line; and, by hand, its
 //! footprint.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use millpool_node_agent::clock::Clock;
@@ -76,7 +78,13 @@ async fn get(port: u16, path: &str) -> (u16, String) {
     panic!("nobody answers on port {port}");
 }
 
-fn config(dir: &Path, coordinator: SocketAddr, port: u16, clock: &str, machines: &[String]) -> std::path::PathBuf {
+fn config(
+    dir: &Path,
+    coordinator: SocketAddr,
+    port: u16,
+    clock: &str,
+    machines: &[String],
+) -> std::path::PathBuf {
     let path = dir.join("agent.toml");
     let text = format!(
         "data_dir = {dir:?}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[log]\nformat = \"json\"\n[clock]\n{clock}\n\
@@ -159,7 +167,8 @@ async fn a_plant_works_on_through_a_cut_line_and_a_restart_and_tells_it_later() 
             _ => {}
         }
     }
-    let expected: Vec<_> = (0..6).flat_map(|at| [format!("b{at} started"), format!("b{at} finished")]).collect();
+    let expected: Vec<_> =
+        (0..6).flat_map(|at| [format!("b{at} started"), format!("b{at} finished")]).collect();
     assert_eq!(told, expected);
     let (status, health) = get(port, "health").await;
     assert_eq!(status, 200, "{health}");
@@ -173,7 +182,13 @@ async fn a_plant_works_on_through_a_cut_line_and_a_restart_and_tells_it_later() 
 fn quantiles(mut latencies_ms: Vec<f64>) -> String {
     latencies_ms.sort_by(f64::total_cmp);
     let at = |share: f64| latencies_ms[((latencies_ms.len() - 1) as f64 * share) as usize];
-    format!("{} events, p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms", latencies_ms.len(), at(0.5), at(0.99), at(1.0))
+    format!(
+        "{} events, p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+        latencies_ms.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    )
 }
 
 /// `cargo nextest run --release -p millpool-node-agent --run-ignored only --no-capture figures`
@@ -202,7 +217,11 @@ async fn figures_of_simulated_machines() {
             durable.arrivals.iter().filter(|(at_ms, _)| *at_ms >= (now_s + 3) * 1000).copied().collect()
         };
         let latencies = late.iter().map(|(at_ms, seen_ms)| (seen_ms - at_ms) as f64).collect();
-        println!("{count} simulated machines: {} KiB resident; {}", running.resident_kib(), quantiles(latencies));
+        println!(
+            "{count} simulated machines: {} KiB resident; {}",
+            running.resident_kib(),
+            quantiles(latencies)
+        );
         assert_eq!(running.stopped().await, 0);
     }
 }
@@ -230,7 +249,8 @@ async fn figures_of_an_mtconnect_machine() {
     let clock = Clock::new(now_ms, now_ms, scale);
     tokio::spawn(async move { replay.feed().await });
     let dir = tempfile::tempdir().unwrap();
-    let path = config(dir.path(), address, free_port(), &format!("scale = {scale:?}\nepoch = \"{now_ms}\""), &[]);
+    let path =
+        config(dir.path(), address, free_port(), &format!("scale = {scale:?}\nepoch = \"{now_ms}\""), &[]);
     let mut text = std::fs::read_to_string(&path).unwrap();
     text.push_str(&format!(
         "[[agent.machine]]\nid = \"m\"\nadapter = \"mtconnect\"\nmtconnect = {{ url = \"http://{source}\", device = \"GFAgie01\" }}\n"
@@ -239,7 +259,8 @@ async fn figures_of_an_mtconnect_machine() {
     let running = Running(agent(&path).spawn().unwrap());
     tokio::time::sleep(Duration::from_secs(40)).await;
     let arrivals = coordinator.durable.lock().unwrap().arrivals.clone();
-    let late = arrivals.iter().skip(5).map(|(at_ms, seen_ms)| (clock.at_wall_ms(*seen_ms) - at_ms) as f64 / scale);
+    let late =
+        arrivals.iter().skip(5).map(|(at_ms, seen_ms)| (clock.at_wall_ms(*seen_ms) - at_ms) as f64 / scale);
     println!("1 MTConnect machine: {} KiB resident; {}", running.resident_kib(), quantiles(late.collect()));
     assert_eq!(running.stopped().await, 0);
 }

@@ -1,5 +1,7 @@
 //! The configuration: what is wrong is named with the field, the value and what is accepted.
 
+#![allow(clippy::unwrap_used)]
+
 use millpool_node_agent::agent::Adapter;
 use millpool_node_agent::config::{Config, ConfigError, File, Overrides, load, resolve};
 use millpool_node_agent::session::Token;

@@ -1,6 +1,8 @@
 //! The MTConnect adapter against the replay agent over HTTP, with days recorded at NIST; and against
 //! servers that misbehave.
 
+#![allow(clippy::unwrap_used)]
+
 use flate2::read::GzDecoder;
 use millpool_node_agent::adapter::mtconnect::{self, Options, Signal, Time};
 use millpool_node_agent::adapter::{Power, Shop};
@@ -82,7 +84,12 @@ fn plant(dir: &Path, options: Options) -> Plant {
     let outbox = outbox::open(&at).unwrap();
     let health = Health::new("plant", "agent");
     let dispatch = Dispatch::open(dir, "plant").unwrap();
-    let shop = Shop { clock: Clock::default(), outbox: outbox.clone(), kept: dispatch.watch(), health: health.clone() };
+    let shop = Shop {
+        clock: Clock::default(),
+        outbox: outbox.clone(),
+        kept: dispatch.watch(),
+        health: health.clone(),
+    };
     let stop = CancellationToken::new();
     let client = mtconnect::client().unwrap();
     let run = mtconnect::run("m".to_owned(), options, client, shop, stop.clone());
@@ -103,7 +110,10 @@ impl Plant {
                 return events;
             }
             let report = self.health.report();
-            assert!(tokio::time::Instant::now() < deadline, "not within 20 s: {what}: {report:#?} {events:#?}");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "not within 20 s: {what}: {report:#?} {events:#?}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -205,7 +215,8 @@ fn intervals(name: &str) -> Stretches {
     let rows = text.lines().skip(1).map(|row| {
         let fields: Vec<_> = row.split(',').collect();
         let names = ["avail", "mode", "execution", "estop"];
-        let values = names.iter().zip(&fields[2..]).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let values =
+            names.iter().zip(&fields[2..]).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         (ms(fields[0]), state_of(&values.collect(), false))
     });
     stretches(rows)
@@ -250,7 +261,10 @@ async fn a_recorded_day_gives_the_states_that_its_lines_give() {
     assert_same(&told_states, &recorded(&unzipped(GF), &GF_CONDITIONS), "GFAgie01");
     let blocked = told_states.iter().filter(|(_, state)| *state == MachineState::Blocked).count();
     assert!(blocked > 0, "the day has a fault");
-    assert!(!events.iter().any(|event| matches!(event.what, Some(What::EvidenceGap(_)))), "nothing was missed");
+    assert!(
+        !events.iter().any(|event| matches!(event.what, Some(What::EvidenceGap(_)))),
+        "nothing was missed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -264,7 +278,8 @@ async fn recorded_days_give_the_states_of_the_intervals_that_nist_derived() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn activity_is_bound_to_the_item_at_hand() {
-    let served = serve(&data(MAZAK), replay::Options { speed: 5_000.0, ..replay::Options::new("Mazak03") }).await;
+    let served =
+        serve(&data(MAZAK), replay::Options { speed: 5_000.0, ..replay::Options::new("Mazak03") }).await;
     let dir = tempfile::tempdir().unwrap();
     let start = ms("2016-12-20T16:20:00Z") / 1000;
     let item = |booking: &str, start_s, run_s| DispatchItem {
@@ -299,8 +314,10 @@ async fn activity_is_bound_to_the_item_at_hand() {
     }
     // First ACTIVE at or after 16:20, and the last one; the 40 minutes of INTERRUPTED between, and three
     // drop-outs of the line, do not end the job.
-    let expected =
-        [(ms("2016-12-20T16:22:36.515Z"), "now".to_owned()), (ms("2016-12-20T17:50:35.115Z"), "now done".to_owned())];
+    let expected = [
+        (ms("2016-12-20T16:22:36.515Z"), "now".to_owned()),
+        (ms("2016-12-20T17:50:35.115Z"), "now done".to_owned()),
+    ];
     assert_eq!(seen, expected);
     assert_eq!(plant.dispatch.revision(), 1);
     plant.stop().await;
@@ -317,7 +334,8 @@ fn gaps(events: &[AgentEvent]) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_instance_is_probed_again_and_leaves_a_gap() {
-    let served = serve(&data(GF), replay::Options { speed: 2_000.0, ..replay::Options::new("GFAgie01") }).await;
+    let served =
+        serve(&data(GF), replay::Options { speed: 2_000.0, ..replay::Options::new("GFAgie01") }).await;
     let dir = tempfile::tempdir().unwrap();
     let plant = plant(dir.path(), options(served.address, "GFAgie01"));
     let feeding = tokio::spawn({
@@ -370,7 +388,9 @@ async fn a_cut_line_makes_the_state_unknown_and_leaves_a_gap_when_it_is_back() {
     let plant = plant(dir.path(), Options { heartbeat_ms: 100, ..options(served.address, "GFAgie01") });
     let replay = served.replay.clone();
     let feeding = tokio::spawn(async move { replay.feed().await });
-    plant.until("a state", |events| told(events).iter().any(|(_, state)| *state != MachineState::Unknown)).await;
+    plant
+        .until("a state", |events| told(events).iter().any(|(_, state)| *state != MachineState::Unknown))
+        .await;
     // The server dies, with its connections.
     served.serving.abort();
     let _ = served.serving.await;
@@ -379,12 +399,20 @@ async fn a_cut_line_makes_the_state_unknown_and_leaves_a_gap_when_it_is_back() {
     while !is_lost(&plant) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    plant.until("unknown", |events| told(events).last().is_some_and(|(_, state)| *state == MachineState::Unknown)).await;
+    plant
+        .until("unknown", |events| {
+            told(events).last().is_some_and(|(_, state)| *state == MachineState::Unknown)
+        })
+        .await;
     let listener = TcpListener::bind(served.address).await.unwrap();
     let router = served.replay.router();
     let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     plant.until("a gap", |events| !gaps(events).is_empty()).await;
-    plant.until("a state again", |events| told(events).last().is_some_and(|(_, state)| *state != MachineState::Unknown)).await;
+    plant
+        .until("a state again", |events| {
+            told(events).last().is_some_and(|(_, state)| *state != MachineState::Unknown)
+        })
+        .await;
     feeding.abort();
     plant.stop().await;
     serving.abort();
@@ -434,10 +462,15 @@ async fn misbehave(
     devices: &str,
 ) -> std::io::Result<()> {
     let xml = |body: &str| {
-        format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
     };
-    let stream_head = "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace;boundary=b\r\nConnection: close\r\n\r\n";
-    let header = r#"<MTConnectStreams><Header instanceId="1" firstSequence="1" nextSequence="1"/></MTConnectStreams>"#;
+    let stream_head =
+        "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace;boundary=b\r\nConnection: close\r\n\r\n";
+    let header =
+        r#"<MTConnectStreams><Header instanceId="1" firstSequence="1" nextSequence="1"/></MTConnectStreams>"#;
     let in_stream = matches!(manner, Manner::HugePart | Manner::Drips | Manner::CutsMidway);
     if in_stream && request.contains("/probe") {
         return socket.write_all(xml(devices).as_bytes()).await;
@@ -456,7 +489,9 @@ async fn misbehave(
                 socket.write_all(format!("X-Long: {}\r\n", "x".repeat(60_000)).as_bytes()).await?;
             }
         }
-        Manner::HugeBody => socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n<a>").await,
+        Manner::HugeBody => {
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n<a>").await
+        }
         Manner::Endless => {
             socket.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
             loop {
@@ -531,7 +566,10 @@ async fn a_device_or_item_that_is_not_there_is_named_with_what_is() {
         Options { signals: [(Signal::PartCount, table)].into(), ..options(served.address, "GFAgie01") };
     for (options, expected) in [
         (wrong_device, "device \"GFAgie99\" is not there; the MTConnect agent has GFAgie01, Mazak01"),
-        (wrong_item, "part_count is mapped to \"counter\", which the device does not have; it has avail, estop"),
+        (
+            wrong_item,
+            "part_count is mapped to \"counter\", which the device does not have; it has avail, estop",
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let plant = plant(dir.path(), options);

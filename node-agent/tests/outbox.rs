@@ -1,5 +1,7 @@
 //! The outbox under crashes, damage and pressure.
 
+#![allow(clippy::unwrap_used)]
+
 use millpool_node_agent::outbox::log::{Log, LogError, SEGMENT_BYTES_MAX};
 use millpool_node_agent::outbox::record::Group;
 use millpool_node_agent::outbox::{self, BYTES_MAX_LEAST, Entry, Mark};
@@ -82,7 +84,12 @@ fn step() -> impl Strategy<Value = Step> {
 fn crash(mut log: Log, dir: &Path, events: u8, names: &mut u64, torn: &Torn) -> Vec<String> {
     let path = segments(dir).pop().unwrap();
     let before = std::fs::metadata(&path).unwrap().len() as usize;
-    let new: Vec<_> = (0..events).map(|_| { *names += 1; started(&names.to_string()) }).collect();
+    let new: Vec<_> = (0..events)
+        .map(|_| {
+            *names += 1;
+            started(&names.to_string())
+        })
+        .collect();
     let lost = new.iter().map(name).collect();
     log.write(Group { founding: None, entries: vec![entry(new, &names.to_string())] }).unwrap();
     let path = segments(dir).pop().filter(|last| *last != path).unwrap_or(path);
@@ -91,9 +98,18 @@ fn crash(mut log: Log, dir: &Path, events: u8, names: &mut u64, torn: &Torn) -> 
     let mut bytes = std::fs::read(&path).unwrap();
     let place = |permille: usize| before + (bytes.len() - before - 1) * permille / 1000;
     match torn {
-        Torn::Prefix(permille) => { let at = place(*permille); bytes.truncate(at) }
-        Torn::Zeros(permille) => { let at = place(*permille); bytes[at..].fill(0) }
-        Torn::Flipped(permille) => { let at = place(*permille); bytes[at] ^= 0x55 }
+        Torn::Prefix(permille) => {
+            let at = place(*permille);
+            bytes.truncate(at)
+        }
+        Torn::Zeros(permille) => {
+            let at = place(*permille);
+            bytes[at..].fill(0)
+        }
+        Torn::Flipped(permille) => {
+            let at = place(*permille);
+            bytes[at] ^= 0x55
+        }
         Torn::Whole => {}
     }
     std::fs::write(&path, bytes).unwrap();

@@ -1,5 +1,7 @@
 //! The session against a coordinator that misbehaves, over a cable that is cut.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use millpool_node_agent::chance::Chance;
@@ -94,8 +96,12 @@ async fn a_followers_refusal_leads_to_the_leader() {
     outbox.append(numbered(0)).await.unwrap();
     let (session, health, _) = session(dir.path(), &outbox, &[follower_address]);
     tokio::spawn(session.run(stop.clone()));
-    leader.until("the event is applied", |durable| durable.applied.values().any(|events| events.len() == 1)).await;
-    let Line::Connected { to, cluster_id, .. } = health.report().line else { panic!("{:?}", health.report().line) };
+    leader
+        .until("the event is applied", |durable| durable.applied.values().any(|events| events.len() == 1))
+        .await;
+    let Line::Connected { to, cluster_id, .. } = health.report().line else {
+        panic!("{:?}", health.report().line)
+    };
     assert_eq!((to, cluster_id), (leader_address.to_string(), "test".to_owned()));
     let durable = leader.durable.lock().unwrap();
     assert_eq!(durable.tokens, ["Bearer secret"]);
@@ -226,7 +232,8 @@ async fn a_list_is_on_disk_before_it_is_said_to_be_kept() {
     let coordinator = Coordinator::new();
     let stop = CancellationToken::new();
     let address = coordinator.serve(&stop).await;
-    let item = DispatchItem { machine_id: "m".into(), booking_id: "b".into(), end_s: 9, ..Default::default() };
+    let item =
+        DispatchItem { machine_id: "m".into(), booking_id: "b".into(), end_s: 9, ..Default::default() };
     let list = DispatchList { plant_id: "plant".into(), revision: 77, items: vec![item] };
     coordinator.manner(|manner| manner.list = Some(list.clone()));
     let outbox = open(dir.path());

@@ -1,5 +1,7 @@
 //! The simulated machine: the same seed and list give the same history, and nothing begins too early.
 
+#![allow(clippy::unwrap_used)]
+
 use millpool_node_agent::adapter::Happened;
 use millpool_node_agent::adapter::simulated::{Machine, Memory, Options};
 use millpool_proto::v1::agent_event::What;
@@ -77,7 +79,8 @@ fn an_undisturbed_operation_is_told_from_setup_to_end() {
 
 #[test]
 fn a_late_operation_ends_late_and_a_repaired_one_goes_on() {
-    let options = Options { mtbf_h: 1, repair_min: (10, 10), progress_s: 86_400, seed: 3, ..Options::default() };
+    let options =
+        Options { mtbf_h: 1, repair_min: (10, 10), progress_s: 86_400, seed: 3, ..Options::default() };
     let mut machine = Machine::new("m", options, Memory::default());
     all(&mut machine, 5_000_000);
     machine.set_items(vec![item("b", 1000, 0, 36_000, 1)], 5_000_000);
@@ -120,7 +123,8 @@ fn items() -> impl Strategy<Value = Vec<DispatchItem>> {
     let one = (0_i64..50_000, 0_u32..2000, 1_u32..20_000, 0_u32..50);
     proptest::collection::vec(one, 0..12).prop_map(|items| {
         let each = items.into_iter().enumerate();
-        each.map(|(at, (start, setup, run, quantity))| item(&format!("b{at}"), start, setup, run, quantity)).collect()
+        each.map(|(at, (start, setup, run, quantity))| item(&format!("b{at}"), start, setup, run, quantity))
+            .collect()
     })
 }
 

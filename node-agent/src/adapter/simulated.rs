@@ -258,7 +258,11 @@ impl Machine {
         let progress_ms = running.next_progress_ms;
         if !running.set_up {
             let set_up_ms = running.work_from_ms();
-            return if progress_ms < set_up_ms { (progress_ms, Next::Progress) } else { (set_up_ms, Next::SetUp) };
+            return if progress_ms < set_up_ms {
+                (progress_ms, Next::Progress)
+            } else {
+                (set_up_ms, Next::SetUp)
+            };
         }
         let fate = self.fate(running);
         let place = |permille: Option<u64>| permille.map(|permille| running.place_ms(permille, &fate));
@@ -381,7 +385,11 @@ impl Machine {
     fn progress(&self, running: &Running, at_ms: i64) -> Happened {
         let item = running.item();
         let from_ms = running.work_from_ms() + running.down_ms;
-        let until_ms = if running.down_until_ms > 0 { running.end_ms - (running.down_until_ms - at_ms) } else { running.end_ms };
+        let until_ms = if running.down_until_ms > 0 {
+            running.end_ms - (running.down_until_ms - at_ms)
+        } else {
+            running.end_ms
+        };
         let span_ms = (until_ms - from_ms).max(1);
         let done_permille = ((at_ms - from_ms).clamp(0, span_ms) * 1000 / span_ms) as u32;
         let progress = OperationProgress {

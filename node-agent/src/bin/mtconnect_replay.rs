@@ -51,9 +51,11 @@ async fn main() -> anyhow::Result<()> {
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
     let devices = unzip(read(&flags.devices)?)?;
     let recording = read(&flags.recording)?;
-    let named = flags.recording.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('-').next());
+    let named =
+        flags.recording.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('-').next());
     let device = flags.device.or(named.map(str::to_owned)).context("--device is needed")?;
-    let start_at = flags.start_at.map(|text| text.parse::<jiff::Timestamp>().context("--start-at")).transpose()?;
+    let start_at =
+        flags.start_at.map(|text| text.parse::<jiff::Timestamp>().context("--start-at")).transpose()?;
     let options = Options {
         speed: flags.speed,
         buffer: flags.buffer,
@@ -63,7 +65,8 @@ async fn main() -> anyhow::Result<()> {
     };
     let replay = Replay::new(&String::from_utf8_lossy(&devices), &recording, options)?;
     let address = SocketAddr::new(flags.listen, flags.port);
-    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+    let listener =
+        tokio::net::TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
     tracing::info!(%address, device, speed = flags.speed, "serving");
     tokio::spawn(restart_on_signal(replay.clone()));
     let feeding = replay.clone();

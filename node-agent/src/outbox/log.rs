@@ -347,7 +347,8 @@ impl Log {
         bytes: &[u8],
         last: bool,
     ) -> Result<Option<Segment>, LogError> {
-        let damaged = |what: &str| LogError::Damaged { path: path.to_owned(), offset: 0, what: what.to_owned() };
+        let damaged =
+            |what: &str| LogError::Damaged { path: path.to_owned(), offset: 0, what: what.to_owned() };
         let (group, offset) = match record::decode(bytes, 0) {
             Frame::Whole(group, offset) => (group, offset),
             _ if last && !record::whole_frame_after(bytes, 0) => {

@@ -76,11 +76,7 @@ type Outgoing = mpsc::Sender<Result<wire::CoordinatorMessage, Status>>;
 
 impl Coordinator {
     pub fn new() -> Self {
-        Self {
-            durable: Arc::default(),
-            manner: Arc::default(),
-            changed: Arc::new(watch::Sender::new(0)),
-        }
+        Self { durable: Arc::default(), manner: Arc::default(), changed: Arc::new(watch::Sender::new(0)) }
     }
 
     /// Serves until the token is cancelled; answers with its address.
@@ -99,7 +95,9 @@ impl Coordinator {
         let service = AgentServiceServer::new(self.clone());
         let server = tonic::transport::Server::builder().add_service(service);
         let stop = stop.clone();
-        tokio::spawn(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned()));
+        tokio::spawn(
+            server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned()),
+        );
         address
     }
 
@@ -161,7 +159,9 @@ impl Coordinator {
                     for _ in 0..=u32::from(manner.stutters) {
                         let refused = refused.clone();
                         let applied = Down::EventsApplied(wire::EventsApplied { seq, refused });
-                        if outgoing.send(Ok(down(applied))).await.is_err() { return }
+                        if outgoing.send(Ok(down(applied))).await.is_err() {
+                            return;
+                        }
                     }
                 }
                 Some(Up::DispatchKept(kept)) => self.durable.lock().unwrap().kept.push(kept.revision),
@@ -178,7 +178,12 @@ impl Coordinator {
     }
 
     /// Applies what is new, and takes note of what is wrong.
-    fn apply(&self, outbox_id: &str, events: wire::AgentEvents, manner: &Manner) -> (u64, Vec<wire::RefusedEvent>) {
+    fn apply(
+        &self,
+        outbox_id: &str,
+        events: wire::AgentEvents,
+        manner: &Manner,
+    ) -> (u64, Vec<wire::RefusedEvent>) {
         let mut durable = self.durable.lock().unwrap();
         let Durable { applied, wrongs, repeated, arrivals, .. } = &mut *durable;
         let applied = applied.entry(outbox_id.to_owned()).or_default();
@@ -228,7 +233,11 @@ impl AgentService for Coordinator {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let manner = self.manner.lock().unwrap().clone();
         if let Some(leader) = &manner.leader {
-            let details = ErrorDetails::with_error_info("NOT_LEADER", "millpool", [("leader".to_owned(), leader.clone())]);
+            let details = ErrorDetails::with_error_info(
+                "NOT_LEADER",
+                "millpool",
+                [("leader".to_owned(), leader.clone())],
+            );
             return Err(Status::with_error_details(Code::Unavailable, "not the leader", details));
         }
         if let Some((code, reason)) = manner.refuses {

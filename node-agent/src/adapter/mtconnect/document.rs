@@ -153,7 +153,8 @@ impl Tag<'_, '_> {
 
     fn get(&self, name: &str) -> Result<Option<String>, DocumentError> {
         let found = self.0.try_get_attribute(name).map_err(|error| malformed(&error))?;
-        let value = found.map(|attribute| attribute.normalized_value(XmlVersion::Implicit1_0).map(Cow::into_owned));
+        let value =
+            found.map(|attribute| attribute.normalized_value(XmlVersion::Implicit1_0).map(Cow::into_owned));
         value.transpose().map_err(|error| malformed(&error))
     }
 
@@ -164,15 +165,20 @@ impl Tag<'_, '_> {
 
     fn number(&self, name: &str) -> Result<u64, DocumentError> {
         let text = self.need(name)?;
-        let not_a_number = || DocumentError::Malformed(format!("<{}> {name}={text:?} is not a number", self.name()));
+        let not_a_number =
+            || DocumentError::Malformed(format!("<{}> {name}={text:?} is not a number", self.name()));
         text.trim().parse().map_err(|_| not_a_number())
     }
 }
 
 fn malformed(error: &dyn std::fmt::Display) -> DocumentError {
-    let mut text = error.to_string();
-    text.truncate(text.floor_char_boundary(300));
-    DocumentError::Malformed(text)
+    DocumentError::Malformed(cut(&error.to_string(), 300).to_owned())
+}
+
+/// A text's first bytes, at most so many, and no half character.
+pub fn cut(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// Visits every element and text. `visit` also learns how many elements are open.
@@ -181,7 +187,10 @@ fn walk(
     mut visit: impl FnMut(Node<'_, '_>, usize) -> Result<(), DocumentError>,
 ) -> Result<(), DocumentError> {
     if document.len() > DOCUMENT_BYTES_MAX {
-        return Err(DocumentError::TooLarge(format!("{} bytes, at most {DOCUMENT_BYTES_MAX}", document.len())));
+        return Err(DocumentError::TooLarge(format!(
+            "{} bytes, at most {DOCUMENT_BYTES_MAX}",
+            document.len()
+        )));
     }
     let mut reader = Reader::from_str(document);
     let mut depth = 0;
@@ -210,11 +219,15 @@ fn walk(
                     Some(character) => Cow::Owned(character.to_string()),
                     None => quick_xml::escape::resolve_predefined_entity(&reference)
                         .map(Cow::Borrowed)
-                        .ok_or_else(|| DocumentError::Malformed("an entity that XML does not define".to_owned()))?,
+                        .ok_or_else(|| {
+                            DocumentError::Malformed("an entity that XML does not define".to_owned())
+                        })?,
                 };
                 visit(Node::Text(text), depth)?;
             }
-            Event::Eof if depth > 0 => return Err(DocumentError::Malformed("it ends in the middle".to_owned())),
+            Event::Eof if depth > 0 => {
+                return Err(DocumentError::Malformed("it ends in the middle".to_owned()));
+            }
             Event::Eof => return Ok(()),
             Event::Decl(_) | Event::PI(_) | Event::DocType(_) | Event::Comment(_) => {}
         }
@@ -241,7 +254,8 @@ pub fn devices(document: &str) -> Result<Vec<Device>, DocumentError> {
                         }
                     }
                     "DataItem" => {
-                        let outside = || DocumentError::Malformed("a DataItem stands outside a Device".to_owned());
+                        let outside =
+                            || DocumentError::Malformed("a DataItem stands outside a Device".to_owned());
                         let device = devices.last_mut().ok_or_else(outside)?;
                         if device.items.len() >= ITEMS_MAX {
                             return Err(DocumentError::TooLarge(format!("more than {ITEMS_MAX} data items")));
@@ -370,7 +384,7 @@ impl Reading {
             _ => return,
         };
         let room = VALUE_BYTES_MAX.saturating_sub(into.len());
-        into.push_str(&more[..more.floor_char_boundary(room)]);
+        into.push_str(cut(more, room));
     }
 
     fn finish(mut self) -> Result<Document, DocumentError> {
@@ -378,7 +392,8 @@ impl Reading {
             return Ok(Document::Error { code, text: text.trim().to_owned() });
         }
         let header = self.header.filter(|_| self.is_streams);
-        let header = header.ok_or_else(|| DocumentError::Malformed("it is not an MTConnectStreams document".to_owned()))?;
+        let header = header
+            .ok_or_else(|| DocumentError::Malformed("it is not an MTConnectStreams document".to_owned()))?;
         self.observations.sort_by_key(|observation| observation.seq);
         Ok(Document::Streams(header, self.observations))
     }
@@ -410,7 +425,12 @@ fn observation(tag: &Tag<'_, '_>, name: &str, item_id: String) -> Result<Observa
         }
         None => Seen::Value(String::new()),
     };
-    Ok(Observation { seq: tag.number("sequence")?, item_id, at_ms: instant_ms(&stamp).ok_or_else(not_a_time)?, seen })
+    Ok(Observation {
+        seq: tag.number("sequence")?,
+        item_id,
+        at_ms: instant_ms(&stamp).ok_or_else(not_a_time)?,
+        seen,
+    })
 }
 
 /// A time stamp; one without a zone counts as UTC, as MTConnect has it.
@@ -444,7 +464,8 @@ mod tests {
         );
         let Ok(Document::Streams(header, seen)) = document else { panic!("{document:?}") };
         assert_eq!((header.instance_id, header.next_seq), (7, 9));
-        let fault = Seen::Condition { level: Level::Fault, native_code: "70".into(), text: "FEED < 0".into() };
+        let fault =
+            Seen::Condition { level: Level::Fault, native_code: "70".into(), text: "FEED < 0".into() };
         assert_eq!(seen[0].seen, fault);
         assert_eq!(seen[1].seen, Seen::Value("A & B!".into()));
         assert_eq!(seen[1].at_ms - seen[0].at_ms, 1250);
@@ -465,7 +486,15 @@ mod tests {
 
     #[test]
     fn what_is_not_mtconnect_is_refused() {
-        for text in ["", "hello", "<html></html>", "<MTConnectStreams>", "<a b=c>", "<MTConnectStreams><Header/>", "&x;"] {
+        for text in [
+            "",
+            "hello",
+            "<html></html>",
+            "<MTConnectStreams>",
+            "<a b=c>",
+            "<MTConnectStreams><Header/>",
+            "&x;",
+        ] {
             assert!(matches!(streams(text, |_| true), Err(DocumentError::Malformed(_))), "{text}");
             assert!(devices(text).is_err(), "{text}");
         }

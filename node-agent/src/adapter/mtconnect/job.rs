@@ -20,10 +20,12 @@
 //! Everything is told in the time of the observations, so the same recording gives the same history
 //! however fast it is played.
 
+use super::document::cut;
 use crate::adapter::{Happened, Power};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{
-    DispatchItem, MachineDown, MachineState, MachineUp, OperationFinished, OperationProgress, OperationStarted,
+    DispatchItem, MachineDown, MachineState, MachineUp, OperationFinished, OperationProgress,
+    OperationStarted,
 };
 use serde::{Deserialize, Serialize};
 
@@ -351,8 +353,7 @@ impl Downtime {
                     return None;
                 }
                 self.down = true;
-                let mut reason = if why.is_empty() { "emergency stop".to_owned() } else { why.to_owned() };
-                reason.truncate(reason.floor_char_boundary(200));
+                let reason = if why.is_empty() { "emergency stop" } else { cut(why, 200) }.to_owned();
                 Some(Happened { at_ms, what: What::MachineDown(MachineDown { reason, expected_until_s: 0 }) })
             }
             // Whoever sees nothing does not know that it is up again.
@@ -430,8 +431,13 @@ mod tests {
 
     #[test]
     fn a_counter_that_is_reset_counts_on() {
-        let told =
-            [(0, Count(99.0)), (10, State(Producing)), (11, Count(100.0)), (12, Count(1.0)), (13, Count(2.0))];
+        let told = [
+            (0, Count(99.0)),
+            (10, State(Producing)),
+            (11, Count(100.0)),
+            (12, Count(1.0)),
+            (13, Count(2.0)),
+        ];
         let seen = story(vec![item("a", 10, 30, 3)], &told);
         assert_eq!(seen.last(), Some(&(13, "finished a good 3 in 3 min".to_owned())));
     }

@@ -187,7 +187,9 @@ impl Line {
                 self.read_current(&device).await?;
             }
             match self.stream(&device, backoff).await? {
-                Left::Polled => tokio::time::sleep(Duration::from_millis(self.options.interval_ms.max(10))).await,
+                Left::Polled => {
+                    tokio::time::sleep(Duration::from_millis(self.options.interval_ms.max(10))).await
+                }
                 Left::Behind => {
                     device = self.probe().await?;
                     self.read_current(&device).await?;
@@ -202,7 +204,12 @@ impl Line {
         let devices = document::devices(&text)?;
         let device = pick(&devices, self.options.device.as_deref())?;
         let mapping = signals::resolve(device, &self.options.signals, self.options.conditions.as_deref())?;
-        tracing::info!(machine = self.machine_id, device = device.name, signals = mapping.describe(), "probed");
+        tracing::info!(
+            machine = self.machine_id,
+            device = device.name,
+            signals = mapping.describe(),
+            "probed"
+        );
         let capability = [device.description.as_str(), &device.uuid].join(" ").trim().to_owned();
         self.shop.health.machine(&self.machine_id, |report| report.capability = capability);
         self.watch.set_mapping(mapping);
@@ -224,7 +231,8 @@ impl Line {
         };
         if self.watch.place().is_some() {
             tracing::warn!(machine = self.machine_id, why, "a gap in the evidence");
-            metrics::counter!("millpool_agent_evidence_gaps_total", "machine" => self.machine_id.clone()).increment(1);
+            metrics::counter!("millpool_agent_evidence_gaps_total", "machine" => self.machine_id.clone())
+                .increment(1);
         }
         self.heard = Instant::now();
         self.take_list();
@@ -301,10 +309,12 @@ impl Line {
         }
         let load = self.watch.number(Signal::Load);
         if let Some(load) = load {
-            metrics::gauge!("millpool_agent_machine_load_percent", "machine" => self.machine_id.clone()).set(load);
+            metrics::gauge!("millpool_agent_machine_load_percent", "machine" => self.machine_id.clone())
+                .set(load);
         }
         self.shop.health.machine(&self.machine_id, |report| {
-            report.adapter_state = if self.heard.elapsed() < self.silence() { "streaming" } else { "lost" }.to_owned();
+            report.adapter_state =
+                if self.heard.elapsed() < self.silence() { "streaming" } else { "lost" }.to_owned();
             report.machine_state = super::state_name(self.watch.state()).to_owned();
             let operation = self.watch.operation();
             report.operation = operation.map(|(booking, operation)| format!("{booking}/{operation}"));
@@ -317,7 +327,8 @@ impl Line {
 
     fn give_up(&self, trouble: &Trouble) {
         tracing::warn!(machine = self.machine_id, url = self.options.url, why = %trouble, "no line to the MTConnect agent");
-        metrics::counter!("millpool_agent_adapter_troubles_total", "machine" => self.machine_id.clone()).increment(1);
+        metrics::counter!("millpool_agent_adapter_troubles_total", "machine" => self.machine_id.clone())
+            .increment(1);
         self.shop.health.machine(&self.machine_id, |report| {
             report.adapter_state = "reconnecting".to_owned();
             report.trouble = Some(trouble.to_string());
@@ -368,7 +379,8 @@ impl Line {
             }
             Ok(body)
         };
-        let body = tokio::time::timeout(DOCUMENT_MAX, read).await.map_err(|_| Trouble::TooLate(DOCUMENT_MAX))??;
+        let body =
+            tokio::time::timeout(DOCUMENT_MAX, read).await.map_err(|_| Trouble::TooLate(DOCUMENT_MAX))??;
         let text = utf8(&body)?;
         if !status.is_success() && !text.contains("MTConnectError") {
             return Err(Trouble::Http(format!("HTTP status {status}")));
@@ -379,7 +391,9 @@ impl Line {
 
 fn pick<'a>(devices: &'a [Device], wanted: Option<&str>) -> Result<&'a Device, Trouble> {
     let found = match (wanted, devices) {
-        (Some(wanted), _) => devices.iter().find(|device| [&device.name, &device.uuid, &device.id].contains(&&wanted.to_owned())),
+        (Some(wanted), _) => devices
+            .iter()
+            .find(|device| [&device.name, &device.uuid, &device.id].contains(&&wanted.to_owned())),
         (None, [only]) => Some(only),
         (None, _) => None,
     };
@@ -401,13 +415,14 @@ fn http(error: &reqwest::Error) -> Trouble {
         words = format!("{words}: {cause}");
         source = cause.source();
     }
-    words.truncate(words.floor_char_boundary(500));
-    Trouble::Http(words)
+    Trouble::Http(document::cut(&words, 500).to_owned())
 }
 
 /// A device's name in a URL.
 fn encode(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    let each = name.bytes().map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") });
+    let each = name
+        .bytes()
+        .map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") });
     each.collect()
 }

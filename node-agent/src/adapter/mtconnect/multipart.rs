@@ -127,9 +127,11 @@ fn head_end(buffer: &[u8]) -> Option<(usize, usize)> {
 fn content_length(head: &[u8]) -> Result<Option<usize>, MultipartError> {
     let head = String::from_utf8_lossy(head);
     let fields = head.lines().filter_map(|line| line.split_once(':'));
-    let named = fields.filter(|(name, _)| name.trim().eq_ignore_ascii_case("content-length"));
-    let Some((_, value)) = named.last() else { return Ok(None) };
-    let malformed = |_| MultipartError::Malformed(format!("Content-length {:?}", value.chars().take(40).collect::<String>()));
+    let mut named = fields.filter(|(name, _)| name.trim().eq_ignore_ascii_case("content-length"));
+    let Some((_, value)) = named.next_back() else { return Ok(None) };
+    let malformed = |_| {
+        MultipartError::Malformed(format!("Content-length {:?}", value.chars().take(40).collect::<String>()))
+    };
     let length: usize = value.trim().parse().map_err(malformed)?;
     if length > DOCUMENT_BYTES_MAX {
         return Err(MultipartError::TooLarge { what: "a part", max: DOCUMENT_BYTES_MAX });
@@ -197,16 +199,24 @@ mod tests {
     #[test]
     fn limits_are_kept() {
         let endless_head = [b"--abc\r\n".as_slice(), &vec![b'x'; HEAD_BYTES_MAX + 1]].concat();
-        assert!(matches!(parts(&endless_head, &[]), Err(MultipartError::TooLarge { what: "a part's head", .. })));
+        assert!(matches!(
+            parts(&endless_head, &[]),
+            Err(MultipartError::TooLarge { what: "a part's head", .. })
+        ));
         let claimed = format!("--abc\r\nContent-length: {}\r\n\r\n", DOCUMENT_BYTES_MAX + 1);
-        assert!(matches!(parts(claimed.as_bytes(), &[]), Err(MultipartError::TooLarge { what: "a part", .. })));
+        assert!(matches!(
+            parts(claimed.as_bytes(), &[]),
+            Err(MultipartError::TooLarge { what: "a part", .. })
+        ));
         assert!(matches!(parts(&vec![b'x'; HEAD_BYTES_MAX + 1], &[]), Err(MultipartError::TooLarge { .. })));
         assert!(parts(b"--abc\r\nContent-length: -1\r\n\r\n", &[]).is_err());
     }
 
     #[test]
     fn only_multipart_is_read() {
-        for content_type in ["text/xml", "text/html;boundary=a", "multipart/mixed", "multipart/mixed;boundary="] {
+        for content_type in
+            ["text/xml", "text/html;boundary=a", "multipart/mixed", "multipart/mixed;boundary="]
+        {
             assert!(Multipart::new(content_type).is_err(), "{content_type}");
         }
         assert!(Multipart::new("multipart/x-mixed-replace; boundary=\"a b\"").is_ok());

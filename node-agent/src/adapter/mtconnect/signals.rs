@@ -22,7 +22,7 @@
 //! | execution READY, STOPPED, PROGRAM_COMPLETED | idle |
 //! | anything else | unknown |
 
-use super::document::{DataItem, Device, Level, Observation, Seen};
+use super::document::{self, DataItem, Device, Level, Observation, Seen};
 use millpool_proto::v1::MachineState;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,8 +124,9 @@ impl Signal {
                 None | Some("ALL") => Some(1),
                 Some(_) => None,
             },
+            // Rotary axes have loads too; a spindle is the one whose name begins with S.
             Self::Load => match item.component.as_str() {
-                "Rotary" | "Spindle" => Some(0),
+                "Rotary" | "Spindle" => Some(u8::from(!item.component_name.starts_with('S'))),
                 _ => None,
             },
             Self::PowerState => matches!(sub_type, None | Some("LINE")).then_some(0),
@@ -280,7 +281,11 @@ fn is(item: &DataItem, wanted: &str) -> bool {
     item.id == wanted || item.name.as_deref() == Some(wanted)
 }
 
-fn mapped_item<'a>(device: &'a Device, signal: Signal, table: &SignalTable) -> Result<&'a DataItem, MappingError> {
+fn mapped_item<'a>(
+    device: &'a Device,
+    signal: Signal,
+    table: &SignalTable,
+) -> Result<&'a DataItem, MappingError> {
     let others = || device.items.iter().filter(|item| item.category != "CONDITION");
     let item = others().find(|item| is(item, &table.item)).ok_or_else(|| MappingError::NoItem {
         signal: signal.name().to_owned(),
@@ -301,9 +306,7 @@ fn mapped_item<'a>(device: &'a Device, signal: Signal, table: &SignalTable) -> R
 
 fn names<'a>(items: impl Iterator<Item = &'a DataItem>) -> String {
     let each = items.map(|item| item.name.as_deref().unwrap_or(&item.id).to_owned());
-    let mut words = each.collect::<Vec<_>>().join(", ");
-    words.truncate(words.floor_char_boundary(2000));
-    words
+    document::cut(&each.collect::<Vec<_>>().join(", "), 2000).to_owned()
 }
 
 /// The last value of each signal.
@@ -367,7 +370,8 @@ impl Signals {
 
     /// The faults that stand, in words.
     pub fn faults(&self) -> String {
-        let each: BTreeSet<_> = self.faults.values().flatten().map(|(code, text)| format!("{code} {text}")).collect();
+        let each: BTreeSet<_> =
+            self.faults.values().flatten().map(|(code, text)| format!("{code} {text}")).collect();
         let words = each.iter().map(|words| words.trim()).collect::<Vec<_>>().join("; ");
         if words.is_empty() && !self.faults.is_empty() { "fault".to_owned() } else { words }
     }
@@ -395,9 +399,10 @@ impl Signals {
             ("ACTIVE" | "WAIT", None) if self.has_mode => MachineState::Unknown,
             ("ACTIVE" | "WAIT", None) => MachineState::Producing,
             ("ACTIVE" | "WAIT", Some(_)) => MachineState::Setup,
-            ("INTERRUPTED" | "FEED_HOLD" | "PROGRAM_STOPPED" | "OPTIONAL_STOP" | "PROGRAM_OPTIONAL_STOP", _) => {
-                MachineState::Held
-            }
+            (
+                "INTERRUPTED" | "FEED_HOLD" | "PROGRAM_STOPPED" | "OPTIONAL_STOP" | "PROGRAM_OPTIONAL_STOP",
+                _,
+            ) => MachineState::Held,
             ("READY" | "STOPPED" | "PROGRAM_COMPLETED", _) => MachineState::Idle,
             _ => MachineState::Unknown,
         }
@@ -479,7 +484,8 @@ mod tests {
             category: "EVENT".to_owned(),
             ..DataItem::default()
         };
-        let device = Device { items: vec![item("e1", "EXECUTION"), item("m1", "MESSAGE")], ..Device::default() };
+        let device =
+            Device { items: vec![item("e1", "EXECUTION"), item("m1", "MESSAGE")], ..Device::default() };
         let wanted = SignalTable { item: "counter".to_owned(), scale: 1.0, unit: None };
         let refused = resolve(&device, &[(Signal::PartCount, wanted)].into(), None);
         let Err(MappingError::NoItem { there, .. }) = refused else { panic!("{refused:?}") };

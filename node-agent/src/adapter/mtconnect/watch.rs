@@ -105,7 +105,13 @@ impl Watch {
 
     /// A current document: everything as it is now. If the machine was seen before, what lies between is a
     /// gap in the evidence.
-    pub fn current(&mut self, header: Header, seen: &[Observation], arrival_ms: i64, why: &str) -> Vec<Happened> {
+    pub fn current(
+        &mut self,
+        header: Header,
+        seen: &[Observation],
+        arrival_ms: i64,
+        why: &str,
+    ) -> Vec<Happened> {
         let now_ms = self.now_ms(&header, seen, arrival_ms);
         let mut happened = Vec::new();
         if self.memory.next_seq > 0 {
@@ -142,7 +148,8 @@ impl Watch {
             let at_ms = self.stamp(first, arrival_ms);
             let together = rest.partition_point(|observation| self.stamp(observation, arrival_ms) <= at_ms);
             let (instant, later) = rest.split_at(together.max(1));
-            let signals = instant.iter().filter_map(|observation| self.memory.signals.take(&self.mapping, observation));
+            let signals =
+                instant.iter().filter_map(|observation| self.memory.signals.take(&self.mapping, observation));
             let changed: Vec<_> = signals.collect();
             self.settle(at_ms, &changed, &mut happened);
             rest = later;
