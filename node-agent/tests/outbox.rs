@@ -240,7 +240,7 @@ async fn under_pressure_states_are_thinned_and_operations_wait() {
         done.unwrap();
         written += 1;
     }
-    assert!(written as u64 * 4000 < BYTES_MAX_LEAST + 8000 && written as u64 * 4100 > BYTES_MAX_LEAST - 8000);
+    assert!(written * 4000 < BYTES_MAX_LEAST + 8000 && written * 4100 > BYTES_MAX_LEAST - 8000);
     assert_eq!(outbox.status().borrow().waiting, 1);
     // A machine that flaps waits for nobody, and only its last state is kept.
     for at_ms in 0..100 {
