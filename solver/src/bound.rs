@@ -280,7 +280,15 @@ impl<'a> Bound<'a> {
     }
 
     /// The least cost of being at a plant, ready for operation `k`, by cell.
-    fn arrive(&self, job: &Job, k: usize, plant: usize, span: &Span, tables: &[Vec<Vec<f64>>], arrive: &mut Vec<f64>) {
+    fn arrive(
+        &self,
+        job: &Job,
+        k: usize,
+        plant: usize,
+        span: &Span,
+        tables: &[Vec<Vec<f64>>],
+        arrive: &mut Vec<f64>,
+    ) {
         let shop = &self.instance.shop;
         arrive.clear();
         arrive.resize(span.cells, f64::INFINITY);
@@ -348,7 +356,15 @@ impl<'a> Bound<'a> {
         }
     }
 
-    fn extend_splittable(&self, job: &Job, k: usize, i: usize, span: &Span, arrive: &[f64], table: &mut [f64]) {
+    fn extend_splittable(
+        &self,
+        job: &Job,
+        k: usize,
+        i: usize,
+        span: &Span,
+        arrive: &[f64],
+        table: &mut [f64],
+    ) {
         let op = &job.ops[k];
         let mode = &op.modes[i];
         if op.fixed.is_some_and(|f| f.machine != mode.machine) {

@@ -145,8 +145,8 @@ mod tests {
                 for work in 1..40 {
                     let want = walk(&windows, start, work, splittable);
                     assert_eq!(calendar.finish(start, work, splittable), want, "{start} {work} {splittable}");
-                    let earliest = (start..60)
-                        .find_map(|s| walk(&windows, s, work, splittable).map(|e| (s, e)));
+                    let earliest =
+                        (start..60).find_map(|s| walk(&windows, s, work, splittable).map(|e| (s, e)));
                     assert_eq!(calendar.earliest(start, work, splittable, 1000), earliest);
                 }
             }
@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn crooked_windows_are_refused() {
-        for windows in [vec![(5, 5)], vec![(5, 4)], vec![(0, 5), (5, 9)], vec![(0, 5), (3, 9)], vec![(-1, 5)]] {
+        for windows in [vec![(5, 5)], vec![(5, 4)], vec![(0, 5), (5, 9)], vec![(0, 5), (3, 9)], vec![(-1, 5)]]
+        {
             assert!(Calendar::new(windows).is_err());
         }
     }

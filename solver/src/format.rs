@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, Calendar, Fen, Fixed, Instance, Job, Machine, Malformed, Mode, Objective, Op, Plan, SetupMatrix,
-    Shop, TICK_MAX, Tick,
+    Assignment, Calendar, Fen, Fixed, Instance, Job, Machine, Malformed, Mode, Objective, Op, Plan,
+    SetupMatrix, Shop, TICK_MAX, Tick,
 };
 
 /// The value of an instance's `format` field.
@@ -140,8 +140,7 @@ pub fn read_json(text: &str) -> Result<Instance, Malformed> {
     }
     let mut machines = Vec::with_capacity(wire.machines.len());
     for (i, m) in wire.machines.into_iter().enumerate() {
-        let calendar =
-            Calendar::new(m.open).map_err(|e| Malformed::new(format!("machines[{i}].open"), e))?;
+        let calendar = Calendar::new(m.open).map_err(|e| Malformed::new(format!("machines[{i}].open"), e))?;
         machines.push(Machine {
             id: m.id,
             class: m.class,
@@ -275,7 +274,10 @@ impl<'a> Numbers<'a> {
     fn token(&mut self, what: &str) -> Result<(usize, &'a str), Malformed> {
         let Some(&token) = self.tokens.get(self.at) else {
             let line = self.tokens.last().map_or(1, |t| t.0);
-            return Err(Malformed::new(format!("line {line}"), format!("the file ends where {what} should be")));
+            return Err(Malformed::new(
+                format!("line {line}"),
+                format!("the file ends where {what} should be"),
+            ));
         };
         self.at += 1;
         Ok(token)
@@ -289,7 +291,9 @@ impl<'a> Numbers<'a> {
                 let reason = format!("{what} is {x}, allowed are {least} to {most}");
                 Err(Malformed::new(format!("line {line}"), reason))
             }
-            Err(_) => Err(Malformed::new(format!("line {line}"), format!("{what} is \"{text}\", not a number"))),
+            Err(_) => {
+                Err(Malformed::new(format!("line {line}"), format!("{what} is \"{text}\", not a number")))
+            }
         }
     }
 }

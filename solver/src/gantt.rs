@@ -100,7 +100,9 @@ impl<'a> Chart<'a> {
             false => shop.machines[m].class.clone(),
         };
         let mut order: Vec<usize> = (0..shop.machines.len()).collect();
-        order.sort_by_cached_key(|&m| (by_plant.then_some(shop.machines[m].plant), group(m), shop.machines[m].class.clone(), m));
+        order.sort_by_cached_key(|&m| {
+            (by_plant.then_some(shop.machines[m].plant), group(m), shop.machines[m].class.clone(), m)
+        });
         let mut y = TOP;
         let mut current = None;
         for m in order {
@@ -143,7 +145,9 @@ impl<'a> Chart<'a> {
             "<text x=\"24\" y=\"34\" font-size=\"20\" font-weight=\"600\" fill=\"#1b2733\">{title}</text>\n"
         ));
         let subtitle = self.subtitle(plan);
-        self.put(format_args!("<text x=\"24\" y=\"56\" font-size=\"13\" fill=\"#51606e\">{subtitle}</text>\n"));
+        self.put(format_args!(
+            "<text x=\"24\" y=\"56\" font-size=\"13\" fill=\"#51606e\">{subtitle}</text>\n"
+        ));
     }
 
     fn subtitle(&self, plan: &Plan) -> String {
@@ -180,7 +184,11 @@ impl<'a> Chart<'a> {
             let size = if h > 20.0 { 11 } else { 9 };
             let label = match machine.class.is_empty() {
                 true => format!("machine {}", escaped(&machine.id)),
-                false => format!("{} <tspan fill=\"#8894a0\">{}</tspan>", escaped(&machine.id), escaped(&machine.class)),
+                false => format!(
+                    "{} <tspan fill=\"#8894a0\">{}</tspan>",
+                    escaped(&machine.id),
+                    escaped(&machine.class)
+                ),
             };
             self.put(format_args!(
                 "<text x=\"{:.1}\" y=\"{base:.1}\" text-anchor=\"end\" font-size=\"{size}\" fill=\"#333f4b\">{label}</text>\n\
@@ -191,7 +199,9 @@ impl<'a> Chart<'a> {
                 let (a, b) = (self.x(open), self.x(close).min(right));
                 self.put(format_args!(
                     "<rect x=\"{a:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"#fbfcfd\"/>\n",
-                    y + 1.0, b - a, h - 2.0
+                    y + 1.0,
+                    b - a,
+                    h - 2.0
                 ));
             }
         }
@@ -230,7 +240,8 @@ impl<'a> Chart<'a> {
             for a in line.iter() {
                 let next = self.instance.jobs[a.job].ops[a.op].family;
                 let setup = self.instance.shop.setup_ticks(m, family, next);
-                let late = self.instance.objective == Objective::Cost && ends[a.job] > self.instance.jobs[a.job].due;
+                let late =
+                    self.instance.objective == Objective::Cost && ends[a.job] > self.instance.jobs[a.job].due;
                 self.bar(a, setup, late);
                 family = Some(next);
             }
@@ -282,7 +293,9 @@ impl<'a> Chart<'a> {
             self.put(format_args!(
                 "<rect x=\"{x}\" y=\"{:.1}\" width=\"26\" height=\"13\" rx=\"1.5\" {look}/>\n\
                  <text x=\"{}\" y=\"{:.1}\" fill=\"#51606e\">{label}</text>\n",
-                y - 10.0, x + 33.0, y + 1.0
+                y - 10.0,
+                x + 33.0,
+                y + 1.0
             ));
             x += 33.0 + 6.0 * label.len() as f64 + 34.0;
         }

@@ -17,7 +17,9 @@ pub(crate) fn first_come(instance: &Instance) -> Vec<Option<Vec<Fixed>>> {
         let mut chain = Vec::new();
         let (mut ready, mut at, mut total) = (job.release, job.origin, 0);
         for k in 0..job.ops.len() {
-            let Some((cost, end, mode, slot)) = cheapest_slot(instance, &lines, j, k, ready, at) else { break };
+            let Some((cost, end, mode, slot)) = cheapest_slot(instance, &lines, j, k, ready, at) else {
+                break;
+            };
             let machine = job.ops[k].modes[mode].machine;
             lines.line_mut(machine).insert(slot.at, slot.occupation(job, j, k, mode));
             put.push((machine, slot.at));
@@ -98,7 +100,8 @@ fn first_slot(
         let open = before.map_or(from, |o| o.end.max(from));
         let close = line.get(at).map_or(instance.horizon, |o| o.start);
         let setup = shop.setup_ticks(mode.machine, before.map(|o| o.family as usize), op.family);
-        let same = |o: &Occupation| shop.setup_ticks(mode.machine, Some(op.family), o.family as usize) == o.setup;
+        let same =
+            |o: &Occupation| shop.setup_ticks(mode.machine, Some(op.family), o.family as usize) == o.setup;
         if line.get(at).is_none_or(same) {
             let calendar = &shop.machines[mode.machine].calendar;
             if let Some((start, end)) = calendar.earliest(open, setup + mode.duration, op.splittable, close) {

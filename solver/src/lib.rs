@@ -22,6 +22,7 @@ mod greedy;
 mod lines;
 mod makespan;
 mod makespan_bound;
+mod master;
 mod model;
 mod place;
 mod plan;

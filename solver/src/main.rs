@@ -96,7 +96,10 @@ impl Log {
             let ops: usize = instance.jobs.iter().map(|job| job.ops.len()).sum();
             let (machines, jobs) = (instance.shop.machines.len(), instance.jobs.len());
             eprintln!("{}: {machines} machines, {jobs} jobs, {ops} operations", instance.name);
-            eprintln!("{:>8} {:>16} {:>16} {:>8} {:>11}  found by", "time", "incumbent", "bound", "gap", "tries");
+            eprintln!(
+                "{:>8} {:>16} {:>16} {:>8} {:>11}  found by",
+                "time", "incumbent", "bound", "gap", "tries"
+            );
         }
         Log { on: arguments.log, last: None }
     }

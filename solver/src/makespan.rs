@@ -12,6 +12,10 @@ use crate::{Assignment, Instance, Plan, Tick};
 const NONE: u32 = u32::MAX;
 /// Moves without a new best until the search returns to it and shakes it.
 const PATIENCE: u64 = 4000;
+/// Most random moves of a shake.
+const SHAKE_MAX: usize = 12;
+/// How far tenures vary.
+const TENURE_SPREAD: usize = 12;
 
 /// The instance, operations numbered through.
 struct Graph {
@@ -110,7 +114,8 @@ impl Schedule {
         let least = |op: u32| graph.modes[op as usize].iter().map(|m| m.1).min().unwrap_or(0);
         let jobs = graph.base.len() - 1;
         let mut next: Vec<u32> = graph.base[..jobs].to_vec();
-        let mut rest: Vec<Tick> = (0..jobs).map(|j| (graph.base[j]..graph.base[j + 1]).map(least).sum()).collect();
+        let mut rest: Vec<Tick> =
+            (0..jobs).map(|j| (graph.base[j]..graph.base[j + 1]).map(least).sum()).collect();
         let mut ready = vec![0; jobs];
         let mut free = vec![0; graph.machines];
         let mut last = vec![NONE; graph.machines];
@@ -248,7 +253,7 @@ impl Tabu {
             return false;
         };
         let op = m.op as usize;
-        let tenure = self.path.len() + self.graph.modes[op].len() + self.random.below(5);
+        let tenure = self.path.len() + self.graph.modes[op].len() + self.random.below(TENURE_SPREAD);
         let at = op * self.graph.machines + self.now.machine[op] as usize;
         self.until[at] = self.moves + tenure as u64;
         self.carry_out(&m);
@@ -271,7 +276,7 @@ impl Tabu {
         self.now.clone_from(&self.best);
         self.until.fill(0);
         self.best_at = self.moves;
-        let count = 3 + self.random.below(12);
+        let count = 1 + self.random.below(SHAKE_MAX);
         for _ in 0..count {
             self.trace_critical_path();
             let on_path = self.random.chance(0.7) && !self.path.is_empty();
@@ -331,13 +336,8 @@ impl Tabu {
         for &x in s.order[..=at].iter().rev() {
             self.tail[x as usize] = s.rest(&self.graph, x as usize, &self.tail);
         }
-        let m = Move {
-            op,
-            machine: s.machine[op as usize],
-            duration: s.duration[op as usize],
-            before,
-            after,
-        };
+        let m =
+            Move { op, machine: s.machine[op as usize], duration: s.duration[op as usize], before, after };
         s.link(&m);
     }
 
@@ -369,7 +369,8 @@ impl Tabu {
         let (machine, duration) = self.graph.modes[op as usize][mode];
         let (head, tail) = (&self.head, &self.tail);
         let s = &self.now;
-        let tabu = !even_tabu && self.until[op as usize * self.graph.machines + machine as usize] > self.moves;
+        let tabu =
+            !even_tabu && self.until[op as usize * self.graph.machines + machine as usize] > self.moves;
         let ready = s.done(self.graph.job_before[op as usize], head);
         let rest = s.done(self.graph.job_after[op as usize], tail);
         self.line.clear();

@@ -287,7 +287,10 @@ impl Instance {
         ];
         for (name, rows, most) in ways {
             if rows.len() != n {
-                return Err(Malformed::new(name, format!("it has {} rows, there are {n} plants", rows.len())));
+                return Err(Malformed::new(
+                    name,
+                    format!("it has {} rows, there are {n} plants", rows.len()),
+                ));
             }
             for (a, row) in rows.iter().enumerate() {
                 let place = format!("{name}[{a}]");

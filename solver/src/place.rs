@@ -199,7 +199,10 @@ impl Placer {
 
     /// The index of the cheapest placement found, the earliest among equals.
     pub(crate) fn cheapest(&self) -> Option<u32> {
-        self.finals.iter().copied().min_by_key(|&i| (self.labels[i as usize].cost, self.labels[i as usize].end))
+        self.finals
+            .iter()
+            .copied()
+            .min_by_key(|&i| (self.labels[i as usize].cost, self.labels[i as usize].end))
     }
 
     /// The steps of the chain that ends in `label`, last operation first.
@@ -345,9 +348,8 @@ impl Placer {
             open: before.map_or(0, |o| o.end),
             close: after.map_or(Tick::MAX, |o| o.start),
             setup: query.shop.setup_ticks(machine, family, op.family),
-            follower_change: after.map_or(0, |o| {
-                query.shop.setup_ticks(machine, Some(op.family), o.family as usize) - o.setup
-            }),
+            follower_change: after
+                .map_or(0, |o| query.shop.setup_ticks(machine, Some(op.family), o.family as usize) - o.setup),
         }
     }
 
@@ -574,7 +576,8 @@ mod tests {
                 charge += mode.charge + trip;
                 (at, ready) = (Some(there), ends[k]);
             }
-            let kept = self.job.deadline.is_none_or(|d| ready <= d) && self.job.budget.is_none_or(|b| charge <= b);
+            let kept =
+                self.job.deadline.is_none_or(|d| ready <= d) && self.job.budget.is_none_or(|b| charge <= b);
             let late = self.job.tardiness(ready);
             kept.then_some((ready, if self.criterion == Cost::Plan { cost + late } else { charge }))
         }
@@ -643,7 +646,8 @@ mod tests {
                 assert_eq!(got, want, "seed {seed}, {criterion:?}");
                 fronts += usize::from(want.len() > 1);
                 for p in &placements {
-                    revisits += usize::from((1..p.steps.len()).any(|k| p.steps[k].machine == p.steps[k - 1].machine));
+                    revisits +=
+                        usize::from((1..p.steps.len()).any(|k| p.steps[k].machine == p.steps[k - 1].machine));
                     lines.clone().insert(shop, 99, job, p).expect("a placement can be carried out");
                 }
             }

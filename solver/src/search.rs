@@ -5,16 +5,18 @@
 //! little above what it weighed before; the threshold's slack cools as the time or the tries run
 //! out. A try allocates nothing: its buffers live here.
 
+use crate::greedy::{insert_all, insertion_order};
+use crate::master::Decision;
 use crate::place::Placer;
 use crate::random::Random;
 use crate::state::State;
 use crate::{Fen, Fixed, Instance, Step, Tick};
 
 /// How hot the annealing begins and ends, as shares of what a job costs on average.
-const HOT: f64 = 0.08;
-const COLD: f64 = 0.001;
+const HOT: f64 = 0.25;
+const COLD: f64 = 0.005;
 /// Most occupations taken off one machine in a try.
-const STRING_MAX: usize = 4;
+const STRING_MAX: usize = 5;
 /// Tries between two pulls of the whole plan to the left.
 const TRIES_PER_SHIFT: u64 = 4096;
 
@@ -136,6 +138,7 @@ impl<'a> Search<'a> {
             self.best.steps[from..to].copy_from_slice(self.state.steps_of(j));
         }
         self.dirty.clear();
+        self.found_by = "search";
         true
     }
 
@@ -163,8 +166,15 @@ impl<'a> Search<'a> {
         (0..self.instance.jobs.len()).map(chain).collect()
     }
 
-    /// Goes on from another plan, if it is better than the best so far.
-    pub(crate) fn adopt(&mut self, state: State<'a>) -> bool {
+    /// Goes on from other chains, mended where they do not hold, if they make a better plan than the
+    /// best so far.
+    pub(crate) fn adopt(&mut self, chains: Vec<Option<Vec<Fixed>>>, found_by: &'static str) -> bool {
+        let mut state = State::load(self.instance, State::retimed(self.instance, chains));
+        state.anchor_like(&self.state);
+        insert_all(&mut state, &mut Placer::default(), &insertion_order(self.instance));
+        if !state.is_anchored() {
+            state.shift_left();
+        }
         if state.weight() >= self.best.weight {
             return false;
         }
@@ -172,7 +182,25 @@ impl<'a> Search<'a> {
         self.state = state;
         self.dirty.clear();
         self.is_dirty.fill(false);
+        self.found_by = found_by;
         true
+    }
+
+    /// Takes the master's chains into the best plan: the jobs it decided on stand as it says, all
+    /// others as they stood, and what then does not hold is mended.
+    pub(crate) fn merge(&mut self, decided: Vec<Decision>) -> bool {
+        let mut chains = self.best_chains();
+        for (j, chain) in decided {
+            chains[j] = chain;
+        }
+        self.adopt(chains, "master")
+    }
+
+    /// The best plan as a state of its own.
+    pub(crate) fn best_state(&self) -> State<'a> {
+        let mut best = State::load(self.instance, self.best_chains());
+        best.anchor_like(&self.state);
+        best
     }
 
     /// Takes out a string of jobs around a random one. False where frozen work forbids it.

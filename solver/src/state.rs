@@ -88,6 +88,41 @@ impl<'a> State<'a> {
         }
     }
 
+    /// The chains in the order of their starts on each machine, every operation as early as that order
+    /// allows. Jobs that then miss a deadline or run out of open time are left out.
+    pub(crate) fn retimed(
+        instance: &Instance,
+        mut chains: Vec<Option<Vec<Fixed>>>,
+    ) -> Vec<Option<Vec<Fixed>>> {
+        loop {
+            let mut order: Vec<(Tick, usize, usize)> = Vec::new();
+            for (j, chain) in chains.iter().enumerate() {
+                order.extend(chain.iter().flatten().enumerate().map(|(k, at)| (at.start, j, k)));
+            }
+            order.sort_unstable();
+            let mut timed = chains.clone();
+            let mut ends: Vec<(Tick, usize)> = vec![(0, 0); instance.jobs.len()];
+            let mut lasts: Vec<(Tick, Option<usize>)> = vec![(0, None); instance.shop.machines.len()];
+            let mut offenders = Vec::new();
+            for (was, j, k) in order {
+                let Some(at) = timed[j].as_mut().map(|chain| &mut chain[k]) else { continue };
+                let before = (k > 0).then_some(ends[j]);
+                match first_span(instance, (j, k), at.machine, before, lasts[at.machine], was) {
+                    Some((start, end)) => {
+                        at.start = start;
+                        ends[j] = (end, instance.shop.machines[at.machine].plant);
+                        lasts[at.machine] = (end, Some(instance.jobs[j].ops[k].family));
+                    }
+                    None => offenders.push(j),
+                }
+            }
+            if offenders.is_empty() {
+                return timed;
+            }
+            offenders.into_iter().for_each(|j| chains[j] = None);
+        }
+    }
+
     /// Puts raw occupations on the lines and computes their setups and ends. Returns the jobs that
     /// overlap another, or for which a machine is closed.
     fn lay(&mut self, chains: &[Option<Vec<Fixed>>]) -> Vec<usize> {
@@ -109,11 +144,10 @@ impl<'a> State<'a> {
                 self.lines.line_mut(m)[at] = o;
                 let flat = self.base[o.key.job as usize] + o.key.op;
                 self.steps[flat as usize] = Step { machine: m, start: o.start, end: o.end, setup: o.setup };
-                if let Some(before) = at.checked_sub(1).map(|i| self.lines.on(m)[i]) {
-                    if before.end > o.start {
-                        let out = if o.fixed && !before.fixed { before } else { o };
-                        offenders.push(out.key.job as usize);
-                    }
+                let before = at.checked_sub(1).map(|i| self.lines.on(m)[i]);
+                if let Some(before) = before.filter(|before| before.end > o.start) {
+                    let out = if o.fixed && !before.fixed { before } else { o };
+                    offenders.push(out.key.job as usize);
                 }
             }
         }
@@ -395,6 +429,16 @@ impl<'a> State<'a> {
         cost + spec.tardiness(end)
     }
 
+    /// What a kept job's chain costs where it stands, its setups included.
+    pub(crate) fn column_cost(&self, job: usize) -> Fen {
+        let ops = self.instance.jobs[job].ops.iter().zip(self.steps_of(job));
+        let step = |(op, step): (&crate::Op, &Step)| {
+            let mode = op.mode_on(step.machine).map_or(0, |mode| mode.cost);
+            mode + step.setup * self.instance.shop.machines[step.machine].setup_cost_per_tick
+        };
+        self.chain_cost(job) + ops.map(step).sum::<Fen>()
+    }
+
     fn set_step(&mut self, job: usize, flat: u32, step: Step) {
         self.journal.push(Undo::Step { job: job as u32, flat, was: self.steps[flat as usize] });
         self.steps[flat as usize] = step;
@@ -440,7 +484,9 @@ impl<'a> State<'a> {
             let at = self.position(step.machine, step.start, job, k);
             let was = self.lines.line_mut(step.machine).remove(at);
             self.journal.push(Undo::Removed { machine: step.machine as u32, at: at as u32, was });
-            let mode = self.instance.jobs[job].ops[k].mode_on(step.machine).map_or((0, 0), |mode| (mode.duration, mode.cost));
+            let mode = self.instance.jobs[job].ops[k]
+                .mode_on(step.machine)
+                .map_or((0, 0), |mode| (mode.duration, mode.cost));
             self.cost -= mode.1 + was.setup * self.instance.shop.machines[step.machine].setup_cost_per_tick;
             if at < self.lines.on(step.machine).len() && !self.settle_follower(step.machine, at) {
                 let follower = self.lines.on(step.machine)[at].key.job;
@@ -554,12 +600,38 @@ impl<'a> State<'a> {
                 continue;
             }
             let calendar = &self.instance.shop.machines[m].calendar;
-            if let Some((start, end)) = calendar.earliest(from, o.setup + o.work, o.splittable, o.end) {
-                if start < o.start {
-                    self.change(m, at, Occupation { start, end, ..o });
-                }
+            let span = calendar.earliest(from, o.setup + o.work, o.splittable, o.end);
+            if let Some((start, end)) = span.filter(|s| s.0 < o.start) {
+                self.change(m, at, Occupation { start, end, ..o });
             }
         }
     }
 }
 
+/// The earliest that an operation can run behind the last one on its machine; `was`, where it is
+/// frozen. `None` where that is too late.
+fn first_span(
+    instance: &Instance,
+    (j, k): (usize, usize),
+    machine: usize,
+    before: Option<(Tick, usize)>,
+    last: (Tick, Option<usize>),
+    was: Tick,
+) -> Option<(Tick, Tick)> {
+    let (job, shop) = (&instance.jobs[j], &instance.shop);
+    let (op, there) = (&job.ops[k], shop.machines[machine].plant);
+    let mode = op.mode_on(machine)?;
+    let arrival = match before {
+        Some((end, here)) => end + shop.transport[here][there],
+        None => job.release + job.origin.map_or(0, |here| shop.transport[here][there]),
+    };
+    let from = arrival.max(last.0).max(mode.earliest);
+    let work = shop.setup_ticks(machine, last.1, op.family) + mode.duration;
+    let calendar = &shop.machines[machine].calendar;
+    let latest = if k + 1 == job.ops.len() { job.deadline.unwrap_or(Tick::MAX) } else { Tick::MAX };
+    if op.fixed.is_some() {
+        let end = calendar.finish(was, work, op.splittable)?;
+        return (from <= was).then_some((was, end));
+    }
+    calendar.earliest(from, work, op.splittable, latest)
+}

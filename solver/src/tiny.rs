@@ -40,8 +40,14 @@ pub(crate) fn instance(seed: u64, jobs: usize, ops: usize, horizon: Tick) -> Ins
         machines,
     };
     let jobs = (0..jobs).map(|j| job(&mut r, j, ops, &shop, horizon)).collect();
-    let instance =
-        Instance { name: format!("tiny-{seed}"), tick_seconds: 60, horizon, objective: Objective::Cost, shop, jobs };
+    let instance = Instance {
+        name: format!("tiny-{seed}"),
+        tick_seconds: 60,
+        horizon,
+        objective: Objective::Cost,
+        shop,
+        jobs,
+    };
     instance.check().unwrap();
     instance
 }

@@ -243,3 +243,127 @@ impl Checker<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::place::Placer;
+    use crate::random::Random;
+    use crate::state::State;
+    use crate::{Fixed, greedy, tiny, write_json};
+
+    fn planned(seed: u64) -> (Instance, Plan) {
+        let mut instance = tiny::instance(seed, 8, 3, 60);
+        let mut state = State::empty(&instance);
+        greedy::insert_all(&mut state, &mut Placer::default(), &greedy::insertion_order(&instance));
+        let plan = state.plan();
+        if let Some(a) = plan.assignments.first() {
+            let fixed = Fixed { machine: a.machine, start: a.start };
+            instance.jobs[a.job].ops[a.op].fixed = Some(fixed);
+        }
+        (instance, plan)
+    }
+
+    /// Something small, and often wrong, done to a plan.
+    fn spoil(plan: &mut Plan, r: &mut Random, machines: usize) {
+        if plan.assignments.is_empty() {
+            return;
+        }
+        let i = r.below(plan.assignments.len());
+        let a = &mut plan.assignments[i];
+        match r.below(8) {
+            0 => a.start += 1,
+            1 => (a.start, a.end) = (a.start + 1, a.end + 1),
+            2 => a.end += 1,
+            3 => a.machine = r.below(machines),
+            4 => (a.start, a.end) = (a.start - 1, a.end - 1),
+            5 => {
+                plan.assignments.remove(i);
+            }
+            6 => plan.rejected.push(a.job),
+            _ => {
+                let j = a.job;
+                plan.assignments.retain(|a| a.job != j);
+                plan.rejected.push(j);
+            }
+        }
+    }
+
+    #[test]
+    fn a_recount_in_python_agrees_on_every_verdict_and_every_fen() {
+        let (mut input, mut verdicts) = (String::new(), Vec::new());
+        for seed in 0..1500 {
+            let (instance, mut plan) = planned(seed);
+            let mut r = Random::new(seed);
+            for _ in 0..seed % 3 {
+                spoil(&mut plan, &mut r, instance.shop.machines.len());
+            }
+            if plan.assignments.iter().any(|a| a.start < 0) {
+                continue;
+            }
+            let (instance_json, plan_json) = (write_json(&instance), plan.write_json(&instance));
+            input += &format!("{{\"instance\":{instance_json},\"plan\":{plan_json}}}\n");
+            verdicts.push((seed, verify(&instance, &plan).ok().map(|priced| priced.total())));
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recount.py");
+        let mut python = Command::new("python3")
+            .arg(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 is part of the test set-up");
+        let mut stdin = python.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()).unwrap());
+        let output = python.wait_with_output().unwrap();
+        writer.join().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let recounted: Vec<Option<i64>> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(recounted.len(), verdicts.len());
+        for ((seed, ours), theirs) in verdicts.iter().zip(&recounted) {
+            assert_eq!(ours, theirs, "seed {seed}");
+        }
+        let broken = recounted.iter().filter(|v| v.is_none()).count();
+        assert!(broken > 300 && recounted.len() - broken > 500, "{broken} of {} broken", recounted.len());
+    }
+
+    #[test]
+    fn each_planted_breach_is_named() {
+        let (instance, plan) = (0..).map(planned).find(|(_, plan)| plan.assignments.len() > 8).unwrap();
+        verify(&instance, &plan).unwrap();
+        let told = |spoil: &dyn Fn(&mut Instance, &mut Plan)| {
+            let (mut instance, mut plan) = (instance.clone(), plan.clone());
+            spoil(&mut instance, &mut plan);
+            let violations = verify(&instance, &plan).expect_err("the breach is seen");
+            violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        let last = |plan: &Plan| *plan.assignments.last().unwrap();
+        type Breach<'a> = (&'a str, &'a dyn Fn(&mut Instance, &mut Plan));
+        let breaches: [Breach<'_>; 11] = [
+            ("assigned twice", &|_, p| p.assignments.push(last(p))),
+            ("neither whole", &|_, p| drop(p.assignments.pop())),
+            ("both rejected", &|_, p| p.rejected.push(last(p).job)),
+            ("may not be rejected", &|i, p| i.jobs[p.rejected[0]].rejection_cost = None),
+            ("unknown", &|_, p| p.assignments[0].machine = 99),
+            ("outside of time", &|_, p| p.assignments[0].end = i64::MAX),
+            ("its part arrives", &|i, p| i.jobs[last(p).job].release = 59),
+            ("deadline", &|i, p| i.jobs[last(p).job].deadline = Some(0)),
+            ("budget", &|i, p| {
+                let a = last(p);
+                i.jobs[a.job].budget = Some(0);
+                i.jobs[a.job].ops[a.op].modes.iter_mut().for_each(|m| m.charge = 1);
+            }),
+            ("frozen", &|i, p| {
+                let a = last(p);
+                i.jobs[a.job].ops[a.op].fixed = Some(Fixed { machine: a.machine, start: a.start + 1 });
+            }),
+            ("claimed bound", &|_, p| p.bound = Some(1 << 40)),
+        ];
+        for (word, breach) in breaches {
+            let what = told(breach);
+            assert!(what.contains(word), "{word}: {what}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The set-packing master: a plan better than the pieces it is assembled from.
+//!
+//! The search leaves columns behind: a job's chain, as it stood in some plan. The master chooses at
+//! most one column a job, and at most one occupation on a machine at a time, at the least cost
+//! (HiGHS, through good_lp). Setups are taken as they stood in the column's own plan, so what comes
+//! out is laid on the lines anew; a job that no longer fits is inserted again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, constraint, variable};
+
+use crate::random::Random;
+use crate::state::State;
+use crate::{Fen, Fixed, Instance, Step, Tick};
+
+/// Columns kept a job, the newest.
+const COLUMNS_MAX: usize = 10;
+/// Jobs that one master decides on; the others stay as they are.
+const JOBS_MAX: usize = 350;
+
+/// Occupations closer than this have nothing between them.
+const CLOSE_TICKS: Tick = 30;
+
+/// A job's chain as it stood in some plan.
+#[derive(Clone, Debug, PartialEq)]
+struct Column {
+    steps: Vec<Step>,
+    /// Modes, setups, transport and tardiness there.
+    cost: Fen,
+}
+
+/// The columns met, by job.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pool {
+    columns: Vec<Vec<Column>>,
+}
+
+impl Pool {
+    pub(crate) fn new(instance: &Instance) -> Pool {
+        Pool { columns: vec![Vec::new(); instance.jobs.len()] }
+    }
+
+    /// Takes the chains of a plan in.
+    pub(crate) fn collect(&mut self, state: &State<'_>) {
+        for (j, columns) in self.columns.iter_mut().enumerate() {
+            if !state.keeps(j) {
+                continue;
+            }
+            let steps = state.steps_of(j);
+            if let Some(at) = columns.iter().position(|c| c.steps == steps) {
+                let column = columns.remove(at);
+                columns.push(column);
+                continue;
+            }
+            if columns.len() == COLUMNS_MAX {
+                columns.remove(0);
+            }
+            columns.push(Column { steps: steps.to_vec(), cost: state.column_cost(j) });
+        }
+    }
+}
+
+/// A job and the chain that the master gives it; `None`: it is left out.
+pub(crate) type Decision = (usize, Option<Vec<Fixed>>);
+
+/// One master problem, ready to be solved on any thread.
+pub(crate) struct Master {
+    /// Job, what is saved against rejecting it, and whether it stands in the plan to improve.
+    columns: Vec<(usize, Vec<Step>, Fen, bool)>,
+    promised: BTreeSet<usize>,
+    /// By machine: what stands on it in some column.
+    lines: BTreeMap<usize, Vec<Stay>>,
+    /// Pairs that would stand one behind the other without time for the setup between them.
+    clashes: Vec<(usize, usize)>,
+}
+
+/// An occupation of a column.
+struct Stay {
+    start: Tick,
+    end: Tick,
+    column: usize,
+    family: usize,
+    /// As it was in the column's own plan.
+    setup: Tick,
+}
+
+impl Master {
+    /// The master of the jobs around a random machine; every other job of `best` stays.
+    pub(crate) fn around(pool: &Pool, best: &State<'_>, random: &mut Random) -> Option<Master> {
+        let instance = best.instance;
+        let chosen = neighbourhood(best, random);
+        let mut blocked: Vec<Vec<(Tick, Tick)>> = vec![Vec::new(); instance.shop.machines.len()];
+        for j in (0..instance.jobs.len()).filter(|j| best.keeps(*j) && !chosen.contains(j)) {
+            best.steps_of(j).iter().for_each(|s| blocked[s.machine].push((s.start, s.end)));
+        }
+        blocked.iter_mut().for_each(|line| line.sort_unstable());
+        let free = |s: &Step| {
+            let line = &blocked[s.machine];
+            let at = line.partition_point(|b| b.1 <= s.start);
+            line.get(at).is_none_or(|b| b.0 >= s.end)
+        };
+        let mut columns = Vec::new();
+        let mut promised = BTreeSet::new();
+        for &j in &chosen {
+            let out = instance.jobs[j].rejection_cost;
+            let here = best.keeps(j).then(|| best.steps_of(j));
+            if out.is_none() && here.is_some() {
+                promised.insert(j);
+            }
+            let mut seen_here = false;
+            for column in &pool.columns[j] {
+                let stands = here == Some(column.steps.as_slice());
+                seen_here |= stands;
+                if stands || column.steps.iter().all(free) {
+                    columns.push((j, column.steps.clone(), column.cost - best.absence(j), stands));
+                }
+            }
+            if let Some(steps) = here.filter(|_| !seen_here) {
+                columns.push((j, steps.to_vec(), best.column_cost(j) - best.absence(j), true));
+            }
+        }
+        let lines = lines_of(instance, &columns);
+        let shop = &instance.shop;
+        let clashes = lines.iter().flat_map(|(&m, line)| clashes_on(shop, m, line)).collect();
+        (columns.len() > chosen.len()).then_some(Master { columns, promised, lines, clashes })
+    }
+
+    /// Solves it on a thread of its own, so that the caller never waits for HiGHS longer than it
+    /// wants: the answer comes through the channel, or is never asked for.
+    pub(crate) fn start(self, limit: Duration) -> mpsc::Receiver<Vec<Decision>> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            if let Some(chains) = self.solve(limit) {
+                // Whoever asked may have gone.
+                let _ = sender.send(chains);
+            }
+        });
+        receiver
+    }
+
+    fn solve(&self, limit: Duration) -> Option<Vec<Decision>> {
+        let mut variables = ProblemVariables::new();
+        let columns: Vec<Variable> = self
+            .columns
+            .iter()
+            .map(|column| variables.add(variable().binary().initial(if column.3 { 1.0 } else { 0.0 })))
+            .collect();
+        let saved: Expression = self.columns.iter().zip(&columns).map(|(c, &x)| c.2 as f64 * x).sum();
+        let mut model = variables
+            .minimise(saved)
+            .using(good_lp::highs)
+            .set_threads(1)
+            .set_time_limit(limit.as_secs_f64())
+            .set_mip_rel_gap(1e-4)
+            .ok()?;
+        model.set_verbose(false);
+        for (job, members) in self.by_job() {
+            let sum: Expression = members.iter().map(|&c| Expression::from(columns[c])).sum();
+            model.add_constraint(match self.promised.contains(&job) {
+                true => constraint!(sum == 1),
+                false => constraint!(sum <= 1),
+            });
+        }
+        for clique in self.cliques() {
+            let sum: Expression = clique.iter().map(|&c| Expression::from(columns[c])).sum();
+            model.add_constraint(constraint!(sum <= 1));
+        }
+        for &(c, d) in &self.clashes {
+            model.add_constraint(constraint!(columns[c] + columns[d] <= 1));
+        }
+        let solution = model.solve().ok()?;
+        let places = |steps: &[Step]| -> Vec<Fixed> {
+            steps.iter().map(|s| Fixed { machine: s.machine, start: s.start }).collect()
+        };
+        let decide = |(job, members): (usize, Vec<usize>)| {
+            let chosen = members.into_iter().find(|&c| solution.value(columns[c]) > 0.5);
+            (job, chosen.map(|c| places(&self.columns[c].1)))
+        };
+        Some(self.by_job().into_iter().map(decide).collect())
+    }
+
+    fn by_job(&self) -> BTreeMap<usize, Vec<usize>> {
+        let mut jobs: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (c, column) in self.columns.iter().enumerate() {
+            jobs.entry(column.0).or_default().push(c);
+        }
+        jobs
+    }
+
+    /// The columns that would be on one machine at one time, wherever that set is a largest one.
+    fn cliques(&self) -> Vec<Vec<usize>> {
+        let events = self.lines.values().map(|line| {
+            // Ends sort before starts of the same tick.
+            let events = line.iter().flat_map(|s| [(s.start, true, s.column), (s.end, false, s.column)]);
+            events.collect::<BTreeSet<(Tick, bool, usize)>>()
+        });
+        let mut cliques = Vec::new();
+        for line in events {
+            let mut open: Vec<usize> = Vec::new();
+            let mut grown = false;
+            for (_, starts, c) in line {
+                if starts {
+                    open.push(c);
+                    grown = true;
+                    continue;
+                }
+                if std::mem::take(&mut grown) && open.len() > 1 {
+                    cliques.push(open.clone());
+                }
+                open.retain(|&x| x != c);
+            }
+        }
+        cliques
+    }
+}
+
+fn lines_of(instance: &Instance, columns: &[(usize, Vec<Step>, Fen, bool)]) -> BTreeMap<usize, Vec<Stay>> {
+    let mut lines: BTreeMap<usize, Vec<Stay>> = BTreeMap::new();
+    for (column, (job, steps, ..)) in columns.iter().enumerate() {
+        for (op, s) in instance.jobs[*job].ops.iter().zip(steps) {
+            let stay = Stay { start: s.start, end: s.end, column, family: op.family, setup: s.setup };
+            lines.entry(s.machine).or_default().push(stay);
+        }
+    }
+    lines.values_mut().for_each(|line| line.sort_unstable_by_key(|s| (s.start, s.end)));
+    lines
+}
+
+/// Pairs on one machine that stand so close that nothing comes between them, with less time than the
+/// setup between their families takes.
+fn clashes_on(shop: &crate::Shop, machine: usize, line: &[Stay]) -> Vec<(usize, usize)> {
+    let mut pairs = Vec::new();
+    for (i, after) in line.iter().enumerate() {
+        let near = |s: &&Stay| s.end <= after.start && s.end + CLOSE_TICKS > after.start;
+        for before in line[..i].iter().filter(near).filter(|s| s.column != after.column) {
+            let setup = shop.setup_ticks(machine, Some(before.family), after.family);
+            if setup > after.setup + (after.start - before.end) {
+                pairs.push((before.column, after.column));
+            }
+        }
+    }
+    pairs.sort_unstable();
+    pairs.dedup();
+    pairs
+}
+
+/// Jobs around a random machine: its own, then those on the machines these use, and so on.
+fn neighbourhood(best: &State<'_>, random: &mut Random) -> BTreeSet<usize> {
+    let instance = best.instance;
+    let free = |j: usize| !best.is_frozen(j);
+    if instance.jobs.len() <= JOBS_MAX {
+        return (0..instance.jobs.len()).filter(|&j| free(j)).collect();
+    }
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); instance.shop.machines.len()];
+    for (j, job) in instance.jobs.iter().enumerate() {
+        job.ops.iter().flat_map(|op| &op.modes).for_each(|mode| users[mode.machine].push(j));
+    }
+    let mut chosen = BTreeSet::new();
+    let mut seen = vec![false; users.len()];
+    let mut queue = std::collections::VecDeque::from([random.below(users.len())]);
+    while let Some(machine) = queue.pop_front() {
+        if std::mem::replace(&mut seen[machine], true) {
+            continue;
+        }
+        for &j in &users[machine] {
+            if chosen.len() < JOBS_MAX && free(j) && chosen.insert(j) {
+                queue.extend(instance.jobs[j].ops.iter().flat_map(|op| &op.modes).map(|mode| mode.machine));
+            }
+        }
+        if chosen.len() >= JOBS_MAX {
+            break;
+        }
+    }
+    chosen
+}
