@@ -202,10 +202,9 @@ impl Station {
     /// with what breaks the rule, in order. O(n).
     pub fn settle(&mut self) -> Vec<Broken> {
         self.drop_needless_tooling();
-        let begun_next = self.begun_next();
         let mut broken = Vec::new();
         let mut taken_until = i64::MIN;
-        for at in 0..self.line.len() {
+        for (at, begun_next) in self.begun_next().into_iter().enumerate() {
             if self.line[at].phase == Phase::Planned {
                 let start = self.line[at].start;
                 match self.finish(at, &self.line[at]) {
@@ -219,7 +218,7 @@ impl Station {
                     None => {
                         broken.push(Broken { index: at, how: "the machine is not open long enough".into() });
                     }
-                    Some((end, _)) if end > begun_next[at] => {
+                    Some((end, _)) if end > begun_next => {
                         broken.push(Broken { index: at, how: "other work has begun in its time".into() });
                     }
                     Some((end, changeover_s)) => {
