@@ -22,7 +22,7 @@ use openraft::{Raft, ReadPolicy, ServerState};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, broadcast, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 /// An applied state, shared.
 pub type Snapshot<S> = Arc<View<S>>;
@@ -88,6 +88,9 @@ impl<S: StateMachine> Clone for Handle<S> {
     }
 }
 
+/// Where a reader waits for its revision.
+pub(super) type Reader = oneshot::Sender<Result<Revision, LinearizeError>>;
+
 pub(super) struct Inner<S: StateMachine> {
     pub(super) options: Options,
     pub(super) store_id: u64,
@@ -98,10 +101,12 @@ pub(super) struct Inner<S: StateMachine> {
     pub(super) view: watch::Receiver<Arc<View<S>>>,
     /// The term of the last entry applied.
     pub(super) applied_term: watch::Receiver<Term>,
-    pub(super) changes: broadcast::Sender<Change<S::Event>>,
+    /// Weak: subscriptions end with the machine, not with the last handle.
+    pub(super) changes: broadcast::WeakSender<Change<S::Event>>,
     pub(super) slots: Arc<Semaphore>,
     pub(super) bytes: Arc<Semaphore>,
     pub(super) forward: Arc<dyn Forward>,
+    pub(super) readers: mpsc::Sender<Reader>,
     pub(super) writer_end: Mutex<Option<WriterEnd>>,
 }
 
@@ -189,20 +194,55 @@ impl<S: StateMachine> Handle<S> {
     }
 
     /// A revision that holds every write acknowledged anywhere before this call; it is applied here when
-    /// this returns. One round trip to a majority, or to the leader and from there.
+    /// this returns. One round trip to a majority, or to the leader and from there, shared by whoever
+    /// asks at the same time.
     pub async fn linearize(&self) -> Result<Revision, LinearizeError> {
-        let leader = self.leader().ok_or(LinearizeError::NoLeader)?;
-        let revision = if leader == self.node_id() {
-            let read = self.0.raft.get_read_linearizer(ReadPolicy::ReadIndex);
-            let read = tokio::time::timeout(limits::LINEARIZE_DEADLINE, read).await;
-            let read = read.map_err(|_| LinearizeError::NoQuorum("no answer in time".into()))?;
-            read.map_err(|e| LinearizeError::NoQuorum(e.to_string()))?.read_log_id().index()
-        } else {
-            let read = self.0.peers.read_index(leader).await;
-            read.map_err(|e| LinearizeError::Leader { leader, reason: e.to_string() })?
+        self.check_running()?;
+        let (reader, answer) = oneshot::channel();
+        let stopped = || LinearizeError::Wait(WaitError::Stopped(self.stopped()));
+        let asked = async {
+            self.0.readers.send(reader).await.map_err(|_| stopped())?;
+            answer.await.map_err(|_| stopped())?
         };
+        let revision = tokio::time::timeout(limits::LINEARIZE_DEADLINE, asked).await;
+        let revision = revision.map_err(|_| LinearizeError::NoQuorum("no answer in time".into()))??;
         self.wait_applied(revision, limits::LINEARIZE_DEADLINE).await?;
+        // A node that has found itself wrong meanwhile must not answer from its state.
+        self.check_running()?;
         Ok(revision)
+    }
+
+    fn check_running(&self) -> Result<(), WaitError> {
+        self.0.stop.get().map_or(Ok(()), |reason| Err(WaitError::Stopped(reason)))
+    }
+
+    /// Answers readers in rounds: those who ask while one round is under way share the next.
+    pub(super) async fn answer_readers(self, mut readers: mpsc::Receiver<Reader>) {
+        let mut round = Vec::new();
+        loop {
+            let stop = self.0.stop.clone();
+            tokio::select! {
+                count = readers.recv_many(&mut round, limits::READERS_MAX) => if count == 0 { return },
+                _ = stop.wait() => return,
+            }
+            let answer = tokio::time::timeout(limits::LINEARIZE_DEADLINE, self.read_index()).await;
+            let late = |_| Err(LinearizeError::NoQuorum("no answer in time".into()));
+            let answer = answer.unwrap_or_else(late);
+            for reader in round.drain(..) {
+                // A reader may have given up.
+                let _ = reader.send(answer.clone());
+            }
+        }
+    }
+
+    async fn read_index(&self) -> Result<Revision, LinearizeError> {
+        let leader = self.leader().ok_or(LinearizeError::NoLeader)?;
+        if leader == self.node_id() {
+            let read = self.0.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+            return Ok(read.map_err(|e| LinearizeError::NoQuorum(e.to_string()))?.read_log_id().index());
+        }
+        let read = self.0.peers.read_index(leader).await;
+        read.map_err(|e| LinearizeError::Leader { leader, reason: e.to_string() })
     }
 
     /// Waits until a revision is applied here.
@@ -223,7 +263,12 @@ impl<S: StateMachine> Handle<S> {
 
     /// The applied state, and every change after it.
     pub fn subscribe(&self) -> (Snapshot<S>, Subscription<S::Event>) {
-        let changes = self.0.changes.subscribe();
+        let changes = match self.0.changes.upgrade() {
+            Some(changes) => changes.subscribe(),
+            // The node has stopped: a channel without a sender says so.
+            None => broadcast::channel(1).1,
+        };
+        // Taken after the receiver: a change is in the state, or it comes, or both.
         let state = self.state();
         let revision = state.revision;
         (state, Subscription::new(changes, revision))

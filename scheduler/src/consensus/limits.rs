@@ -37,6 +37,8 @@ pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How long a proposal waits for its answer, by default.
 pub const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// Readers that may wait for one read index.
+pub const READERS_MAX: usize = 4096;
 /// How long a read index may take.
 pub const LINEARIZE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a connection to a peer may take to come up.

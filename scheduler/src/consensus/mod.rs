@@ -37,6 +37,8 @@ mod snapshot;
 mod start;
 mod stop;
 mod subscription;
+#[cfg(test)]
+mod suite;
 mod types;
 
 pub use disk::{Offload, Storage};

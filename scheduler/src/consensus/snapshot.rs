@@ -141,7 +141,11 @@ impl Snapshots {
         let mut names = self.names()?;
         names.truncate(names.len().saturating_sub(limits::SNAPSHOTS_KEPT));
         for old in names {
-            self.disk.remove(&old)?;
+            match self.disk.remove(&old) {
+                // Another save, of a build or from a peer, has just seen to it.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, Raft, ServerState, SnapshotPolicy};
 use std::io;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 /// Starts a node on its storage. `initial` is the state before the first entry; `forward` executes what
 /// other coordinators pass on.
@@ -39,13 +39,20 @@ pub async fn start<S: StateMachine>(
     let (term, applied_term) = watch::channel(0);
     let (changes, _) = broadcast::channel(options.events_kept);
     let (observer, set_aside) = Observer::new(options.hash_every_entries);
-    let outlets = Outlets { view, changes: changes.clone(), term, observer, stop: stop.clone() };
+    let weak_changes = changes.downgrade();
+    let outlets = Outlets { view, changes, term, observer, stop: stop.clone() };
+    // Read here too, so that damage is reported as what it is.
+    snapshots.newest().await?;
     let machine = Machine::new(initial, outlets, snapshots);
     let peers = Peers::new(&options.cluster_id, options.node_id, transport, limits::APPEND_STALL);
     let config = Arc::new(config(&options)?);
     let raft = Raft::new(options.node_id, config, peers.clone(), log, machine);
-    let raft = raft.await.map_err(|e| StartError::Core(e.to_string()))?;
+    let raft = raft.await.map_err(|e| match stop.get() {
+        Some(reason) => StartError::Core(reason.to_string()),
+        None => StartError::Core(e.to_string()),
+    })?;
     let hashes = Hashes::default();
+    let (readers, waiting) = mpsc::channel(limits::READERS_MAX);
     let handle = Handle(Arc::new(Inner {
         store_id,
         raft: raft.clone(),
@@ -54,10 +61,11 @@ pub async fn start<S: StateMachine>(
         hashes: hashes.clone(),
         view: viewed,
         applied_term,
-        changes,
+        changes: weak_changes,
         slots: Arc::new(Semaphore::new(options.proposals_in_flight_max)),
         bytes: Arc::new(Semaphore::new(limits::PROPOSAL_BYTES_IN_FLIGHT_MAX)),
         forward,
+        readers,
         writer_end: Mutex::new(Some(writer_end)),
         options,
     }));
@@ -69,6 +77,7 @@ pub async fn start<S: StateMachine>(
         offload: storage.offload,
         stop: stop.clone(),
     };
+    tokio::spawn(handle.clone().answer_readers(waiting));
     tokio::spawn(agreement.run(set_aside));
     tokio::spawn(follow(raft.clone(), peers, leader, stop.clone()));
     tokio::spawn(async move {
@@ -137,10 +146,19 @@ fn config(options: &Options) -> Result<Config, StartError> {
         election_timeout_max: options.election_timeout_max.as_millis() as u64,
         install_snapshot_timeout: options.snapshot_timeout.as_millis() as u64,
         max_payload_entries: limits::APPEND_ENTRIES_MAX,
-        replication_lag_threshold: options.snapshot_every_entries,
+        // Above what a follower can lack while the log still has it.
+        replication_lag_threshold: options.snapshot_every_entries + options.log_keep_entries + 1,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every_entries),
         max_in_snapshot_log_to_keep: options.log_keep_entries,
+        purge_batch_size: (options.log_keep_entries / 8).clamp(1, 1024),
+        // Room for every proposal that holds a permit, and for the peers' requests.
+        api_channel_size: Some(2 * options.proposals_in_flight_max as u64 + 1024),
+        backoff: "50ms 100ms 200ms ...1000ms".into(),
         enable_pre_vote: Some(true),
+        // A leader that restarts is elected again, and so commits an entry of its new term before
+        // it serves: what it knew to be committed was not synced, and may be older than what it
+        // had acknowledged.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     config.validate().map_err(|e| StartError::Options(e.to_string()))
@@ -153,30 +171,26 @@ async fn follow<S: StateMachine>(
     leader: watch::Sender<Option<NodeId>>,
     stop: Stop,
 ) {
-    let mut metrics = raft.metrics();
-    let meters = (
-        metrics::gauge!("millpool_consensus_term"),
-        metrics::gauge!("millpool_consensus_is_leader"),
-        metrics::gauge!("millpool_consensus_last_log_index"),
-    );
+    // These change with terms, leaders and members; the others with every entry.
+    let mut server = raft.server_metrics();
+    let term = metrics::gauge!("millpool_consensus_term");
+    let is_leader = metrics::gauge!("millpool_consensus_is_leader");
     loop {
         {
-            let now = metrics.borrow_and_update();
+            let now = server.borrow_and_update();
             let nodes = now.membership_config.membership().nodes();
             peers.set_members(nodes.map(|(id, member)| (*id, member.clone())).collect());
             leader
                 .send_if_modified(|known| std::mem::replace(known, now.current_leader) != now.current_leader);
-            meters.0.set(now.current_term as f64);
-            meters.1.set(f64::from(u8::from(now.state == ServerState::Leader)));
-            meters.2.set(now.last_log_index.unwrap_or(0) as f64);
-            if let Err(fatal) = &now.running_state {
-                stop.set(StopReason::Core(fatal.to_string()));
-                return;
-            }
+            term.set(now.vote.leader_id.term as f64);
+            is_leader.set(f64::from(u8::from(now.state == ServerState::Leader)));
         }
-        if metrics.changed().await.is_err() {
-            stop.set(StopReason::Core("its metrics ended".into()));
-            return;
+        if server.changed().await.is_err() {
+            break;
         }
     }
+    // The core has ended. Unless somebody knew better before, it says why.
+    is_leader.set(0.0);
+    let last = raft.metrics().borrow_watched().running_state.clone();
+    stop.set(StopReason::Core(last.err().map_or_else(|| "it ended".into(), |fatal| fatal.to_string())));
 }

@@ -85,6 +85,8 @@ pub(super) struct Permits {
 
 impl<T: OptionalSend + 'static> openraft::raft::responder::Responder<Types, T> for Responder<T> {
     fn on_complete(self, result: T) {
+        // Whoever has an answer finds room for the next proposal.
+        drop(self._permits);
         // Nobody listens any more if the proposer's deadline has passed.
         let _ = self.outcome.send(result);
     }

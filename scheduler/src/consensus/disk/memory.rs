@@ -73,6 +73,14 @@ impl MemoryDisk {
         inner.seen = inner.kept.clone();
     }
 
+    /// What a power loss at this instant would leave, as disks of their own: the node that still
+    /// runs on these cannot reach them any more. Planted defects stay.
+    pub fn after_power_loss(&self) -> Self {
+        let inner = self.inner();
+        let kept = inner.kept.clone();
+        Self(Arc::new(Mutex::new(Inner { seen: kept.clone(), kept, bug: inner.bug, ..Inner::default() })))
+    }
+
     /// Makes every later write fail.
     pub fn fail_writes(&self, reason: &str) {
         self.inner().failing = Some(reason.to_owned());
