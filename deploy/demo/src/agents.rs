@@ -29,7 +29,7 @@ pub struct Fate {
 impl Fate {
     /// Now and then a breakdown or an overrun, seldom scrap.
     pub fn ordinary(seed: u64) -> Self {
-        Self { seed, mtbf_h: 90, overrun_permille: 60, scrap_permille: 6 }
+        Self { seed, mtbf_h: 40, overrun_permille: 120, scrap_permille: 12 }
     }
 }
 

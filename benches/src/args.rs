@@ -1,0 +1,75 @@
+//! The command line.
+
+use clap::Parser;
+use std::path::PathBuf;
+
+/// Measures a cluster of three coordinators on this machine, or one that is pointed to.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "millpool-load",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  millpool-load                                bookings, quotes and reads at 1, 16 and 64 clients
+  millpool-load --clients 16 --machines 300    a larger pool
+  millpool-load --clients 16 --rate 300        also 300 arrivals a second, whoever still waits
+  millpool-load --kills 10                     the leader killed ten times under load
+  millpool-load --kill-loop 100                kill -9 of a random node, a hundred times, then the checks
+
+Latencies are a client's own, retries included. In the closed loop a client asks again at once (think time
+0); with --rate the clock starts when the request was meant to be sent, so that waiting is not left out.
+
+Exit codes: 0 done, 1 an acknowledged booking was lost or doubled or an invariant broke, 2 it could not be
+carried out."
+)]
+pub(crate) struct Args {
+    /// Coordinators to measure, in the alliance that they have; without it, three are started
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', conflicts_with_all = ["kills", "kill_loop"])]
+    pub(crate) endpoints: Vec<String>,
+    /// Clients at once, one measurement each
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,16,64")]
+    pub(crate) clients: Vec<usize>,
+    /// Length of a measurement
+    #[arg(long, value_name = "SECONDS", default_value_t = 8)]
+    pub(crate) seconds: u64,
+    /// Before each measurement, unmeasured
+    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
+    pub(crate) warm_up: u64,
+    /// Arrivals a second in an open loop, after the closed ones
+    #[arg(long, value_name = "R")]
+    pub(crate) rate: Option<u32>,
+    /// Kill the leader this often under load, and measure the time without a write
+    #[arg(long, value_name = "N")]
+    pub(crate) kills: Option<usize>,
+    /// Kill -9 a random node this often under load, then check every acknowledged booking
+    #[arg(long, value_name = "N")]
+    pub(crate) kill_loop: Option<usize>,
+    /// In the kill loop, kill every node at once in one round of so many; 0 for never
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) all_every: usize,
+    /// Machines of the alliance
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(23..=5000))]
+    pub(crate) machines: usize,
+    /// Everything that is drawn comes from this number
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Time of a background optimisation, ms; 0 switches them off
+    #[arg(long, value_name = "MS", default_value_t = 5000)]
+    pub(crate) optimise_for_ms: u64,
+    /// Spread clients over all nodes instead of preferring the leader
+    #[arg(long)]
+    pub(crate) spread: bool,
+    /// Log entries between snapshots
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub(crate) snapshot_every: u64,
+    /// What coordinators log
+    #[arg(long, value_name = "FILTER", default_value = "warn")]
+    pub(crate) log: String,
+    /// Write the results here too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Folder for storage and logs [default: a new one under the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
