@@ -1,5 +1,7 @@
 //! Each rule of booking and planning, and each refusal, as a sentence.
 
+#![allow(clippy::result_large_err, reason = "as in the crate itself")]
+
 mod common;
 
 use common::build::*;
