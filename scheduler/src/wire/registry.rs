@@ -8,6 +8,7 @@ use millpool_alliance::registry::{
     Changeover, GridFactor, Machine, MachineClass, Member, Plant, Policy, PowerModel, Principal, Role, Size,
     TransportTariff,
 };
+use millpool_alliance::window::LATEST;
 use millpool_alliance::{
     MachineId, MemberId, OfferId, PlantId, PrincipalId, Reason, Refusal, Window, Windows,
 };
@@ -89,6 +90,17 @@ pub fn window(w: &Window) -> v1::Window {
 
 pub(super) fn read_window(w: &v1::Window) -> Window {
     Window::new(w.start_s, w.end_s)
+}
+
+/// Reads a set of times that was worked out before. None of it lies where times cannot be reckoned with.
+pub(super) fn read_windows(field: &str, windows: &[v1::Window]) -> Result<Windows, Refusal> {
+    let wrong = |w: &&v1::Window| !(0 <= w.start_s && w.start_s < w.end_s && w.end_s <= LATEST);
+    if let Some(w) = windows.iter().find(wrong) {
+        let value = format!("[{}, {})", w.start_s, w.end_s);
+        let accepted = "start_s before end_s, both seconds since 1970, before the year 10000";
+        return Err(Refusal::invalid(Reason::InvalidField, field, value, accepted));
+    }
+    Ok(Windows::union(windows.iter().map(read_window)))
 }
 
 /// A machine's properties, as the log keeps them.
@@ -241,7 +253,7 @@ pub fn read_offer(o: v1::Offer) -> Result<Offer, Refusal> {
         windows: o.windows.iter().map(read_window).collect(),
         except: o.except.iter().map(read_window).collect(),
         notice_s: o.notice_s.into(),
-        open: Windows::union(o.open.iter().map(read_window)),
+        open: read_windows("offer.open", &o.open)?,
         withdrawn: o.withdrawn,
         revision: o.revision,
     })

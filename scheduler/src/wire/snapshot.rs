@@ -1,13 +1,13 @@
 //! The whole state as bytes: `millpool.state.v1.State`.
 
-use super::registry::{read_window, window};
+use super::registry::{read_windows, window};
 use super::{booking, command, registry, required, unknown_enum};
 use millpool_alliance::command::{Disturbed, Reply};
 use millpool_alliance::line::{Down, Occupation, Phase, Station, Use};
 use millpool_alliance::state::{Agent, Answer, AnswerKey, Image, Optimisation};
 use millpool_alliance::{
     Booking, BookingId, MachineId, OfferId, Place, PlantId, PrincipalId, Progress, Reason, Refusal, Step,
-    Window, Windows,
+    Window,
 };
 use millpool_proto::{state::v1 as pb, v1};
 use prost::Message as _;
@@ -142,7 +142,7 @@ fn read_station(s: pb::Station) -> Result<Station, Refusal> {
     });
     Ok(Station {
         machine: Arc::new(registry::read_machine(required("station.machine", s.machine)?)?),
-        open: Windows::union(s.open.iter().map(read_window)),
+        open: read_windows("station.open", &s.open)?,
         notice_s: s.notice_s,
         family: s.family.as_deref().map(Arc::from),
         line: s.line.into_iter().map(read_occupation).collect::<Result<_, _>>()?,
