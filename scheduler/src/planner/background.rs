@@ -1,7 +1,7 @@
 //! Re-optimisation in the background: while this node leads, take the open work, improve it on
 //! idle-priority threads, and hand the result back to be checked and committed.
 
-use super::{Ask, Failure, Handle};
+use super::{Failure, Handle, Idle};
 use crate::clock::Clock;
 use crate::consensus;
 use crate::replica::Replica;
@@ -9,7 +9,6 @@ use millpool_solver as solver;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// How often and how long the plan is improved.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +23,7 @@ pub struct Schedule {
 
 /// Runs until the planner is gone.
 pub(super) async fn optimise(
-    asks: mpsc::WeakSender<Ask>,
+    planner: Idle,
     consensus: consensus::Handle<Replica>,
     clock: Clock,
     schedule: Schedule,
@@ -32,21 +31,32 @@ pub(super) async fn optimise(
     if schedule.time_limit.is_zero() {
         return;
     }
+    // The plan's revision that has been optimised: there is no more to be had from it.
     let mut seen = 0;
     loop {
         tokio::time::sleep(schedule.every).await;
-        let Some(asks) = asks.upgrade() else { return };
-        let planner = Handle { asks };
+        let Some(planner) = planner.handle() else { return };
         let plan_revision = consensus.state().state.0.plan_revision();
         if !consensus.leadership().is_ready || plan_revision == seen {
             continue;
         }
         match round(&planner, &consensus, clock, schedule).await {
-            Ok(true) => seen = plan_revision.max(consensus.state().state.0.plan_revision()),
-            Ok(false) => {}
+            Ok(Round::Done { plan_revision }) => seen = plan_revision,
+            Ok(Round::Nothing) => seen = plan_revision,
+            Ok(Round::Overtaken) => {}
             Err(failure) => tracing::debug!(%failure, "the optimisation came to nothing"),
         }
     }
+}
+
+/// What came of an optimisation.
+enum Round {
+    /// Committed; the plan of this revision has been optimised.
+    Done { plan_revision: u64 },
+    /// There is nothing to move, or the solver has nothing to say.
+    Nothing,
+    /// The plan changed faster than it could be improved.
+    Overtaken,
 }
 
 /// One optimisation; a result that has been overtaken is computed anew from the new state, in less time.
@@ -55,11 +65,11 @@ async fn round(
     consensus: &consensus::Handle<Replica>,
     clock: Clock,
     schedule: Schedule,
-) -> Result<bool, Failure> {
+) -> Result<Round, Failure> {
     let mut time_limit = schedule.time_limit;
     for seed in 0..4 {
         let ready_in_s = clock.stretch_s(time_limit.as_secs() as i64 + 2);
-        let Some(problem) = planner.problem(ready_in_s).await? else { return Ok(true) };
+        let Some(problem) = planner.problem(ready_in_s).await? else { return Ok(Round::Nothing) };
         let options = solver::Options {
             time_limit,
             threads: schedule.threads,
@@ -67,22 +77,24 @@ async fn round(
             idle_priority: true,
             ..solver::Options::default()
         };
-        let Some(improvement) = solve(problem, options, consensus).await else { return Ok(true) };
-        let figures = improvement.figures;
+        let Some(improvement) = solve(problem, options, consensus).await else { return Ok(Round::Nothing) };
+        let (figures, posed_at) = (improvement.figures, improvement.plan_revision);
         match planner.improve(improvement).await {
-            Ok(moved) => {
+            Ok(improved) => {
                 metrics::gauge!("millpool_plan_cost_fen").set(figures.cost_fen as f64);
                 metrics::gauge!("millpool_plan_bound_fen").set(figures.bound_fen as f64);
-                metrics::counter!("millpool_plan_moves_total").increment(moved.into());
+                metrics::counter!("millpool_plan_moves_total").increment(improved.moved.into());
                 tracing::info!(
-                    moved,
+                    moved = improved.moved,
                     cost_before_fen = figures.cost_before_fen,
                     cost_fen = figures.cost_fen,
                     bound_fen = figures.bound_fen,
                     took_ms = figures.took_ms,
                     "plan improved"
                 );
-                return Ok(true);
+                // What was booked while the solver worked has its turn next time.
+                let plan_revision = if improved.undisturbed { improved.plan_revision } else { posed_at };
+                return Ok(Round::Done { plan_revision });
             }
             Err(Failure::Refused(refusal)) => {
                 metrics::counter!("millpool_plans_overtaken_total").increment(1);
@@ -92,7 +104,7 @@ async fn round(
             Err(failure) => return Err(failure),
         }
     }
-    Ok(false)
+    Ok(Round::Overtaken)
 }
 
 /// Solves on other threads; stops early when this node no longer leads.

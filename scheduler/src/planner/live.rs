@@ -1,7 +1,5 @@
 //! The live state: what is applied with what is on its way, and the pool beside it.
 
-use super::explain::{self, Explanation, Question};
-use super::optimise::Problem;
 use super::pool::Pool;
 use super::quote::{self, Candidate};
 use super::{Quoted, Wish, repair};
@@ -18,6 +16,8 @@ pub(super) struct Live {
     pub(super) state: State,
     /// Some booking has lost a place.
     pub(super) needs_repair: bool,
+    /// Since the last repair something may have made room for what found no place then.
+    room_made: bool,
     repaired_at: i64,
     /// Built when it is first needed, and again when the registry has changed.
     pool: Option<Pool>,
@@ -25,16 +25,16 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(term: u64, state: State) -> Self {
-        Live { term, state, needs_repair: false, repaired_at: 0, pool: None }
+        Live { term, state, needs_repair: false, room_made: true, repaired_at: 0, pool: None }
     }
 
     /// Replaces the state by the applied one, and keeps the pool where it is still true.
-    pub(super) fn rebase(self, term: u64, state: State) -> Self {
-        let mut pool = self.pool.filter(|p| p.same_registry(&state));
+    pub(super) fn rebase(mut self, term: u64, state: State) -> Self {
+        let mut pool = self.pool.take().filter(|p| p.same_registry(&state));
         if let Some(pool) = &mut pool {
             pool.catch_up(&state);
         }
-        Live { term, state, needs_repair: self.needs_repair, repaired_at: self.repaired_at, pool }
+        Live { term, state, pool, ..self }
     }
 
     fn pool(&mut self) -> &mut Pool {
@@ -44,8 +44,13 @@ impl Live {
 
     /// Applies an entry that is about to be submitted; refuses what the log would refuse.
     pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        let before = self.state.clone();
         let outcome = self.state.apply(self.state.revision() + 1, entry);
-        outcome.result?;
+        if let Err(refusal) = outcome.result {
+            // It never reaches the log, so it takes no revision and no time passes by it.
+            self.state = before;
+            return Err(refusal);
+        }
         match &entry.command {
             Command::PutPlant { .. } | Command::PutMachine { .. } | Command::PutPolicy { .. } => {
                 self.pool = None
@@ -58,6 +63,7 @@ impl Live {
         }
         let displaced = |b: &millpool_alliance::Booking| b.is_open() && b.completes_at().is_none();
         self.needs_repair |= outcome.changes.bookings.values().any(|b| displaced(b));
+        self.room_made |= outcome.changes.plan && !matches!(entry.command, Command::Book { .. });
         Ok(())
     }
 
@@ -87,17 +93,10 @@ impl Live {
 
     /// The command that books a wish: where it was quoted if that still holds, else where it fits best.
     pub(super) fn place(&mut self, wish: &Wish, at: i64, as_quoted: bool) -> Result<Command, Refusal> {
-        let book = |placement| Command::Book {
-            buyer: wish.buyer.clone(),
-            order: wish.order.clone(),
-            terms: wish.terms.clone(),
-            placement,
-            hold_s: wish.hold_s,
-        };
         let now = self.state.now().max(at);
         wish.order.check(now)?;
         if let Some(quoted) = wish.quoted.as_ref().filter(|_| as_quoted) {
-            let command = book(quoted.clone());
+            let command = wish.at(quoted.clone());
             if self.holds(&command, now) {
                 return Ok(command);
             }
@@ -105,7 +104,7 @@ impl Live {
         let found = self.candidates(&wish.order, &wish.terms, now)?;
         let best = quote::best(found, wish.terms.objective);
         let best = best.ok_or_else(|| Refusal::because(Reason::NoCapacity, "nothing fits"))?;
-        Ok(book(best.seats))
+        Ok(wish.at(best.seats))
     }
 
     /// Whether a booking could be committed as it is.
@@ -113,10 +112,6 @@ impl Live {
         let mut trial = self.state.clone();
         let entry = Entry { at, caller: crate::api::operator(), request: None, command: command.clone() };
         trial.apply(self.state.revision() + 1, &entry).result.is_ok()
-    }
-
-    pub(super) fn problem(&self, now: i64, ready_in_s: i64) -> Option<Problem> {
-        Problem::of(&self.state.as_of(now + ready_in_s))
     }
 
     pub(super) fn plan_entry(
@@ -145,12 +140,7 @@ impl Live {
     }
 
     pub(super) fn wants_repair_again(&self, now: i64) -> bool {
-        self.needs_repair
-            || (now - self.repaired_at >= REPAIR_AGAIN_S && !repair::displaced(&self.state).is_empty())
-    }
-
-    pub(super) fn explain(&mut self, question: &Question, now: i64) -> Result<Explanation, Refusal> {
-        let state = self.state.as_of(now);
-        explain::explain(&state, self.pool(), question)
+        let due = self.room_made || now - self.repaired_at >= REPAIR_AGAIN_S;
+        self.needs_repair || (due && !repair::displaced(&self.state).is_empty())
     }
 }

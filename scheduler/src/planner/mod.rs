@@ -25,22 +25,32 @@ use crate::clock::Clock;
 use crate::consensus::{self, LeaderHint, ProposeError};
 use crate::replica::Replica;
 use crate::wire;
+use futures::FutureExt as _;
 use live::Live;
 use millpool_alliance::command::{Caller, Request};
 use millpool_alliance::{
-    Command, Entry, MachineId, Order, Outcome, PlanKind, PrincipalId, Reason, Refusal, Terms,
+    Booking, Command, Entry, MachineId, Order, Outcome, PlanKind, PrincipalId, Reason, Refusal, Reply, State,
+    Terms,
 };
 use optimise::{Improvement, Problem};
 use quote::Candidate;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 /// Most requests that wait for the planner; more are answered `Overloaded`.
 pub const QUEUE_MAX: usize = 2048;
 /// How often a booking is placed anew after the log has refused its place.
 pub const PLACED_ANEW_MAX: u32 = 4;
+/// How often a write is considered again that was refused because of something that came to nothing itself.
+pub const RECONSIDERED_MAX: u32 = 4;
+/// Explanations worked out at once; others wait.
+pub const EXPLAINED_AT_ONCE_MAX: usize = 1;
+/// How long a question why waits for its turn.
+const EXPLAIN_WAIT: Duration = Duration::from_secs(5);
 /// How long the planner waits for what is on its way before it looks at the applied state.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -92,6 +102,25 @@ pub struct Wish {
     pub hold_s: i64,
 }
 
+impl Wish {
+    /// The command that books it at these places.
+    fn at(&self, placement: Vec<(MachineId, i64)>) -> Command {
+        Command::Book {
+            buyer: self.buyer.clone(),
+            order: self.order.clone(),
+            terms: self.terms.clone(),
+            placement,
+            hold_s: self.hold_s,
+        }
+    }
+
+    /// The command that books it where `first` stands.
+    fn at_places_of(&self, first: &Booking) -> Command {
+        let places = first.steps.iter().flat_map(|s| &s.place);
+        self.at(places.map(|p| (p.machine.clone(), p.start)).collect())
+    }
+}
+
 type Answer<T> = oneshot::Sender<Result<T, Failure>>;
 
 enum Intent {
@@ -104,21 +133,34 @@ struct Write {
     request: Option<Request>,
     intent: Intent,
     placed_anew: u32,
+    /// How often it was refused because of something that came to nothing itself.
+    reconsidered: u32,
     answer: Answer<Arc<Outcome>>,
 }
 
 enum Ask {
     Quote(Box<Order>, Answer<Quoted>),
     Write(Box<Write>),
-    Explain(Box<explain::Question>, Answer<explain::Explanation>),
-    Problem { ready_in_s: i64, answer: Answer<Option<Problem>> },
-    Improve(Box<Improvement>, Answer<u32>),
+    State(Answer<State>),
+    Improve(Box<Improvement>, Answer<Improved>),
+}
+
+/// A plan that was committed.
+struct Improved {
+    /// Operations that moved.
+    moved: u32,
+    /// The plan's revision after it.
+    plan_revision: u64,
+    /// Nothing else had changed the plan since the problem was posed.
+    undisturbed: bool,
 }
 
 /// Asks the planner. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     asks: mpsc::Sender<Ask>,
+    clock: Clock,
+    explaining: Arc<Semaphore>,
 }
 
 impl Handle {
@@ -162,38 +204,133 @@ impl Handle {
         request: Option<Request>,
         intent: Intent,
     ) -> Result<Arc<Outcome>, Failure> {
-        self.ask(|answer| Ask::Write(Box::new(Write { caller, request, intent, placed_anew: 0, answer })))
-            .await
+        self.ask(|answer| {
+            Ask::Write(Box::new(Write { caller, request, intent, placed_anew: 0, reconsidered: 0, answer }))
+        })
+        .await
     }
 
-    /// Why, and what would help.
+    /// Why, and what would help. Many searches, so not on the planner's thread, and few at once.
     pub async fn explain(&self, question: explain::Question) -> Result<explain::Explanation, Failure> {
-        self.ask(|answer| Ask::Explain(Box::new(question), answer)).await
+        let turn = tokio::time::timeout(EXPLAIN_WAIT, self.explaining.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(Failure::Overloaded) };
+        let state = self.state(0).await?;
+        let explained = tokio::task::spawn_blocking(move || {
+            let pool = pool::Pool::build(&state, state.now());
+            explain::explain(&state, &pool, &question)
+        });
+        Ok(explained.await.map_err(|_| Failure::Unknown)??)
     }
 
+    /// The live state as it will be `ahead_s` seconds from now if nothing happens.
+    async fn state(&self, ahead_s: i64) -> Result<State, Failure> {
+        let state = self.ask(Ask::State).await?;
+        Ok(state.as_of(state.now().max(self.clock.now_s()) + ahead_s))
+    }
+
+    /// The problem of making the plan cheaper; None if nothing can move.
     async fn problem(&self, ready_in_s: i64) -> Result<Option<Problem>, Failure> {
-        self.ask(|answer| Ask::Problem { ready_in_s, answer }).await
+        let state = self.state(ready_in_s).await?;
+        tokio::task::spawn_blocking(move || Problem::of(&state)).await.map_err(|_| Failure::Unknown)
     }
 
-    async fn improve(&self, improvement: Improvement) -> Result<u32, Failure> {
+    async fn improve(&self, improvement: Improvement) -> Result<Improved, Failure> {
         self.ask(|answer| Ask::Improve(Box::new(improvement), answer)).await
     }
 }
 
-/// Proposals on their way to the log.
+/// Proposals on their way to the log, by the order in which they were sent.
 #[derive(Default)]
 struct InFlight {
-    count: AtomicUsize,
-    idle: Notify,
+    open: Mutex<Open>,
+    one_less: Notify,
     /// One of them came out otherwise than the live state assumed.
     differs: AtomicBool,
 }
 
+#[derive(Default)]
+struct Open {
+    tickets: BTreeSet<u64>,
+    last: u64,
+    differences: u64,
+}
+
+/// What was on its way at some moment, and how much had come out otherwise than assumed by then.
+#[derive(Clone, Copy)]
+struct Mark {
+    last: u64,
+    differences: u64,
+}
+
 impl InFlight {
-    fn done(&self) {
-        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.idle.notify_waiters();
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(self: &Arc<Self>) -> Ticket {
+        let mut open = self.lock();
+        open.last += 1;
+        let number = open.last;
+        open.tickets.insert(number);
+        Ticket { in_flight: self.clone(), number, as_assumed: false }
+    }
+
+    fn mark(&self) -> Mark {
+        let open = self.lock();
+        Mark { last: open.last, differences: open.differences }
+    }
+
+    /// Waits until all that was on its way at `mark` has come out. Says whether all of it did as assumed.
+    async fn came_out(&self, mark: Mark) -> bool {
+        loop {
+            let one_less = self.one_less.notified();
+            {
+                let open = self.lock();
+                if open.tickets.first().is_none_or(|first| *first > mark.last) {
+                    return open.differences == mark.differences;
+                }
+            }
+            one_less.await;
         }
+    }
+}
+
+/// A proposal's place among those on their way; given up when dropped.
+struct Ticket {
+    in_flight: Arc<InFlight>,
+    number: u64,
+    as_assumed: bool,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut open = self.in_flight.lock();
+        open.tickets.remove(&self.number);
+        if !self.as_assumed {
+            open.differences += 1;
+            self.in_flight.differs.store(true, Ordering::Release);
+        }
+        drop(open);
+        self.in_flight.one_less.notify_waiters();
+    }
+}
+
+/// A handle that does not keep the planner going.
+struct Idle {
+    asks: mpsc::WeakSender<Ask>,
+    clock: Clock,
+    explaining: Arc<Semaphore>,
+}
+
+impl Idle {
+    fn of(handle: &Handle) -> Idle {
+        Idle { asks: handle.asks.downgrade(), clock: handle.clock, explaining: handle.explaining.clone() }
+    }
+
+    /// None when the planner is gone.
+    fn handle(&self) -> Option<Handle> {
+        let asks = self.asks.upgrade()?;
+        Some(Handle { asks, clock: self.clock, explaining: self.explaining.clone() })
     }
 }
 
@@ -203,6 +340,8 @@ struct Planner {
     asks: mpsc::WeakSender<Ask>,
     in_flight: Arc<InFlight>,
     live: Option<Live>,
+    /// A repair was broken off and is to be taken up again.
+    repair_broken_off: bool,
 }
 
 /// Starts the planner on a thread of its own, and the background optimisation. Both end when the last
@@ -215,6 +354,7 @@ pub fn start(consensus: consensus::Handle<Replica>, clock: Clock, schedule: Sche
         asks: sender.downgrade(),
         in_flight: Arc::default(),
         live: None,
+        repair_broken_off: false,
     };
     let runtime = tokio::runtime::Handle::current();
     // Placing is a search of up to some milliseconds: it has a thread, so that it never keeps the runtime's
@@ -224,8 +364,8 @@ pub fn start(consensus: consensus::Handle<Replica>, clock: Clock, schedule: Sche
         .spawn(move || runtime.block_on(planner.run(&mut receiver)))
         .map_err(|e| tracing::error!(error = %e, "the planner's thread cannot be started"))
         .ok();
-    let handle = Handle { asks: sender };
-    tokio::spawn(background::optimise(handle.asks.downgrade(), consensus, clock, schedule));
+    let handle = Handle { asks: sender, clock, explaining: Arc::new(Semaphore::new(EXPLAINED_AT_ONCE_MAX)) };
+    tokio::spawn(background::optimise(Idle::of(&handle), consensus, clock, schedule));
     handle
 }
 
@@ -236,21 +376,35 @@ impl Planner {
         let consensus = self.consensus.clone();
         let mut stopped = std::pin::pin!(consensus.stop_reason());
         loop {
-            tokio::select! {
+            // The clock first: it is rare, and however much is asked, holds expire and repairs go on.
+            let ask = tokio::select! {
                 biased;
                 _ = &mut stopped => return,
+                _ = housekeeping.tick() => None,
                 ask = asks.recv() => match ask {
-                    Some(ask) => {
-                        self.serve(ask).await;
-                        if self.live.as_ref().is_some_and(|live| live.needs_repair) {
-                            self.repair().await;
-                        }
-                    }
+                    Some(ask) => Some(ask),
                     None => return,
                 },
-                _ = housekeeping.tick() => self.housekeep().await,
+            };
+            // One question that the planner stumbles over must not leave the leader without a planner.
+            if AssertUnwindSafe(self.turn(ask)).catch_unwind().await.is_err() {
+                metrics::counter!("millpool_planner_panics_total").increment(1);
+                tracing::error!(
+                    "the planner stumbled; what it was asked is not answered, and it begins anew"
+                );
+                self.live = None;
             }
             metrics::gauge!("millpool_planner_queue").set(asks.len() as f64);
+        }
+    }
+
+    async fn turn(&mut self, ask: Option<Ask>) {
+        match ask {
+            Some(ask) => self.serve(ask).await,
+            None => self.housekeep().await,
+        }
+        if self.live.as_ref().is_some_and(|live| live.needs_repair) {
+            self.repair().await;
         }
     }
 
@@ -260,23 +414,11 @@ impl Planner {
                 let _ = answer.send(self.quote(&order).await);
             }
             Ask::Write(write) => self.write(*write).await,
-            Ask::Explain(question, answer) => {
-                let now = self.clock.now_s();
-                let explained = match self.live().await {
-                    Ok(live) => live.explain(&question, now).map_err(Failure::from),
-                    Err(failure) => Err(failure),
-                };
-                let _ = answer.send(explained);
+            Ask::State(answer) => {
+                let state = self.live().await.map(|live| live.state.clone());
+                let _ = answer.send(state);
             }
-            Ask::Problem { ready_in_s, answer } => {
-                let now = self.clock.now_s();
-                let problem = self.live().await.map(|live| live.problem(now, ready_in_s));
-                let _ = answer.send(problem);
-            }
-            Ask::Improve(improvement, answer) => {
-                let moved = self.improve(*improvement).await;
-                let _ = answer.send(moved);
-            }
+            Ask::Improve(improvement, answer) => self.improve(*improvement, answer).await,
         }
     }
 
@@ -317,16 +459,8 @@ impl Planner {
 
     /// Waits until nothing is on its way, so that the applied state is the live one.
     async fn drain(&self) -> bool {
-        let idle = async {
-            loop {
-                let notified = self.in_flight.idle.notified();
-                if self.in_flight.count.load(Ordering::Acquire) == 0 {
-                    return;
-                }
-                notified.await;
-            }
-        };
-        tokio::time::timeout(DRAIN_DEADLINE, idle).await.is_ok()
+        let all_out = self.in_flight.came_out(self.in_flight.mark());
+        tokio::time::timeout(DRAIN_DEADLINE, all_out).await.is_ok()
     }
 
     async fn quote(&mut self, order: &Order) -> Result<Quoted, Failure> {
@@ -340,17 +474,19 @@ impl Planner {
             return self.answer_again(write, first);
         }
         let at = self.clock.now_s();
+        let mark = self.in_flight.mark();
         let live = match self.live().await {
             Ok(live) => live,
             Err(failure) => return drop(write.answer.send(Err(failure))),
         };
         let command = match &write.intent {
             Intent::Do(command) => Ok(command.clone()),
-            // A repeated request whose first attempt is still on its way: the log will answer it.
-            Intent::Book(_) if live.state.answered(&write.caller, write.request.as_ref()).is_some() => {
-                Ok(Command::Tick)
-            }
-            Intent::Book(wish) => live.place(wish, at, write.placed_anew == 0),
+            Intent::Book(wish) => match live.state.answered(&write.caller, write.request.as_ref()) {
+                // A repeated request whose first attempt is still on its way: the same again. The log gives
+                // the first answer, or, if that came to nothing, books it now.
+                Some(Ok((Reply::Booking(first), _))) => Ok(wish.at_places_of(&first)),
+                _ => live.place(wish, at, write.placed_anew == 0),
+            },
         };
         let entry = command.map(|command| Entry {
             at,
@@ -360,7 +496,7 @@ impl Planner {
         });
         match entry.and_then(|entry| live.apply(&entry).map(|()| entry)) {
             Ok(entry) => self.submit(entry, write).await,
-            Err(refusal) => self.refuse(refusal, write),
+            Err(refusal) => self.refuse(refusal, write, mark),
         }
     }
 
@@ -375,20 +511,24 @@ impl Planner {
 
     /// Answers a repeated request once it is sure that this node still leads.
     fn answer_again(&self, write: Write, first: Result<Arc<Outcome>, Refusal>) {
-        let consensus = self.consensus.clone();
-        tokio::spawn(async move {
-            let answer = match consensus.linearize().await {
-                Ok(_) => first.map_err(Failure::Refused),
-                Err(_) => Err(Failure::NotLeader { leader: consensus.leadership().leader }),
-            };
-            let _ = write.answer.send(answer);
-        });
+        tokio::spawn(assured(self.consensus.clone(), write, first));
     }
 
-    /// Refuses once it is sure that this node still leads: a deposed leader's refusal may be out of date.
-    fn refuse(&self, refusal: Refusal, write: Write) {
+    /// Refuses once all has come out that the live state counted on when it said no, and once it is sure
+    /// that this node still leads: a deposed leader's refusal may be out of date. If something came out
+    /// otherwise, the question is put again.
+    fn refuse(&self, refusal: Refusal, mut write: Write, mark: Mark) {
         metrics::counter!("millpool_refusals_total", "reason" => refusal.reason.code()).increment(1);
-        self.answer_again(write, Err(refusal));
+        let (in_flight, asks) = (self.in_flight.clone(), self.asks.clone());
+        let consensus = self.consensus.clone();
+        tokio::spawn(async move {
+            let as_assumed = in_flight.came_out(mark).await;
+            if !as_assumed && write.reconsidered < RECONSIDERED_MAX {
+                write.reconsidered += 1;
+                return ask_again(&asks, write, Err(Failure::Refused(refusal))).await;
+            }
+            assured(consensus, write, Err(refusal)).await;
+        });
     }
 
     /// Sends an entry to the log, in order, and sees to its answer.
@@ -396,24 +536,20 @@ impl Planner {
         let bytes = wire::command::encode(&entry);
         let term = self.live.as_ref().map(|live| live.term);
         let assumed = self.live.as_ref().map(|live| live.state.revision());
-        self.in_flight.count.fetch_add(1, Ordering::AcqRel);
+        let mut ticket = self.in_flight.begin();
         let pending = self.consensus.submit(bytes.into(), term).await;
-        let (in_flight, asks) = (self.in_flight.clone(), self.asks.clone());
+        let asks = self.asks.clone();
         tokio::spawn(async move {
             let outcome = match pending {
                 Ok(pending) => pending.await,
                 Err(error) => Err(error),
             };
-            let as_assumed = matches!(
+            ticket.as_assumed = matches!(
                 &outcome,
                 Ok(committed) if committed.reply.result.is_ok() && Some(committed.revision) == assumed
             );
-            let outcome = outcome.map(|committed| committed.reply);
-            if !as_assumed {
-                in_flight.differs.store(true, Ordering::Release);
-            }
-            in_flight.done();
-            let answer = match outcome {
+            drop(ticket);
+            let answer = match outcome.map(|committed| committed.reply) {
                 Ok(outcome) => match &outcome.result {
                     Ok(_) => Ok(outcome),
                     Err(refusal) => Err(Failure::Refused(refusal.clone())),
@@ -427,60 +563,76 @@ impl Planner {
             let again = lost_its_place
                 && matches!(write.intent, Intent::Book(_))
                 && write.placed_anew < PLACED_ANEW_MAX;
-            match asks.upgrade() {
-                Some(asks) if again => {
-                    write.placed_anew += 1;
-                    metrics::counter!("millpool_bookings_placed_anew_total").increment(1);
-                    if let Err(mpsc::error::SendError(Ask::Write(write))) =
-                        asks.send(Ask::Write(Box::new(write))).await
-                    {
-                        let _ = write.answer.send(answer);
-                    }
-                }
-                _ => drop(write.answer.send(answer)),
+            if again {
+                write.placed_anew += 1;
+                metrics::counter!("millpool_bookings_placed_anew_total").increment(1);
+                ask_again(&asks, write, answer).await;
+            } else {
+                let _ = write.answer.send(answer);
             }
         });
     }
 
     /// Commits an improved plan if it still holds and is still better.
-    async fn improve(&mut self, improvement: Improvement) -> Result<u32, Failure> {
+    async fn improve(&mut self, improvement: Improvement, answer: Answer<Improved>) {
+        let moved = improvement.moves.len() as u32;
+        match self.improved(improvement).await {
+            Err(failure) => drop(answer.send(Err(failure))),
+            Ok((committed, undisturbed)) => drop(tokio::spawn(async move {
+                let outcome = committed.await.unwrap_or(Err(Failure::Unknown));
+                let improved = outcome.map(|o| Improved { moved, plan_revision: o.revision, undisturbed });
+                let _ = answer.send(improved);
+            })),
+        }
+    }
+
+    async fn improved(&mut self, improvement: Improvement) -> Result<(Pending, bool), Failure> {
         let at = self.clock.now_s();
         let live = self.settled().await?;
         let cost_before = live.state.cost_fen();
-        let count = improvement.moves.len() as u32;
-        let entry = live.plan_entry(PlanKind::Optimisation, improvement.moves, improvement.figures, at);
+        let undisturbed = live.state.plan_revision() == improvement.plan_revision;
+        let moves = improvement.moves;
+        let some = !moves.is_empty();
+        let entry = live.plan_entry(PlanKind::Optimisation, moves, improvement.figures, at);
         let mut trial = live.state.clone();
         let outcome = trial.apply(live.state.revision() + 1, &entry);
         outcome.result?;
-        if count > 0 && trial.cost_fen() >= cost_before {
+        if some && trial.cost_fen() >= cost_before {
             return Err(Failure::Refused(Refusal::because(
                 Reason::PlanOutdated,
                 "the plan has changed so that the improvement is none any more",
             )));
         }
-        self.commit(entry).await?;
-        Ok(count)
+        Ok((self.commit(entry).await?, undisturbed))
     }
 
     /// Applies and submits an entry of the planner's own.
-    async fn commit(&mut self, entry: Entry) -> Result<(), Failure> {
+    async fn commit(&mut self, entry: Entry) -> Result<Pending, Failure> {
         self.live().await?.apply(&entry)?;
         let (answer, answered) = oneshot::channel();
         let intent = Intent::Do(entry.command.clone());
-        let write = Write { caller: entry.caller.clone(), request: None, intent, placed_anew: 0, answer };
+        let caller = entry.caller.clone();
+        let write = Write { caller, request: None, intent, placed_anew: 0, reconsidered: 0, answer };
         self.submit(entry, write).await;
-        tokio::spawn(async move {
-            if let Ok(Err(failure)) = answered.await {
-                tracing::warn!(%failure, "the planner's own entry was not committed");
-            }
-        });
-        Ok(())
+        Ok(answered)
     }
 
-    /// Gives displaced work its places, the most urgent promise first.
+    /// Gives displaced work its places. Broken off, it is taken up again at the next housekeeping.
     async fn repair(&mut self) {
+        let done = self.repair_all().await;
+        self.repair_broken_off = done.is_err();
+        if let Err(failure) = done {
+            tracing::warn!(%failure, "the repair was broken off, and will be taken up again");
+            if let Some(live) = &mut self.live {
+                live.needs_repair = false;
+            }
+        }
+    }
+
+    /// The most urgent promise first. Fails only where trying again may help.
+    async fn repair_all(&mut self) -> Result<(), Failure> {
         let at = self.clock.now_s();
-        let Ok(live) = self.settled().await else { return };
+        let live = self.settled().await?;
         live.needs_repair = false;
         let displaced = repair::displaced(&live.state);
         if !displaced.is_empty() {
@@ -488,20 +640,31 @@ impl Planner {
         }
         for id in displaced {
             // A plan entry names the revision that it was computed from, so each waits for the one before.
-            let Ok(live) = self.settled().await else { return };
+            let live = self.settled().await?;
             let Some(entry) = live.repair_entry(&id, at) else { continue };
-            if let Err(failure) = self.commit(entry).await {
-                tracing::warn!(booking = %id, %failure, "displaced work was not placed");
+            let committed = match self.commit(entry).await {
+                Ok(pending) => tokio::time::timeout(DRAIN_DEADLINE, pending).await,
+                Err(failure) => Ok(Ok(Err(failure))),
+            };
+            match committed {
+                Ok(Ok(Ok(_))) => {}
+                Ok(Ok(Err(Failure::Refused(refusal)))) => {
+                    tracing::warn!(booking = %id, %refusal, "displaced work was not placed");
+                }
+                Ok(Ok(Err(failure))) => return Err(failure),
+                Ok(Err(_)) | Err(_) => return Err(Failure::Unknown),
             }
         }
+        Ok(())
     }
 
     /// Lets holds expire, and looks for displaced work that found no place before.
     async fn housekeep(&mut self) {
         let at = self.clock.now_s();
+        let broken_off = self.repair_broken_off;
         let Ok(live) = self.live().await else { return };
         let due = live.state.next_expiry().is_some_and(|expires_at| expires_at <= at);
-        let waiting = live.wants_repair_again(at);
+        let waiting = broken_off || live.wants_repair_again(at);
         if due {
             let entry = Entry { at, caller: crate::api::operator(), request: None, command: Command::Tick };
             if let Err(failure) = self.commit(entry).await {
@@ -511,6 +674,26 @@ impl Planner {
         if waiting {
             self.repair().await;
         }
+    }
+}
+
+/// The answer to an entry of the planner's own.
+type Pending = oneshot::Receiver<Result<Arc<Outcome>, Failure>>;
+
+/// Gives an answer once it is sure that this node still leads.
+async fn assured(consensus: consensus::Handle<Replica>, write: Write, answer: Result<Arc<Outcome>, Refusal>) {
+    let answer = match consensus.linearize().await {
+        Ok(_) => answer.map_err(Failure::Refused),
+        Err(_) => Err(Failure::NotLeader { leader: consensus.leadership().leader }),
+    };
+    let _ = write.answer.send(answer);
+}
+
+/// Puts a write to the planner again; `answer` is given if the planner is gone.
+async fn ask_again(asks: &mpsc::WeakSender<Ask>, write: Write, answer: Result<Arc<Outcome>, Failure>) {
+    let Some(asks) = asks.upgrade() else { return drop(write.answer.send(answer)) };
+    if let Err(mpsc::error::SendError(Ask::Write(write))) = asks.send(Ask::Write(Box::new(write))).await {
+        let _ = write.answer.send(answer);
     }
 }
 

@@ -10,6 +10,8 @@ use std::sync::Arc;
 pub struct Problem {
     /// Revision of the state that it was made of.
     pub base_revision: u64,
+    /// Revision of the plan in it.
+    pub plan_revision: u64,
     pool: Pool,
     instance: solver::Instance,
     /// The plan as it stands.
@@ -26,6 +28,8 @@ pub struct Improvement {
     pub moves: Vec<Move>,
     /// What the solver says.
     pub figures: PlanFigures,
+    /// Revision of the plan that it improves.
+    pub plan_revision: u64,
 }
 
 impl Problem {
@@ -38,8 +42,14 @@ impl Problem {
         let mut work = Vec::new();
         let mut incumbent = solver::Plan::default();
         for booking in state.open_bookings() {
-            // Work that has lost its place is the repair's; what is half placed is not a plan yet.
+            // Work that has lost its place is the repair's; what has kept its place meanwhile stays there.
             if booking.completes_at().is_none() {
+                for kept in pool.kept_steps(state, booking) {
+                    cost_before_fen += kept.cost_fen;
+                    incumbent.assignments.push(solver::Assignment { job: work.len(), ..kept.assignment });
+                    jobs.push((booking.id.clone(), kept.operation));
+                    work.push(kept.job);
+                }
                 continue;
             }
             let Some((first, job)) = pool.job_of_booking(state, booking, Freedom::Unfrozen) else { continue };
@@ -58,8 +68,16 @@ impl Problem {
             shop: pool.shop.clone(),
             jobs: work,
         };
-        let base_revision = state.revision();
-        movable.then(|| Problem { base_revision, pool, instance, incumbent, cost_before_fen, jobs })
+        let (base_revision, plan_revision) = (state.revision(), state.plan_revision());
+        movable.then(|| Problem {
+            base_revision,
+            plan_revision,
+            pool,
+            instance,
+            incumbent,
+            cost_before_fen,
+            jobs,
+        })
     }
 
     /// Solves it; None if nothing better was found.
@@ -76,8 +94,11 @@ impl Problem {
             bound_fen: solution.bound,
             took_ms: solution.elapsed.as_millis() as u64,
         };
+        // At the same cost nobody is moved: only the figures are told.
+        let moves =
+            if solution.cost < self.cost_before_fen { self.moves(&solution.plan) } else { Vec::new() };
         let better = solution.cost <= self.cost_before_fen;
-        Ok(better.then(|| Improvement { moves: self.moves(&solution.plan), figures }))
+        Ok(better.then_some(Improvement { moves, figures, plan_revision: self.plan_revision }))
     }
 
     /// What stands elsewhere in `plan` than in the incumbent.

@@ -37,6 +37,18 @@ pub enum Freedom {
     All,
 }
 
+/// A step that stays where it is while its booking waits for a repair.
+pub struct Kept {
+    /// Its index in the route.
+    pub operation: usize,
+    /// Nothing but itself, fixed.
+    pub job: solver::Job,
+    /// Where it stands, as operation 0 of job 0.
+    pub assignment: solver::Assignment,
+    /// What it costs where it stands, fen.
+    pub cost_fen: i64,
+}
+
 impl Pool {
     /// The pool of `state`, seen from `epoch` on. O(machines × families² + occupations).
     pub fn build(state: &State, epoch: i64) -> Pool {
@@ -102,8 +114,10 @@ impl Pool {
 
     fn load(&mut self, m: usize) {
         let station = self.stations[m].clone();
-        let given = |o: &&Occupation| o.phase != Phase::Planned || o.start < self.epoch;
-        let in_hand: Vec<&Occupation> = station.line.iter().filter(given).collect();
+        // What stands before something that has begun is given, too, even if nobody has reported on it.
+        let given = |o: &Occupation| o.phase != Phase::Planned || o.start < self.epoch;
+        let (in_hand, to_come) =
+            station.line.split_at(station.line.iter().rposition(given).map_or(0, |i| i + 1));
         let from = in_hand.iter().map(|o| o.end).fold(self.epoch, i64::max);
         let windows =
             station.open.between(from, i64::MAX).map(|w| (self.tick(w.start), self.tick(w.end))).collect();
@@ -111,7 +125,7 @@ impl Pool {
         machine.calendar = solver::Calendar::new(windows).unwrap_or_else(|_| solver::Calendar::always(0));
         let family = in_hand.last().map(|o| &o.family).or(station.family.as_ref());
         machine.initial_family = family.and_then(|f| self.families.get(&**f)).copied();
-        let line = station.line.iter().filter(|o| !given(o)).map(|o| self.occupation(o)).collect();
+        let line = to_come.iter().map(|o| self.occupation(o)).collect();
         self.lines.set(m, line);
     }
 
@@ -226,6 +240,36 @@ impl Pool {
                 ops: ops?,
             },
         ))
+    }
+
+    /// The planned steps of a booking that has lost other places: each by itself, where it stands.
+    pub fn kept_steps(&self, state: &State, booking: &Booking) -> Vec<Kept> {
+        let kept = |k: usize| {
+            let step = &booking.steps[k];
+            let place = step.place.as_ref().filter(|p| step.is_planned() && p.start >= self.epoch)?;
+            let m = *self.index.get(&place.machine)?;
+            let operation = &booking.order.route[k];
+            let machine = &self.stations[m].machine;
+            let reckoned = price::reckon(operation, booking.order.quantity, machine);
+            let (start, end) = (self.tick(place.start), self.tick(place.end));
+            let fixed = solver::Fixed { machine: m, start };
+            let job = solver::Job {
+                id: format!("{} {k}", booking.id),
+                release: 0,
+                due: end,
+                // The step behind it may count on its end.
+                deadline: Some(end),
+                tardiness_weight: state.policy().tardiness_fen_per_minute,
+                rejection_cost: None,
+                budget: None,
+                origin: None,
+                ops: vec![self.op(operation, vec![mode(m, &reckoned, 0)], Some(fixed))],
+            };
+            let changeover_fen = place.changeover_s * machine.setup_rate_fen_per_hour / 3600;
+            let assignment = solver::Assignment { job: 0, op: 0, machine: m, start, end };
+            Some(Kept { operation: k, job, assignment, cost_fen: reckoned.cost_fen + changeover_fen })
+        };
+        (0..booking.steps.len()).filter_map(kept).collect()
     }
 
     fn op_of_step(&self, state: &State, booking: &Booking, k: usize, freedom: Freedom) -> Option<solver::Op> {

@@ -38,7 +38,7 @@ pub fn candidates(
     let job = pool.job_of_order(state, order, terms)?;
     let placements = solver::place(&pool.shop, &pool.lines, &job, solver::Cost::Charge);
     if placements.is_empty() {
-        return Err(nothing_fits(state, pool, &job));
+        return Err(nothing_fits(state, pool, order, terms, &job));
     }
     let mut found: Vec<Candidate> =
         placements.iter().map(|p| candidate(state, pool, order, p)).collect::<Result<_, _>>()?;
@@ -93,28 +93,25 @@ fn mark(candidates: &mut [Candidate], objective: Objective, by: impl Fn(&Candida
 }
 
 /// Why machines could make it and yet nothing fits: the deadline, the budget, or the open time.
-fn nothing_fits(state: &State, pool: &Pool, job: &solver::Job) -> Refusal {
+fn nothing_fits(state: &State, pool: &Pool, order: &Order, terms: &Terms, job: &solver::Job) -> Refusal {
     let relaxed = |deadline, budget| {
         let job = solver::Job { deadline, budget, ..job.clone() };
         solver::place(&pool.shop, &pool.lines, &job, solver::Cost::Charge)
     };
-    if let (Some(soonest), Some(deadline)) = (relaxed(None, job.budget).first(), job.deadline) {
-        let soonest = pool.second(soonest.completion);
-        return Refusal::invalid(
-            Reason::LaterThanTerms,
-            "deadline_s",
-            pool.second(deadline),
-            &format!("at least {soonest}, the soonest completion on the live plan"),
-        );
+    let soonest = relaxed(None, job.budget).first().map(|p| pool.second(p.completion));
+    if let (Some(soonest), Some((field, latest))) =
+        (soonest, tighter(("order.deadline_s", order.deadline), ("terms.promised_by_s", terms.promised_by)))
+    {
+        let accepted = format!("at least {soonest}, the soonest completion on the live plan");
+        return Refusal::invalid(Reason::LaterThanTerms, field, latest, &accepted);
     }
     let cheapest = relaxed(job.deadline, None).iter().map(|p| p.cost).min();
-    if let (Some(cheapest), Some(budget)) = (cheapest, job.budget) {
-        return Refusal::invalid(
-            Reason::PriceAboveTerms,
-            "budget_fen",
-            budget,
-            &format!("at least {cheapest}, the lowest price on the live plan"),
-        );
+    if let (Some(cheapest), Some((field, most))) = (
+        cheapest,
+        tighter(("order.budget_fen", order.budget_fen), ("terms.price_max_fen", terms.price_max_fen)),
+    ) {
+        let accepted = format!("at least {cheapest}, the lowest price on the live plan");
+        return Refusal::invalid(Reason::PriceAboveTerms, field, most, &accepted);
     }
     let latest = pool.second(pool.horizon());
     Refusal::because(
@@ -124,4 +121,9 @@ fn nothing_fits(state: &State, pool: &Pool, job: &solver::Job) -> Refusal {
             state.now()
         ),
     )
+}
+
+/// The field that says the lower limit, and the limit.
+fn tighter<'a>(a: (&'a str, Option<i64>), b: (&'a str, Option<i64>)) -> Option<(&'a str, i64)> {
+    [a, b].into_iter().filter_map(|(field, limit)| limit.map(|l| (field, l))).min_by_key(|(_, limit)| *limit)
 }
