@@ -140,13 +140,19 @@ impl Core {
                 return Err(refused(&Refusal::unknown("machines.machine_id", &id)));
             }
         }
-        let off_ms = hello.clock_ms - self.clock.now_ms();
-        if off_ms.abs() > self.clock.stretch_s(CLOCK_SKEW_MAX_MS) {
+        let now_ms = self.clock.now_ms();
+        let off_ms = hello.clock_ms.saturating_sub(now_ms);
+        let most_ms = self.clock.stretch_s(CLOCK_SKEW_MAX_MS);
+        if off_ms.unsigned_abs() > most_ms.unsigned_abs() {
             return Err(failed(
                 Code::FailedPrecondition,
                 reasons::CLOCK_SKEW,
                 format!("the agent's clock is {} s off; set it, e.g. by NTP", off_ms / 1000),
-                &[("field", "clock_ms".into()), ("value", hello.clock_ms.to_string())],
+                &[
+                    ("field", "clock_ms".into()),
+                    ("value", hello.clock_ms.to_string()),
+                    ("accepted", format!("within {most_ms} ms of {now_ms}")),
+                ],
             ));
         }
         Ok(())

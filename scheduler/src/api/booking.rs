@@ -6,7 +6,9 @@ use super::{Core, WATCH_PROGRESS, key, paged};
 use crate::planner::{Failure, Quoted, Wish, quote::Candidate};
 use crate::wire::{booking as wire, required};
 use millpool_alliance::command::Caller;
+use millpool_alliance::refusal::within;
 use millpool_alliance::registry::Role;
+use millpool_alliance::window::LATEST;
 use millpool_alliance::{
     Booking, BookingId, Command, MachineId, Outcome, PrincipalId, Reason, Refusal, Reply, State,
 };
@@ -138,6 +140,8 @@ pub(super) async fn book(
 fn read_wish(caller: &Caller, request: v1::BookRequest) -> Result<Wish, Refusal> {
     let order = wire::read_order(required("order", request.order)?)?;
     let mut terms = wire::read_terms(request.terms)?;
+    within("terms.promised_by_s", terms.promised_by.unwrap_or(0), 0, LATEST)?;
+    within("terms.price_max_fen", terms.price_max_fen.unwrap_or(0), 0, i64::MAX)?;
     let mut quoted = None;
     if let Some(option) = request.option {
         quoted = Some(read_seats(&option, order.route.len())?);
@@ -287,6 +291,9 @@ async fn watch(
     };
     let scope = Scope { buyer: (caller.role == Role::Buyer).then(|| caller.id.clone()), booking };
     core.linearize().await?;
+    if let Some(id) = &scope.booking {
+        visible(&core.applied(), &caller, id)?;
+    }
     let (writer, answers) = stream::channel();
     let after = match request.start_revision.checked_sub(1) {
         Some(after) => {
@@ -355,7 +362,8 @@ async fn follow(
         tokio::select! {
             moved = core.history.wait_after(after) => if !moved { return Err(Gone) },
             () = tokio::time::sleep(WATCH_PROGRESS) => {
-                let header = Some(core.header(after));
+                // A start in the future does not make the present later than it is.
+                let header = Some(core.header(after.min(core.history.newest())));
                 writer.send(v1::WatchBookingsResponse { header, bookings: Vec::new() }, after).await?;
             }
             () = writer.closed() => return Err(Gone),

@@ -145,7 +145,10 @@ pub(super) async fn create_offer(
 ) -> Result<v1::CreateOfferResponse, Status> {
     let body = v1::CreateOfferRequest { request_id: String::new(), ..request.clone() };
     let key = key(CREATE_OFFER, &request.request_id, &body)?;
-    let offer = required("offer", request.offer).and_then(wire::read_offer).map_err(|r| refused(&r))?;
+    // Its open windows are worked out here, whatever the client says of them.
+    let stated = |offer| v1::Offer { open: Vec::new(), ..offer };
+    let offer = required("offer", request.offer).map(stated).and_then(wire::read_offer);
+    let offer = offer.map_err(|r| refused(&r))?;
     let expanded = expand(&core.applied(), offer).map_err(|r| refused(&r))?;
     let outcome = core.execute(caller, key, Command::CreateOffer(expanded)).await?;
     Ok(v1::CreateOfferResponse {

@@ -42,6 +42,8 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 pub const PAGE_MAX: u32 = 1000;
 /// Page of a list if none is asked for.
 pub const PAGE_DEFAULT: u32 = 100;
+/// Longest page token, characters.
+const PAGE_TOKEN_LENGTH_MAX: usize = 80;
 /// Empty messages on a watch at least this often.
 pub const WATCH_PROGRESS: Duration = Duration::from_secs(10);
 
@@ -246,6 +248,8 @@ fn paged<T>(
     id: impl Fn(&T) -> String,
 ) -> Result<(Vec<T>, String), Status> {
     let size = page_size(page).map_err(|refusal| refused(&refusal))?;
+    text("page.token", page.as_ref().map_or("", |p| &p.token), 0, PAGE_TOKEN_LENGTH_MAX)
+        .map_err(|refusal| refused(&refusal))?;
     let after = page.as_ref().map_or("", |p| &p.token);
     let mut rest = items.filter(|item| after.is_empty() || id(item).as_str() > after);
     let shown: Vec<T> = rest.by_ref().take(size).collect();

@@ -13,9 +13,12 @@ use millpool_alliance::registry::Role;
 use millpool_alliance::{Refusal, State};
 use millpool_proto::v1::{self, plan_service_server::PlanService};
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 pub(super) const EXPLAIN: &str = "/millpool.v1.PlanService/Explain";
+/// The plan's figures follow each other at least this far apart.
+const FIGURES_APART: Duration = Duration::from_millis(100);
 const GET_PLAN: &str = "/millpool.v1.PlanService/GetPlan";
 const WATCH_PLAN: &str = "/millpool.v1.PlanService/WatchPlan";
 
@@ -160,32 +163,27 @@ async fn watch_plan(
     request: v1::WatchPlanRequest,
 ) -> Result<Answers<v1::WatchPlanResponse>, Status> {
     core.linearize().await?;
-    let after = match request.start_revision.checked_sub(1) {
-        Some(after) => {
-            core.history.after(after).map_err(compacted)?;
-            after
-        }
-        None => 0,
-    };
+    if let Some(after) = request.start_revision.checked_sub(1) {
+        core.history.after(after).map_err(compacted)?;
+    }
     let (writer, answers) = stream::channel();
     tokio::spawn(async move {
-        let _: Result<(), Gone> = follow(&core, &writer, after).await;
+        let _: Result<(), Gone> = follow(&core, &writer).await;
     });
     Ok(answers)
 }
 
 /// Sends the newest figures whenever the plan has changed: a reader who is behind skips to the present.
-async fn follow(core: &Core, writer: &Writer<v1::WatchPlanResponse>, mut after: u64) -> Result<(), Gone> {
+async fn follow(core: &Core, writer: &Writer<v1::WatchPlanResponse>) -> Result<(), Gone> {
     loop {
         let state = core.applied().as_of(core.clock.now_s());
-        if state.plan_revision() > after || after == 0 {
-            after = state.revision();
-        }
-        let message =
-            v1::WatchPlanResponse { header: Some(core.header(after)), summary: Some(summary(&state)) };
-        writer.send(message, after).await?;
+        let at = state.revision();
+        let message = v1::WatchPlanResponse { header: Some(core.header(at)), summary: Some(summary(&state)) };
+        writer.send(message, at).await?;
+        // Reckoning takes as long as the plan is large, so not for each of a thousand bookings a second.
+        tokio::time::sleep(FIGURES_APART).await;
         tokio::select! {
-            changed = changed_after(core, after) => if !changed { return Err(Gone) },
+            changed = changed_after(core, at) => if !changed { return Err(Gone) },
             () = tokio::time::sleep(WATCH_PROGRESS) => {}
             () = writer.closed() => return Err(Gone),
         }
