@@ -1,0 +1,116 @@
+//! How the process begins and ends.
+
+use crate::harness::*;
+use millpool_proto::v1;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// Runs a node that is expected to end by itself.
+fn ends(mut command: Command) -> Output {
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("it goes on: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_asked_to_stop_stops_in_good_order_and_comes_back() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    found_alliance(&cluster.operator(leader)).await;
+    let other = (leader + 1) % 3;
+    let bo = cluster.client(other, "buyer:bo");
+    let booking = bo.book(order(vec![operation("a", 60)])).await;
+    // With open streams: a watch and an agent.
+    let watcher = cluster.client(leader, "buyer:bo");
+    let request = v1::WatchBookingsRequest::default();
+    let mut watching = watcher.booking().watch_bookings(request).await.unwrap().into_inner();
+    watching.message().await.unwrap().unwrap();
+    let _agent =
+        crate::agents::Agent::attach(&cluster.client(leader, "agent:p-1"), "p-1", "a", "box").await.unwrap();
+    let begun = Instant::now();
+    let status = cluster.terminate(leader).await;
+    assert_eq!(status.code(), Some(0), "{}", cluster.log(leader));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(bo.get(&booking.id).await.unwrap(), booking);
+    bo.book(order(vec![operation("a", 60)])).await;
+    cluster.start_node(leader);
+    eventually("the node to be back", || async { cluster.status(leader).await }).await;
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_damaged_or_anothers_and_a_port_that_is_taken_are_told() {
+    let mut cluster = Cluster::start(1).await;
+    found_alliance(&cluster.operator(0)).await;
+    let (public, ..) = cluster.ports(0);
+
+    // A second process for the same ports.
+    let taken = ends(cluster.command(0));
+    assert_eq!(taken.status.code(), Some(4), "{}", told(&taken));
+    assert!(told(&taken).contains(&public.to_string()), "{}", told(&taken));
+    // A second process on the same folder.
+    let ports = free_ports(2);
+    let aside = |command: &mut Command| {
+        command.args(["--public-listen", &format!("127.0.0.1:{}", ports[0])]);
+        command.args(["--metrics-listen", &format!("127.0.0.1:{}", ports[1])]);
+    };
+    let _ = aside;
+    assert_eq!(cluster.terminate(0).await.code(), Some(0));
+
+    // Another node's folder.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millpool-scheduler"));
+    let data = cluster.data(0);
+    let local = |port: u16| format!("127.0.0.1:{port}");
+    command.args(["--insecure-dev", "--single", "--cluster-id", "test", "--node-id", "7"]);
+    command.args(["--public-listen", &local(ports[0]), "--metrics-listen", &local(ports[1])]);
+    command.arg("--data-dir").arg(&data);
+    let another = ends(command);
+    assert_eq!(another.status.code(), Some(3), "{}", told(&another));
+    assert!(told(&another).contains(&data.display().to_string()), "{}", told(&another));
+
+    // A folder of another cluster.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millpool-scheduler"));
+    command.args(["--insecure-dev", "--single", "--cluster-id", "other", "--node-id", "1"]);
+    command.args(["--public-listen", &local(ports[0]), "--metrics-listen", &local(ports[1])]);
+    command.arg("--data-dir").arg(&data);
+    let another = ends(command);
+    assert_eq!(another.status.code(), Some(3), "{}", told(&another));
+
+    // Every file cut in half.
+    let mut cut = 0;
+    let mut folders = vec![data.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let (path, meta) = (entry.path(), entry.metadata().unwrap());
+            if meta.is_dir() {
+                folders.push(path);
+            } else if meta.len() > 1 {
+                let bytes = std::fs::read(&path).unwrap();
+                std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+                cut += 1;
+            }
+        }
+    }
+    assert!(cut > 0);
+    let damaged = ends(cluster.command(0));
+    assert_eq!(damaged.status.code(), Some(3), "{}", told(&damaged));
+    assert!(told(&damaged).contains(&data.display().to_string()), "{}", told(&damaged));
+
+    // A setting that is wrong.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millpool-scheduler"));
+    command.args(["--single", "--public-listen", "0.0.0.0:1", "--insecure-dev"]);
+    let wrong = ends(command);
+    assert_eq!(wrong.status.code(), Some(2), "{}", told(&wrong));
+    assert!(told(&wrong).contains("public_listen"), "{}", told(&wrong));
+}
