@@ -144,6 +144,36 @@ async fn without_a_majority_nothing_is_acknowledged_nor_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_no_majority_had_is_cut_off_from_the_log_of_the_one_that_had_it() {
+    let mut cluster = Cluster::new(3, plain).await;
+    cluster.propose_all(0..10).await;
+    let old = cluster.leader().await;
+    let others: Vec<u64> = (1..=3).filter(|node| *node != old).collect();
+    for node in &others {
+        cluster.kill(*node);
+    }
+    let handle = cluster.handle(old);
+    let before = handle.status().last_log_index;
+    for n in 1000..1020 {
+        drop(handle.submit(number(n), None).await.expect("it is taken"));
+    }
+    eventually("its own log has them", || handle.status().last_log_index == before + 20).await;
+    cluster.kill(old);
+    for node in &others {
+        cluster.start(*node).await;
+    }
+    cluster.propose_all(10..15).await;
+    cluster.start(old).await;
+    assert_eq!(cluster.agree().await.numbers(), (0..15).collect::<Vec<_>>());
+    // What it has on its disk now is what the others have.
+    for node in 1..=3 {
+        cluster.kill(node);
+    }
+    cluster.start_all().await;
+    assert_eq!(cluster.agree().await.numbers(), (0..15).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leadership_moves_where_it_is_told_to() {
     let cluster = Cluster::new(3, plain).await;
     for n in 0..6 {
@@ -339,7 +369,7 @@ struct GatedInner {
 
 impl GatedDisk {
     fn close(&self, closed: bool) {
-        *self.0.closed.lock().unwrap() = closed;
+        *self.0.closed.lock().expect("whole") = closed;
         self.0.changed.notify_all();
     }
 
@@ -354,7 +384,7 @@ impl GatedDisk {
 
 impl LogDisk for GatedDisk {
     fn write(&self, changes: Vec<Write>, durability: Durability) -> io::Result<()> {
-        drop(self.0.changed.wait_while(self.0.closed.lock().unwrap(), |closed| *closed));
+        drop(self.0.changed.wait_while(self.0.closed.lock().expect("whole"), |closed| *closed));
         LogDisk::write(&self.0.disk, changes, durability)
     }
 

@@ -56,7 +56,7 @@ impl<S: StateMachine> Observer<S> {
     }
 
     pub(super) fn observe(&self, revision: Revision, state: &S) {
-        if self.every == 0 || revision % self.every != 0 {
+        if self.every == 0 || !revision.is_multiple_of(self.every) {
             return;
         }
         // If the last one is still being hashed, this one is skipped: the next will do.

@@ -359,10 +359,12 @@ impl<S: StateMachine> Handle<S> {
     /// Stops: hands leadership on if this node has it and somebody can take it, answers what is pending,
     /// and closes the store.
     pub async fn shutdown(&self) {
-        if self.leadership().is_ready && self.status().members.iter().filter(|m| m.voter).count() > 1 {
-            if let Err(e) = self.transfer_leader(None).await {
-                tracing::info!("leadership was not handed on: {e}");
-            }
+        let others = || self.status().members.iter().any(|m| m.voter && m.node_id != self.node_id());
+        if self.leadership().is_ready
+            && others()
+            && let Err(e) = self.transfer_leader(None).await
+        {
+            tracing::info!("leadership was not handed on: {e}");
         }
         self.0.stop.set(StopReason::Shutdown);
         if let Err(e) = self.0.raft.shutdown().await {

@@ -63,6 +63,8 @@ struct Tail {
     purged: Option<LogId>,
     /// Where the log began: 0, but in openraft's suite.
     first: u64,
+    /// The last entry known to be committed. The disk may lag behind.
+    committed: Option<LogId>,
     vote: Option<Vote>,
 }
 
@@ -75,7 +77,6 @@ struct Cached {
 enum Job {
     Append { entries: Vec<Entry>, job: u64, flushed: IOFlushed<Types> },
     Vote { vote: Vote, done: oneshot::Sender<io::Result<()>> },
-    Committed(Option<LogId>),
     Truncate { range: Range<u64>, done: oneshot::Sender<io::Result<()>> },
     Purge { range: Range<u64>, upto: LogId, done: oneshot::Sender<io::Result<()>> },
 }
@@ -126,6 +127,7 @@ impl LogStore {
     fn recover(disk: &dyn LogDisk) -> io::Result<Tail> {
         let vote = read_slot::<pb::Vote>(disk, Slot::Vote)?.map(|vote| format::read_vote(&vote));
         let purged = read_slot::<pb::LogId>(disk, Slot::Purged)?.map(|id| format::read_log_id(&id));
+        let committed = read_slot::<pb::LogId>(disk, Slot::Committed)?.map(|id| format::read_log_id(&id));
         let last = match disk.last_index()? {
             Some(index) if index >= next_index(purged) => {
                 let last = disk.entries(index..index + 1, usize::MAX)?;
@@ -135,7 +137,7 @@ impl LogStore {
             }
             _ => purged,
         };
-        Ok(Tail { vote, purged, last, ..Tail::default() })
+        Ok(Tail { vote, purged, committed, last, ..Tail::default() })
     }
 
     async fn enqueue(&self, job: Job) -> io::Result<()> {
@@ -184,15 +186,14 @@ impl LogStore {
     async fn read_disk(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let disk = self.shared.disk.clone();
         let read = move || -> io::Result<Vec<Entry>> {
-            let mut expected = range.start;
             let mut entries = Vec::new();
-            for (index, bytes) in disk.entries(range.clone(), bytes_max)? {
+            let found = disk.entries(range.clone(), bytes_max)?;
+            for (expected, (index, bytes)) in (range.start..).zip(found) {
                 if index != expected {
                     return Err(invalid(format!(
                         "the log lacks entry {expected}: it is damaged, replace this node"
                     )));
                 }
-                expected += 1;
                 entries.push(read_entry(index, bytes)?);
             }
             Ok(entries)
@@ -327,12 +328,14 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        self.enqueue(Job::Committed(committed)).await
+        // Not worth a write of its own: it rides along with the next one. A lost one is learned again
+        // from the cluster.
+        self.shared.tail().committed = committed;
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        let committed = read_slot::<pb::LogId>(self.shared.disk.as_ref(), Slot::Committed)?;
-        Ok(committed.map(|id| format::read_log_id(&id)))
+        Ok(self.shared.tail().committed)
     }
 
     async fn append<I>(&mut self, entries: I, flushed: IOFlushed<Types>) -> Result<(), io::Error>
@@ -381,6 +384,8 @@ struct Writer {
     jobs: mpsc::Receiver<Job>,
     stop: Stop,
     failed: Option<String>,
+    /// The commit index that the disk has.
+    committed_written: Option<LogId>,
     meters: Meters,
 }
 
@@ -400,7 +405,6 @@ struct Waiting {
     entries: usize,
     bytes: usize,
     last_index: Option<u64>,
-    durable: bool,
 }
 
 impl Writer {
@@ -411,7 +415,8 @@ impl Writer {
             bytes: metrics::counter!("millpool_log_bytes_total"),
             last_index: metrics::gauge!("millpool_log_last_index"),
         };
-        Self { shared, jobs, stop, failed: None, meters }
+        let committed_written = shared.tail().committed;
+        Self { shared, jobs, stop, failed: None, committed_written, meters }
     }
 
     fn run_on_thread(mut self) {
@@ -449,20 +454,25 @@ impl Writer {
         for job in group.drain(..) {
             waiting.admit(job, &mut writes);
         }
-        let outcome = self.write(writes, &waiting);
+        writes.extend(self.committed());
+        let outcome = self.write(writes);
         self.settle(waiting, outcome);
     }
 
-    fn write(&mut self, writes: Vec<Write>, waiting: &Waiting) -> Result<(), String> {
+    /// The commit index, if the disk does not have it yet.
+    fn committed(&mut self) -> Option<Write> {
+        let committed = self.shared.tail().committed.filter(|id| self.committed_written < Some(*id))?;
+        self.committed_written = Some(committed);
+        Some(Write::Slot(Slot::Committed, format::encode(&format::log_id(&committed))))
+    }
+
+    fn write(&mut self, writes: Vec<Write>) -> Result<(), String> {
         if let Some(failed) = &self.failed {
             return Err(format!("not written after an earlier failure: {failed}"));
         }
-        let durability = if waiting.durable { Durability::Synced } else { Durability::Buffered };
         let begun = Instant::now();
-        let outcome = self.shared.disk.write(writes, durability);
-        if waiting.durable {
-            self.meters.sync_seconds.record(begun.elapsed().as_secs_f64());
-        }
+        let outcome = self.shared.disk.write(writes, Durability::Synced);
+        self.meters.sync_seconds.record(begun.elapsed().as_secs_f64());
         outcome.map_err(|e| {
             let reason = e.to_string();
             self.failed = Some(reason.clone());
@@ -497,8 +507,8 @@ impl Writer {
 
     /// Leaves nothing in the operating system's hands only.
     fn finish(mut self) {
-        let waiting = Waiting { durable: true, ..Waiting::default() };
-        if let Err(reason) = self.write(Vec::new(), &waiting) {
+        let writes = self.committed().into_iter().collect();
+        if let Err(reason) = self.write(writes) {
             tracing::warn!("the log's last sync failed: {reason}");
         }
     }
@@ -516,29 +526,19 @@ impl Waiting {
                     writes.push(Write::Entry(entry.log_id.index, bytes));
                 }
                 self.job = Some(job);
-                self.durable = true;
                 self.flushed.push(flushed);
             }
             Job::Vote { vote, done } => {
                 writes.push(Write::Slot(Slot::Vote, format::encode(&format::vote(&vote))));
-                self.durable = true;
                 self.done.push(done);
-            }
-            Job::Committed(committed) => {
-                // Not worth an fsync: a lost one is learned again from the cluster.
-                if let Some(id) = committed {
-                    writes.push(Write::Slot(Slot::Committed, format::encode(&format::log_id(&id))));
-                }
             }
             Job::Truncate { range, done } => {
                 writes.push(Write::Remove(range));
-                self.durable = true;
                 self.done.push(done);
             }
             Job::Purge { range, upto, done } => {
                 writes.push(Write::Slot(Slot::Purged, format::encode(&format::log_id(&upto))));
                 writes.push(Write::Remove(range));
-                self.durable = true;
                 self.done.push(done);
             }
         }

@@ -15,10 +15,12 @@ pub struct Options {
     pub fresh_store_id: u64,
     /// How often the leader says that it is there.
     pub heartbeat_interval: Duration,
-    /// A follower that has heard nothing for a random time between this and
-    /// [`election_timeout_max`](Self::election_timeout_max) stands for election.
+    /// A follower that has heard nothing for the leader's lease, and then for a random time between
+    /// this and [`election_timeout_max`](Self::election_timeout_max), stands for election.
     pub election_timeout_min: Duration,
-    /// See [`election_timeout_min`](Self::election_timeout_min). Also the leader's lease.
+    /// See [`election_timeout_min`](Self::election_timeout_min). Also the leader's lease: while a
+    /// node has heard from its leader within it, it votes for nobody else. So a dead leader is
+    /// replaced after one to two of these.
     pub election_timeout_max: Duration,
     /// How long a follower may take to receive and install a snapshot.
     pub snapshot_timeout: Duration,
@@ -45,9 +47,9 @@ impl Options {
             cluster_id: cluster_id.into(),
             node_id,
             fresh_store_id,
-            heartbeat_interval: Duration::from_millis(150),
-            election_timeout_min: Duration::from_millis(800),
-            election_timeout_max: Duration::from_millis(1600),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout_min: Duration::from_millis(400),
+            election_timeout_max: Duration::from_millis(800),
             snapshot_timeout: Duration::from_secs(60),
             snapshot_every_entries: 20_000,
             log_keep_entries: 5_000,

@@ -348,3 +348,33 @@ impl<S: StateMachine> PeerService for PeerApi<S> {
         Ok(Response::new(self.0.forward.forward(from, request).await))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_for_somebody_else_is_refused() {
+        let identity = Identity { cluster_id: "a".into(), node_id: 2, store_id: 7 };
+        let address = |cluster_id: &str, to_node_id, to_store_id| pb::PeerAddress {
+            cluster_id: cluster_id.into(),
+            from_node_id: 1,
+            to_node_id,
+            to_store_id,
+        };
+        assert_eq!(identity.check(Some(&address("a", 2, 7))).unwrap(), 1);
+        // Whoever asks for the first time does not know the store yet.
+        assert_eq!(identity.check(Some(&address("a", 2, 0))).unwrap(), 1);
+        for (cluster_id, node, store, says) in [
+            ("b", 2, 7, "belongs to cluster \"a\""),
+            ("", 2, 7, "belongs to cluster \"a\""),
+            ("a", 3, 7, "here answers node 2"),
+            ("a", 2, 8, "its disk was replaced"),
+        ] {
+            let refused = identity.check(Some(&address(cluster_id, node, store))).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+            assert!(refused.message().contains(says), "{refused}");
+        }
+        assert_eq!(identity.check(None).unwrap_err().code(), tonic::Code::InvalidArgument);
+    }
+}

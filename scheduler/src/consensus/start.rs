@@ -155,6 +155,11 @@ fn config(options: &Options) -> Result<Config, StartError> {
         api_channel_size: Some(2 * options.proposals_in_flight_max as u64 + 1024),
         backoff: "50ms 100ms 200ms ...1000ms".into(),
         enable_pre_vote: Some(true),
+        // A leader that hears from no majority falls silent now and then, so that those who still
+        // hear it may elect another.
+        quorum_loss_probe_interval: Some(2 * options.election_timeout_max.as_millis() as u64),
+        // Replication starts while the leader's own fsync runs: a lone proposal is answered sooner.
+        broadcast_submitted_on_append: Some(true),
         // A leader that restarts is elected again, and so commits an entry of its new term before
         // it serves: what it knew to be committed was not synced, and may be older than what it
         // had acknowledged.

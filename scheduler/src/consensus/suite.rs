@@ -77,17 +77,15 @@ impl StoreBuilder<Types, LogStore, Machine<Counter>, TempDir> for InFolder {
     }
 }
 
+/// Each of them sleeps most of its time: they run together.
 #[tokio::test]
-async fn the_suite_passes_in_memory() {
-    Suite::test_all(InMemory(Offload::Inline)).await.unwrap();
-}
-
-#[tokio::test]
-async fn the_suite_passes_in_memory_with_a_writer_thread() {
-    Suite::test_all(InMemory(Offload::Threads)).await.unwrap();
-}
-
-#[tokio::test]
-async fn the_suite_passes_in_a_folder() {
-    Suite::test_all(InFolder).await.unwrap();
+async fn the_suite_passes_on_every_disk() {
+    let (inline, thread, folder) = tokio::join!(
+        Suite::test_all(InMemory(Offload::Inline)),
+        Suite::test_all(InMemory(Offload::Threads)),
+        Suite::test_all(InFolder),
+    );
+    inline.unwrap();
+    thread.unwrap();
+    folder.unwrap();
 }

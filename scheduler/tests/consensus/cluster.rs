@@ -144,8 +144,8 @@ pub fn addresses(listen: &str) -> Addresses {
 pub fn options(node: NodeId) -> Options {
     let mut options = Options::new("test", node, 1000 + node);
     options.heartbeat_interval = Duration::from_millis(100);
-    options.election_timeout_min = Duration::from_millis(500);
-    options.election_timeout_max = Duration::from_millis(1000);
+    options.election_timeout_min = Duration::from_millis(300);
+    options.election_timeout_max = Duration::from_millis(600);
     options
 }
 
