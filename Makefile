@@ -13,7 +13,7 @@ help: ## Show this
 	@echo "Millpool: make TARGET"
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
 	@echo
-	@echo "make demo SECONDS=90 [ORDERS=480] [SEED=1]   ends by itself, checks included"
+	@echo "make demo SECONDS=90 [ORDERS=720] [SEED=1]   ends by itself, checks included"
 	@echo "make bench-load LOAD='--clients 1,16,64'     see target/release/millpool-load --help"
 
 setup: ## Install the system packages that are missing (cmake, clang, libclang, make, g++, pkg-config, python3)

@@ -7,7 +7,7 @@ use crate::small::Orders;
 use crate::stage::Stage;
 use anyhow::Context as _;
 use millpool_cli::client::{Client, ErrorKind};
-use millpool_demo::checks::{Fault, agreement, evidence, plan, said};
+use millpool_demo::checks::{Fault, agreement, evidence, logs, plan, said};
 use millpool_demo::cluster::NODES;
 use millpool_demo::ledger::{Ledger, Standing};
 use millpool_proto::v1::CancelBookingRequest;
@@ -166,6 +166,7 @@ async fn check(
     if let Err(fault) = agreement::compare(stage.cluster()?, PATIENCE).await {
         faults.push(fault);
     }
+    faults.extend(logs::judge(&stage.cluster()?.logs())?);
     Ok(KillLoop {
         acknowledged: ledger.told().len(),
         in_doubt_at_first: doubts,

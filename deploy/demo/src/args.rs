@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(20..=86_400))]
     pub(crate) seconds: Option<u64>,
     /// Orders that the buyers place
-    #[arg(long, value_name = "N", default_value_t = 480)]
+    #[arg(long, value_name = "N", default_value_t = 720)]
     pub(crate) orders: usize,
     /// Everything that is drawn comes from this number
     #[arg(long, value_name = "K", default_value_t = 1)]

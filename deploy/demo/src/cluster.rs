@@ -101,9 +101,14 @@ impl Cluster {
         self.nodes[index].process.as_ref().and_then(Child::id)
     }
 
+    /// The folder of the logs.
+    pub fn logs(&self) -> PathBuf {
+        self.options.data_dir.join("logs")
+    }
+
     /// The file that a node logs to.
     pub fn log_file(&self, index: usize) -> PathBuf {
-        self.options.data_dir.join("logs").join(format!("scheduler-{}.log", self.nodes[index].id))
+        self.logs().join(format!("scheduler-{}.log", self.nodes[index].id))
     }
 
     /// Starts a node on what its storage holds.
@@ -209,8 +214,8 @@ impl Cluster {
             if let Some(leader) = self.leader().await {
                 return Ok(leader);
             }
-            let logs = self.options.data_dir.join("logs");
-            ensure!(began.elapsed() < patience, "no leader within {patience:?}; see {}", logs.display());
+            let waiting = began.elapsed() < patience;
+            ensure!(waiting, "no leader within {patience:?}; see {}", self.logs().display());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -148,7 +148,7 @@ fn lent_and_booked(evidence: &Evidence) -> (i64, i64) {
 }
 
 fn optimisation(report: &Report) -> Vec<(&'static str, String)> {
-    let summary = report.evidence.plan.summary.clone().unwrap_or_default();
+    let summary = report.evidence.plan.summary.unwrap_or_default();
     let mut rows = vec![("cost of the plan", money(summary.cost_fen))];
     match &summary.last_optimisation {
         Some(last) => rows.push((
@@ -167,7 +167,7 @@ fn optimisation(report: &Report) -> Vec<(&'static str, String)> {
     rows.push((
         "all optimisations",
         format!(
-            "{} better plans, {} operations moved, {} saved",
+            "{} improved plans, {} operations moved, {} saved",
             seen.optimisations,
             seen.moved,
             money(seen.saved_fen)
@@ -254,7 +254,7 @@ fn latency(histogram: &Histogram<u64>) -> String {
         return "none".to_owned();
     }
     let ms = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-    format!("p50 {:.1} ms, p99 {:.1} ms, of {}", ms(0.5), ms(0.99), histogram.len())
+    format!("p50 {:.1} ms, p99 {:.1} ms, of {}, failover included", ms(0.5), ms(0.99), histogram.len())
 }
 
 /// Parts of a whole in percent.

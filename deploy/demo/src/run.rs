@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use millpool_cli::client::Client;
 use millpool_demo::agents::{Agents, Fate};
 use millpool_demo::alliance::{Alliance, Blueprint, wishes};
-use millpool_demo::checks::{Fault, agreement, evidence, plan, promises, said};
+use millpool_demo::checks::{Fault, agreement, evidence, logs, plan, promises, said};
 use millpool_demo::clock::{AllianceClock, wall_ms};
 use millpool_demo::cluster::{self, Cluster};
 use millpool_demo::setup;
@@ -257,6 +257,7 @@ async fn close(stage: Stage, screen: &mut Screen, outage: Option<Outage>) -> any
     let seen = observer.seen();
     drop(observer);
     cluster.stop().await?;
+    faults.extend(logs::judge(&args.data.join("logs")).context("reading the logs")?);
     if !args.keep {
         tidy(&args.data)?;
     }

@@ -5,11 +5,13 @@
 //! - [`plan`]: no two occupations of a machine overlap, and no rule of the contract is broken.
 //! - [`promises`]: kept, at risk by a recorded disturbance, or broken without cause.
 //! - [`agreement`]: the coordinators' states have the same hash at the same revision.
+//! - [`logs`]: no process panicked.
 //!
 //! The judging functions are pure, and each has a test that plants a fault and sees it found.
 
 pub mod agreement;
 pub mod evidence;
+pub mod logs;
 pub mod plan;
 pub mod promises;
 pub mod said;
