@@ -97,7 +97,8 @@ async fn set_up(args: Args, screen: &Screen) -> anyhow::Result<Stage> {
     let alliance = Alliance::new(Blueprint::demo(args.seed, start_s));
     let mut options = cluster::Options::new(bin_dir.clone(), data_dir.clone());
     options.clock = clock;
-    (options.optimise_every_ms, options.optimise_for_ms) = (2000, 4000);
+    (options.optimise_every_ms, options.optimise_for_ms) = (500, 1000);
+    options.log = "info,millpool_scheduler::planner=debug".to_owned();
     let mut cluster = Cluster::start(options)?;
     let leader = cluster.wait_for_leader(FIRST_LEADER).await?;
     screen.say(&format!(
