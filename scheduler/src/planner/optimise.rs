@@ -58,6 +58,12 @@ impl Problem {
             jobs.push((booking.id.clone(), first));
             work.push(job);
         }
+        // Behind the bookings' jobs, so that these keep their indices.
+        for kept in pool.tooling() {
+            cost_before_fen += kept.cost_fen;
+            incumbent.assignments.push(solver::Assignment { job: work.len(), ..kept.assignment });
+            work.push(kept.job);
+        }
         let movable = work.iter().flat_map(|j| &j.ops).any(|op| op.fixed.is_none());
         let horizon = pool.horizon().max(incumbent.assignments.iter().map(|a| a.end).max().unwrap_or(0));
         let instance = solver::Instance {
@@ -87,7 +93,7 @@ impl Problem {
         progress: impl FnMut(solver::Progress),
     ) -> Result<Option<Improvement>, solver::SolveError> {
         let options = solver::Options { incumbent: Some(self.incumbent.clone()), ..options.clone() };
-        let solution = solver::solve(&self.instance, &options, progress)?;
+        let solution = solver::solve(&self.instance, &options, progress).inspect_err(|_| self.accuse())?;
         let figures = PlanFigures {
             cost_before_fen: self.cost_before_fen,
             cost_fen: solution.cost,
@@ -101,6 +107,14 @@ impl Problem {
         Ok(better.then_some(Improvement { moves, figures, plan_revision: self.plan_revision }))
     }
 
+    /// The plan as it stands keeps every rule of the state machine's; where the solver's checker disagrees,
+    /// one of the two, or the mapping between them, is wrong.
+    fn accuse(&self) {
+        for violation in solver::verify(&self.instance, &self.incumbent).err().into_iter().flatten().take(5) {
+            tracing::error!(%violation, instance = self.instance.name, "the solver's view of the plan");
+        }
+    }
+
     /// What stands elsewhere in `plan` than in the incumbent.
     fn moves(&self, plan: &solver::Plan) -> Vec<Move> {
         let key = |a: &solver::Assignment| (a.job, a.op);
@@ -111,14 +125,14 @@ impl Problem {
         plan.assignments
             .iter()
             .filter(|a| !stays(a))
-            .map(|a| {
-                let (booking, first) = &self.jobs[a.job];
-                Move {
+            .filter_map(|a| {
+                let (booking, first) = self.jobs.get(a.job)?;
+                Some(Move {
                     booking: booking.clone(),
                     operation: (first + a.op) as u32,
                     machine: self.pool.machine(a.machine).clone(),
                     start: self.pool.second(a.start),
-                }
+                })
             })
             .collect()
     }

@@ -4,7 +4,7 @@
 //! What is in hand on a machine, or should have begun, is not in the solver's hands: it closes the machine
 //! until its end and leaves its setup family behind.
 
-use millpool_alliance::line::{Occupation, Phase, Station};
+use millpool_alliance::line::{Occupation, Phase, Station, Use};
 use millpool_alliance::price::{self, Reckoned};
 use millpool_alliance::window::{ceil_tick, floor_tick};
 use millpool_alliance::{
@@ -270,6 +270,40 @@ impl Pool {
             Some(Kept { operation: k, job, assignment, cost_fen: reckoned.cost_fen + changeover_fen })
         };
         (0..booking.steps.len()).filter_map(kept).collect()
+    }
+
+    /// The tooling on the lines: each a setup without work that stays where it is, as what follows counts
+    /// on its family.
+    pub fn tooling(&self) -> Vec<Kept> {
+        let mut found = Vec::new();
+        for (m, station) in self.stations.iter().enumerate() {
+            let to_come = |o: &&Occupation| o.phase == Phase::Planned && o.start >= self.epoch;
+            for o in station.line.iter().filter(to_come).filter(|o| o.purpose == Use::Tooling) {
+                let (start, end) = (self.tick(o.start), self.tick(o.end));
+                let nothing = solver::Mode { machine: m, duration: 0, cost: 0, charge: 0, earliest: 0 };
+                let op = solver::Op {
+                    family: self.families.get(&*o.family).copied().unwrap_or(0),
+                    splittable: o.splittable,
+                    modes: vec![nothing],
+                    fixed: Some(solver::Fixed { machine: m, start }),
+                };
+                let job = solver::Job {
+                    id: format!("tooling {} on {}", found.len(), station.id()),
+                    release: 0,
+                    due: end,
+                    deadline: None,
+                    tardiness_weight: 0,
+                    rejection_cost: None,
+                    budget: None,
+                    origin: None,
+                    ops: vec![op],
+                };
+                let assignment = solver::Assignment { job: 0, op: 0, machine: m, start, end };
+                let cost_fen = o.changeover_s * station.machine.setup_rate_fen_per_hour / 3600;
+                found.push(Kept { operation: 0, job, assignment, cost_fen });
+            }
+        }
+        found
     }
 
     fn op_of_step(&self, state: &State, booking: &Booking, k: usize, freedom: Freedom) -> Option<solver::Op> {
