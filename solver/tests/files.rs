@@ -68,7 +68,10 @@ fn the_text_format_is_refused_where_it_is_wrong() {
 }
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_millpool-solve")).args(arguments).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_millpool-solve"))
+        .args(arguments)
+        .output()
+        .expect("the command runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
