@@ -37,7 +37,7 @@ impl State {
     ) -> Result<Reply, Refusal> {
         let member = self.members.get(&plant.member);
         let member = member.ok_or_else(|| Refusal::unknown("plant.member_id", &plant.member))?;
-        owns(caller, member.id.as_str(), "plant.member_id")?;
+        owns(caller, member.id.as_str(), "plant.member_id", &plant.member)?;
         text("plant.name", &plant.name, 1, 100)?;
         text("plant.grid_region", &plant.grid_region, 1, 40)?;
         text("plant.time_zone", &plant.time_zone, 1, 64)?;
@@ -46,7 +46,7 @@ impl State {
         let old = self.plants.get(&plant.id);
         expect("plant", plant.id.as_str(), old.map(|p| p.revision), expected)?;
         if let Some(old) = old {
-            owns(caller, old.member.as_str(), "plant.id")?;
+            owns(caller, old.member.as_str(), "plant.id", &plant.id)?;
             let moved = (old.east_m, old.north_m) != (plant.east_m, plant.north_m);
             let inside = |m: &MachineId| self.stations.get(m).is_some_and(|s| s.machine.plant == plant.id);
             if moved && let Some(booking) = self.counts_on(inside) {
@@ -70,7 +70,7 @@ impl State {
         expected: u64,
     ) -> Result<Reply, Refusal> {
         machine.check()?;
-        self.owns_plant(caller, &machine.plant, "machine.plant_id")?;
+        self.owns_plant(caller, &machine.plant, "machine.plant_id", &machine.plant)?;
         let id = machine.id.clone();
         machine.revision = self.revision;
         let old = self.stations.get(&id).cloned();
@@ -80,7 +80,7 @@ impl State {
             self.changes.machines.insert(id.clone());
             return Ok(Reply::Machine(id));
         };
-        self.owns_plant(caller, &old.machine.plant, "machine.id")?;
+        self.owns_plant(caller, &old.machine.plant, "machine.id", &id)?;
         self.refit(before, &id, machine)?;
         Ok(Reply::Machine(id))
     }
@@ -132,7 +132,7 @@ impl State {
         offer.check()?;
         offer.check_open()?;
         let station = self.station(&offer.machine)?;
-        self.owns_plant(caller, &station.machine.plant.clone(), "offer.machine_id")?;
+        self.owns_plant(caller, &station.machine.plant, "offer.machine_id", &offer.machine)?;
         if self.offers.get(&offer.id).is_some() {
             return Err(Refusal::invalid(
                 Reason::AlreadyExists,
@@ -172,7 +172,7 @@ impl State {
         accept_disturbance: bool,
     ) -> Result<Reply, Refusal> {
         let offer = self.offers.get(id).ok_or_else(|| Refusal::unknown("offer_id", id))?;
-        self.owns_plant(caller, &self.station(&offer.machine)?.machine.plant.clone(), "offer_id")?;
+        self.owns_plant(caller, &self.station(&offer.machine)?.machine.plant, "offer_id", id)?;
         if offer.withdrawn {
             return Err(Refusal::invalid(
                 Reason::WrongStatus,
@@ -292,9 +292,15 @@ impl State {
         Ok(Reply::Principal(role, id.clone()))
     }
 
-    fn owns_plant(&self, caller: &Caller, plant: &crate::PlantId, field: &str) -> Result<(), Refusal> {
+    fn owns_plant(
+        &self,
+        caller: &Caller,
+        plant: &crate::PlantId,
+        field: &str,
+        given: impl ToString,
+    ) -> Result<(), Refusal> {
         let plant = self.plants.get(plant).ok_or_else(|| Refusal::unknown(field, plant))?;
-        owns(caller, plant.member.as_str(), field)
+        owns(caller, plant.member.as_str(), field, given)
     }
 
     /// Checks that a time zone is one that this binary knows; called before a plant enters the log.
@@ -303,12 +309,12 @@ impl State {
     }
 }
 
-/// A member changes its own things only; what is another's does not exist.
-fn owns(caller: &Caller, member: &str, field: &str) -> Result<(), Refusal> {
+/// A member changes its own things only; what is another's does not exist, and whose it is is not told.
+fn owns(caller: &Caller, member: &str, field: &str, given: impl ToString) -> Result<(), Refusal> {
     match caller.role {
         Role::Operator => Ok(()),
         Role::Member if caller.id.as_str() == member => Ok(()),
-        _ => Err(Refusal::unknown(field, member)),
+        _ => Err(Refusal::unknown(field, given)),
     }
 }
 
