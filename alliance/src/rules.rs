@@ -259,7 +259,11 @@ impl State {
         // Unlike a repeated edit, this keeps the machine's revision, so that the next move of the same plan
         // is still compared with the state that the plan was computed from.
         let mut station = Station::clone(station);
-        station.take(&m.booking, m.operation);
+        match kind {
+            PlanKind::Optimisation => station.take(&m.booking, m.operation),
+            // A repair moves nothing else: what follows keeps the changeover that it counts on.
+            PlanKind::Repair => station.vacate(&m.booking, m.operation),
+        };
         self.stations.put(place.machine.clone(), Arc::new(station));
         Ok(Some(place.machine))
     }
