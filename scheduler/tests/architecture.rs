@@ -43,10 +43,9 @@ fn dependencies(room: &str) -> String {
 
 #[test]
 fn pure_core() {
-    for (room, banned) in [
-        ("alliance", &["tokio", "millpool-", "rand"][..]),
-        ("solver", &["tokio", "millpool-"][..]),
-    ] {
+    for (room, banned) in
+        [("alliance", &["tokio", "millpool-", "rand"][..]), ("solver", &["tokio", "millpool-"][..])]
+    {
         for name in banned {
             assert!(!dependencies(room).contains(name), "{room} depends on {name}");
         }

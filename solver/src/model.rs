@@ -362,8 +362,7 @@ impl Instance {
             }
             let families = self.shop.setups[self.shop.machines[mode.machine].setup].families();
             index(&format!("{place}: family on its machine"), "family", op.family, families)?;
-            // A frozen operation may be nothing but its setup.
-            within(&place, "duration", mode.duration, i64::from(op.fixed.is_none()), TICK_MAX)?;
+            within(&place, "duration", mode.duration, 1, TICK_MAX)?;
             within(&place, "cost", mode.cost, 0, FEN_MAX)?;
             within(&place, "charge", mode.charge, 0, FEN_MAX)?;
             within(&place, "earliest", mode.earliest, 0, TICK_MAX)?;

@@ -59,7 +59,7 @@ impl Problem {
             work.push(job);
         }
         // Behind the bookings' jobs, so that these keep their indices.
-        for kept in pool.tooling() {
+        for kept in pool.tooling()? {
             cost_before_fen += kept.cost_fen;
             incumbent.assignments.push(solver::Assignment { job: work.len(), ..kept.assignment });
             work.push(kept.job);

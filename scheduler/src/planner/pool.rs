@@ -272,15 +272,22 @@ impl Pool {
         (0..booking.steps.len()).filter_map(kept).collect()
     }
 
-    /// The tooling on the lines: each a setup without work that stays where it is, as what follows counts
-    /// on its family.
-    pub fn tooling(&self) -> Vec<Kept> {
+    /// The tooling on the lines: each a setup that stays where it is, as what follows counts on its family.
+    /// The solver knows no setup without work, so each has a tick of it. None where a tick is not free.
+    pub fn tooling(&self) -> Option<Vec<Kept>> {
         let mut found = Vec::new();
         for (m, station) in self.stations.iter().enumerate() {
-            let to_come = |o: &&Occupation| o.phase == Phase::Planned && o.start >= self.epoch;
-            for o in station.line.iter().filter(to_come).filter(|o| o.purpose == Use::Tooling) {
-                let (start, end) = (self.tick(o.start), self.tick(o.end));
-                let nothing = solver::Mode { machine: m, duration: 0, cost: 0, charge: 0, earliest: 0 };
+            let to_come = |o: &Occupation| o.phase == Phase::Planned && o.start >= self.epoch;
+            for (at, o) in station.line.iter().enumerate() {
+                if o.purpose != Use::Tooling || !to_come(o) {
+                    continue;
+                }
+                let end_s = station.open.finish(o.start, o.changeover_s + TICK_S, o.splittable)?;
+                if station.line.get(at + 1).is_some_and(|next| next.start < end_s) {
+                    return None;
+                }
+                let (start, end) = (self.tick(o.start), self.tick(end_s));
+                let nothing = solver::Mode { machine: m, duration: 1, cost: 0, charge: 0, earliest: 0 };
                 let op = solver::Op {
                     family: self.families.get(&*o.family).copied().unwrap_or(0),
                     splittable: o.splittable,
@@ -303,7 +310,7 @@ impl Pool {
                 found.push(Kept { operation: 0, job, assignment, cost_fen });
             }
         }
-        found
+        Some(found)
     }
 
     fn op_of_step(&self, state: &State, booking: &Booking, k: usize, freedom: Freedom) -> Option<solver::Op> {
