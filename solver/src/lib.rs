@@ -30,6 +30,7 @@ mod random;
 mod search;
 mod solve;
 mod state;
+mod stragglers;
 #[cfg(test)]
 mod tiny;
 mod verify;
@@ -44,6 +45,7 @@ pub use model::{
 pub use place::{Cost, Placement, Step, place};
 pub use plan::{Assignment, Plan, Priced};
 pub use solve::{Options, Progress, Solution, SolveError, solve};
+pub use stragglers::await_stragglers;
 pub use verify::{Violation, verify};
 
 /// A point or span of time, in ticks of the instance.

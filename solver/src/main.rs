@@ -60,7 +60,9 @@ enum Failure {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let (code, error) = match run(&arguments) {
+    let outcome = run(&arguments);
+    millpool_solver::await_stragglers();
+    let (code, error) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Unkeepable(error)) => (1, error),
         Err(Failure::File(error)) => (3, error),

@@ -15,6 +15,9 @@ use crate::{Instance, Tick};
 
 /// Rounds of cuts on the linear relaxation.
 const ROUNDS_MAX: usize = 20;
+/// The first slice of time for the program in integers; each further one is twice as long. A proof
+/// that nobody wants any more then ends soon, measured by what it has taken already.
+const FIRST_SLICE: Duration = Duration::from_secs(1);
 /// Slack for HiGHS's tolerances before a value is rounded up.
 const TOLERANCE: f64 = 1e-6;
 
@@ -188,19 +191,36 @@ pub(crate) fn assignment(
         }
         cuts.extend(fresh);
     }
-    in_integers(&operations, bound, incumbent, until, &cuts)
+    let mut slice = FIRST_SLICE;
+    loop {
+        let end = until.min(Instant::now() + slice);
+        let (proven, done) = in_integers(&operations, bound, incumbent, end, &cuts);
+        bound = bound.max(proven);
+        if done || report(bound) || bound >= incumbent || left(until) < FIRST_SLICE / 4 {
+            return bound;
+        }
+        slice *= 2;
+    }
 }
 
-fn in_integers(operations: &[Operation], bound: Tick, incumbent: Tick, until: Instant, cuts: &[Cut]) -> Tick {
+/// What HiGHS proves until then, and whether it need not be asked again.
+fn in_integers(
+    operations: &[Operation],
+    bound: Tick,
+    incumbent: Tick,
+    until: Instant,
+    cuts: &[Cut],
+) -> (Tick, bool) {
     let program = program(operations, bound, incumbent, true, cuts);
     let mut model = Model::new(program.model);
     model.set_sense(Sense::Minimise);
     quiet(&mut model, until.saturating_duration_since(Instant::now()));
     model.set_option("mip_rel_gap", 0.0);
     model.set_option("mip_abs_gap", 0.999);
-    let Ok(solved) = model.try_solve() else { return bound };
+    let Ok(solved) = model.try_solve() else { return (bound, true) };
+    let done = solved.status() != HighsModelStatus::ReachedTimeLimit;
     match solved.double_info_value(c"mip_dual_bound") {
-        Ok(dual) if dual.is_finite() => bound.max((dual - TOLERANCE).ceil() as Tick).min(incumbent),
-        _ => bound,
+        Ok(dual) if dual.is_finite() => (bound.max((dual - TOLERANCE).ceil() as Tick).min(incumbent), done),
+        _ => (bound, done),
     }
 }

@@ -131,12 +131,12 @@ impl Master {
     /// wants: the answer comes through the channel, or is never asked for.
     pub(crate) fn start(self, limit: Duration) -> mpsc::Receiver<Vec<Decision>> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        std::thread::spawn(move || {
+        crate::stragglers::leave(std::thread::spawn(move || {
             if let Some(chains) = self.solve(limit) {
                 // Whoever asked may have gone.
                 let _ = sender.send(chains);
             }
-        });
+        }));
         receiver
     }
 

@@ -440,7 +440,7 @@ struct Proof {
 /// A proof under way.
 struct UnderWay<'a> {
     proof: &'a Proof,
-    thread: std::thread::JoinHandle<()>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Proof {
@@ -476,16 +476,23 @@ impl Proof {
             });
             bound.fetch_max(proven, Ordering::Relaxed);
         });
-        UnderWay { proof: self, thread }
+        UnderWay { proof: self, thread: Some(thread) }
     }
 }
 
 impl UnderWay<'_> {
     /// Until it is done, or the solve is cancelled.
     fn wait(self) {
-        while !self.thread.is_finished() && !self.proof.halted() {
+        let running = || self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        while running() && !self.proof.halted() {
             std::thread::sleep(MASTER_POLL);
         }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.thread.take().into_iter().for_each(crate::stragglers::leave);
     }
 }
 
