@@ -75,7 +75,7 @@ impl Problem {
             jobs: work,
         };
         let (base_revision, plan_revision) = (state.revision(), state.plan_revision());
-        movable.then(|| Problem {
+        movable.then_some(Problem {
             base_revision,
             plan_revision,
             pool,

@@ -160,7 +160,7 @@ async fn followers_pass_writes_on_read_what_was_written_and_let_watchers_go_on()
     for booking in &booked {
         let told = watching.message().await.unwrap().unwrap();
         last = told.header.as_ref().unwrap().revision;
-        assert_eq!(told.bookings, [booking.clone()]);
+        assert_eq!(told.bookings, std::slice::from_ref(booking));
     }
 
     // Cut off after the fifth, the watcher goes on from there on another node and misses nothing.
@@ -168,7 +168,7 @@ async fn followers_pass_writes_on_read_what_was_written_and_let_watchers_go_on()
     let mut resumed =
         elsewhere.booking().watch_bookings(watch(booked[4].revision + 1)).await.unwrap().into_inner();
     for booking in &booked[5..] {
-        assert_eq!(resumed.message().await.unwrap().unwrap().bookings, [booking.clone()]);
+        assert_eq!(resumed.message().await.unwrap().unwrap().bookings, std::slice::from_ref(booking));
     }
     drop(resumed);
 

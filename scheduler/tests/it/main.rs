@@ -1,5 +1,7 @@
 //! The shipped binary, seen from outside: started as one process or three, spoken to over gRPC.
 
+#![allow(clippy::unwrap_used)] // In a test's helpers an unwrap is an assertion.
+
 mod agents;
 mod flow;
 mod harness;
