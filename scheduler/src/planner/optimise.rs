@@ -18,6 +18,8 @@ pub struct Problem {
     incumbent: solver::Plan,
     /// What it costs, fen.
     cost_before_fen: i64,
+    /// What lateness costs that lies before the solver's first tick, fen: in every plan the same.
+    overdue_fen: i64,
     /// Booking and first operation of each job.
     jobs: Vec<(BookingId, usize)>,
 }
@@ -37,24 +39,26 @@ impl Problem {
     /// be committed, so that nothing freezes meanwhile. None if nothing can move.
     pub fn of(state: &State) -> Option<Problem> {
         let pool = Pool::build(state, state.now());
-        let mut cost_before_fen = 0;
+        let (mut cost_before_fen, mut overdue_fen) = (0, 0);
         let mut jobs = Vec::new();
         let mut work = Vec::new();
         let mut incumbent = solver::Plan::default();
         for booking in state.open_bookings() {
-            // Work that has lost its place is the repair's; what has kept its place meanwhile stays there.
-            if booking.completes_at().is_none() {
-                for kept in pool.kept_steps(state, booking) {
-                    cost_before_fen += kept.cost_fen;
-                    incumbent.assignments.push(solver::Assignment { job: work.len(), ..kept.assignment });
-                    jobs.push((booking.id.clone(), kept.operation));
-                    work.push(kept.job);
-                }
-                continue;
+            // Work that has lost its place is the repair's; what has kept its place meanwhile stays there, and
+            // so does what a plant has passed over for a later step.
+            let whole = booking.completes_at().is_some();
+            let job = pool.job_of_booking(state, booking, Freedom::Unfrozen).filter(|_| whole);
+            let first = job.as_ref().map_or(booking.steps.len(), |(first, _)| *first);
+            for kept in pool.kept_steps(state, booking, first) {
+                cost_before_fen += kept.cost_fen;
+                incumbent.assignments.push(solver::Assignment { job: work.len(), ..kept.assignment });
+                jobs.push((booking.id.clone(), kept.operation));
+                work.push(kept.job);
             }
-            let Some((first, job)) = pool.job_of_booking(state, booking, Freedom::Unfrozen) else { continue };
+            let Some((first, job)) = job else { continue };
             add_places(&pool, booking, first, work.len(), &job, &mut incumbent);
             cost_before_fen += state.cost_of(booking, first);
+            overdue_fen += pool.overdue(booking.order.due) * job.tardiness_weight;
             jobs.push((booking.id.clone(), first));
             work.push(job);
         }
@@ -82,6 +86,7 @@ impl Problem {
             instance,
             incumbent,
             cost_before_fen,
+            overdue_fen,
             jobs,
         })
     }
@@ -96,8 +101,8 @@ impl Problem {
         let solution = solver::solve(&self.instance, &options, progress).inspect_err(|_| self.accuse())?;
         let figures = PlanFigures {
             cost_before_fen: self.cost_before_fen,
-            cost_fen: solution.cost,
-            bound_fen: solution.bound,
+            cost_fen: solution.cost + self.overdue_fen,
+            bound_fen: solution.bound + self.overdue_fen,
             took_ms: solution.elapsed.as_millis() as u64,
         };
         // At the same cost nobody is moved: only the figures are told.
@@ -107,11 +112,22 @@ impl Problem {
         Ok(better.then_some(Improvement { moves, figures, plan_revision: self.plan_revision }))
     }
 
-    /// The plan as it stands keeps every rule of the state machine's; where the solver's checker disagrees,
-    /// one of the two, or the mapping between them, is wrong.
+    /// What the solver holds against the plan as it stands: nothing. The plan keeps every rule of the state
+    /// machine's; where the solver's checker disagrees, one of the two, or the mapping between them, is wrong.
+    pub fn flaws(&self) -> Vec<String> {
+        match solver::verify(&self.instance, &self.incumbent) {
+            Ok(priced) => {
+                let cost = priced.total() + self.overdue_fen;
+                let other = (cost != self.cost_before_fen).then(|| (cost, self.cost_before_fen));
+                other.map(|(cost, before)| format!("it costs {cost} and not {before}")).into_iter().collect()
+            }
+            Err(violations) => violations.iter().map(ToString::to_string).collect(),
+        }
+    }
+
     fn accuse(&self) {
-        for violation in solver::verify(&self.instance, &self.incumbent).err().into_iter().flatten().take(5) {
-            tracing::error!(%violation, instance = self.instance.name, "the solver's view of the plan");
+        for flaw in self.flaws().into_iter().take(5) {
+            tracing::error!(flaw, instance = self.instance.name, "the solver's view of the plan");
         }
     }
 

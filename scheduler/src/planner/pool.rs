@@ -16,8 +16,11 @@ use std::sync::Arc;
 
 /// The pool as the solver sees it, kept beside a state.
 pub struct Pool {
-    /// Tick 0, seconds since the Unix epoch, a whole minute.
+    /// Tick 0, seconds since the Unix epoch, a whole minute: the longest trip before `from`, so that a part
+    /// which is on its way has set out after it.
     epoch: i64,
+    /// From when on things are planned, seconds since the Unix epoch, a whole minute.
+    from: i64,
     /// Plants and machines.
     pub shop: solver::Shop,
     /// What stands on each machine.
@@ -50,8 +53,8 @@ pub struct Kept {
 }
 
 impl Pool {
-    /// The pool of `state`, seen from `epoch` on. O(machines × families² + occupations).
-    pub fn build(state: &State, epoch: i64) -> Pool {
+    /// The pool of `state`, seen from `from` on. O(machines × families² + occupations).
+    pub fn build(state: &State, from: i64) -> Pool {
         let stations: Vec<Arc<Station>> = state.stations().values().cloned().collect();
         let mut families = BTreeMap::new();
         for family in stations.iter().flat_map(|s| s.machine.setup_families.iter()) {
@@ -61,9 +64,13 @@ impl Pool {
         let plants: BTreeMap<PlantId, usize> =
             state.plants().values().enumerate().map(|(i, p)| (p.id.clone(), i)).collect();
         let index = stations.iter().enumerate().map(|(i, s)| (s.id().clone(), i)).collect();
+        let shop = shop(state, &stations, &plants, &families);
+        let from = floor_tick(from);
+        let longest_trip = shop.transport.iter().flatten().copied().max().unwrap_or(0);
         let mut pool = Pool {
-            epoch: floor_tick(epoch),
-            shop: shop(state, &stations, &plants, &families),
+            epoch: from - longest_trip * TICK_S,
+            from,
+            shop,
             lines: solver::Lines::default(),
             stations,
             index,
@@ -115,10 +122,10 @@ impl Pool {
     fn load(&mut self, m: usize) {
         let station = self.stations[m].clone();
         // What stands before something that has begun is given, too, even if nobody has reported on it.
-        let given = |o: &Occupation| o.phase != Phase::Planned || o.start < self.epoch;
+        let given = |o: &Occupation| o.phase != Phase::Planned || o.start < self.from;
         let (in_hand, to_come) =
             station.line.split_at(station.line.iter().rposition(given).map_or(0, |i| i + 1));
-        let from = in_hand.iter().map(|o| o.end).fold(self.epoch, i64::max);
+        let from = in_hand.iter().map(|o| o.end).fold(self.from, i64::max);
         let windows =
             station.open.between(from, i64::MAX).map(|w| (self.tick(w.start), self.tick(w.end))).collect();
         let machine = &mut self.shop.machines[m];
@@ -146,9 +153,19 @@ impl Pool {
         (floor_tick(second) - self.epoch) / TICK_S
     }
 
-    /// The tick at or after `second`.
+    /// The tick at or after `second`, from when on things are planned.
     fn tick_from(&self, second: i64) -> solver::Tick {
+        (ceil_tick(second).max(self.from) - self.epoch) / TICK_S
+    }
+
+    /// The tick at or after `second`; the first one for what was before it.
+    fn tick_at(&self, second: i64) -> solver::Tick {
         (ceil_tick(second).max(self.epoch) - self.epoch) / TICK_S
+    }
+
+    /// How long before the first tick `due` was, ticks.
+    pub fn overdue(&self, due: i64) -> solver::Tick {
+        (-self.tick(due)).max(0)
     }
 
     /// The second at which `tick` begins.
@@ -215,7 +232,7 @@ impl Pool {
         freedom: Freedom,
     ) -> Option<(usize, solver::Job)> {
         let begun = |s: &millpool_alliance::Step| {
-            !s.is_planned() || s.place.as_ref().is_some_and(|p| p.start < self.epoch)
+            !s.is_planned() || s.place.as_ref().is_some_and(|p| p.start < self.from)
         };
         let first = booking.steps.iter().rposition(begun).map_or(0, |last| last + 1);
         if first == booking.steps.len() {
@@ -224,13 +241,17 @@ impl Pool {
         let before = first.checked_sub(1).and_then(|k| booking.steps[k].place.as_ref());
         let ops: Option<Vec<solver::Op>> =
             (first..booking.steps.len()).map(|k| self.op_of_step(state, booking, k, freedom)).collect();
-        let release = before.map_or(booking.order.release, |p| p.end).max(booking.order.release);
+        // A part that has set out arrives a trip after that, however long ago it was.
+        let release = match before {
+            Some(place) => self.tick_at(place.end.max(booking.order.release)),
+            None => self.tick_from(booking.order.release),
+        };
         let origin = before.and_then(|p| self.stations.get(*self.index.get(&p.machine)?));
         Some((
             first,
             solver::Job {
                 id: booking.id.to_string(),
-                release: self.tick_from(release),
+                release,
                 due: self.tick(booking.order.due).max(0),
                 deadline: latest_end(booking).map(|by| self.tick(by).max(0)),
                 tardiness_weight: state.policy().tardiness_fen_per_minute,
@@ -242,11 +263,12 @@ impl Pool {
         ))
     }
 
-    /// The planned steps of a booking that has lost other places: each by itself, where it stands.
-    pub fn kept_steps(&self, state: &State, booking: &Booking) -> Vec<Kept> {
+    /// The planned steps of a booking among its first `count`, which no job has: each by itself, where it
+    /// stands.
+    pub fn kept_steps(&self, state: &State, booking: &Booking, count: usize) -> Vec<Kept> {
         let kept = |k: usize| {
             let step = &booking.steps[k];
-            let place = step.place.as_ref().filter(|p| step.is_planned() && p.start >= self.epoch)?;
+            let place = step.place.as_ref().filter(|p| step.is_planned() && p.start >= self.from)?;
             let m = *self.index.get(&place.machine)?;
             let operation = &booking.order.route[k];
             let machine = &self.stations[m].machine;
@@ -269,7 +291,7 @@ impl Pool {
             let assignment = solver::Assignment { job: 0, op: 0, machine: m, start, end };
             Some(Kept { operation: k, job, assignment, cost_fen: reckoned.cost_fen + changeover_fen })
         };
-        (0..booking.steps.len()).filter_map(kept).collect()
+        (0..count).filter_map(kept).collect()
     }
 
     /// The tooling on the lines: each a setup that stays where it is, as what follows counts on its family.
@@ -277,7 +299,7 @@ impl Pool {
     pub fn tooling(&self) -> Option<Vec<Kept>> {
         let mut found = Vec::new();
         for (m, station) in self.stations.iter().enumerate() {
-            let to_come = |o: &Occupation| o.phase == Phase::Planned && o.start >= self.epoch;
+            let to_come = |o: &Occupation| o.phase == Phase::Planned && o.start >= self.from;
             for (at, o) in station.line.iter().enumerate() {
                 if o.purpose != Use::Tooling || !to_come(o) {
                     continue;
@@ -318,7 +340,9 @@ impl Pool {
         if let Some(place) = &booking.steps[k].place {
             let m = *self.index.get(&place.machine)?;
             let station = &self.stations[m];
-            if freedom == Freedom::Unfrozen && place.start < state.frozen_until(station) {
+            // Nothing new begins before the lead is over, so what stands there can stay but not come back.
+            let soonest = state.frozen_until(station).max(state.earliest_start(station));
+            if freedom == Freedom::Unfrozen && place.start < soonest {
                 let reckoned = price::reckon(operation, booking.order.quantity, &station.machine);
                 let fixed = solver::Fixed { machine: m, start: self.tick(place.start) };
                 return Some(self.op(operation, vec![mode(m, &reckoned, 0)], Some(fixed)));

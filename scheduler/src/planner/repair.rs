@@ -91,7 +91,7 @@ fn after_kept(
     let last = booking.steps[from - 1].place.as_ref()?;
     let plant = state.stations().get(&last.machine)?.machine.plant.clone();
     Some(solver::Job {
-        release: pool.tick(last.end),
+        release: pool.tick(last.end).max(0),
         origin: pool.plant(&plant),
         ops: job.ops.into_iter().skip(kept).collect(),
         ..job
