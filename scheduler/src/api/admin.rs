@@ -147,7 +147,7 @@ fn membership(error: MembershipError) -> Status {
             failed(Code::DeadlineExceeded, reasons::OUTCOME_UNKNOWN, error.to_string(), &[])
         }
         MembershipError::Stopped(_) => failure(Failure::Stopped),
-        other => failed(Code::FailedPrecondition, Reason::WrongStatus.code(), other.to_string(), &[]),
+        other => refused(&Refusal::because(Reason::WrongStatus, other.to_string())),
     }
 }
 
@@ -157,6 +157,14 @@ pub(super) async fn add_node(
     request: v1::AddNodeRequest,
 ) -> Result<v1::AddNodeResponse, Status> {
     let node = required("node", request.node).map_err(|r| refused(&r))?;
+    if node.id == 0 {
+        return Err(refused(&Refusal::invalid(
+            Reason::InvalidField,
+            "node.id",
+            0,
+            "1 or more, never used before",
+        )));
+    }
     for (field, address) in
         [("node.peer_address", &node.peer_address), ("node.public_address", &node.public_address)]
     {
