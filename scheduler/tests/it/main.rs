@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)] // In a test's helpers an unwrap is an assertion.
 
 mod agents;
+mod agreement;
+mod bad_input;
 mod flow;
 mod harness;
+mod kills;
 mod process;
 mod wire;
 mod world;

@@ -269,6 +269,13 @@ impl World {
         self.do_(operator(), command).unwrap();
     }
 
+    /// What an entry would do, without doing it.
+    pub fn trial(&self, entry: &Entry) -> (State, Outcome) {
+        let mut state = self.state.clone();
+        let outcome = state.apply(self.revision + 1, entry);
+        (state, outcome)
+    }
+
     /// Something happens: time passes, a plant reports, an offer comes or goes, a booking is cancelled.
     pub fn happen(&mut self) {
         match self.rng.within(0, 9) {
