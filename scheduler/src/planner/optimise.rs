@@ -118,7 +118,7 @@ impl Problem {
         match solver::verify(&self.instance, &self.incumbent) {
             Ok(priced) => {
                 let cost = priced.total() + self.overdue_fen;
-                let other = (cost != self.cost_before_fen).then(|| (cost, self.cost_before_fen));
+                let other = (cost != self.cost_before_fen).then_some((cost, self.cost_before_fen));
                 other.map(|(cost, before)| format!("it costs {cost} and not {before}")).into_iter().collect()
             }
             Err(violations) => violations.iter().map(ToString::to_string).collect(),
