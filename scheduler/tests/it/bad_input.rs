@@ -285,7 +285,8 @@ async fn bookings(t: &mut Table, bo: &Client, li: &Client, mine: &str) {
     }
 
     // What nobody can make.
-    let cases: [(&str, &str, fn(&mut v1::Order)); 6] = [
+    type Case = (&'static str, &'static str, fn(&mut v1::Order));
+    let cases: [Case; 6] = [
         ("order.route[0].tolerance_um", "tolerance_um", |o| o.route[0].tolerance_um = 1),
         ("order.route[0].axes_min", "axes_min", |o| o.route[0].axes_min = 5),
         ("order.route[0].class", "class", |o| o.route[0].class = v1::MachineClass::Grinder.into()),
