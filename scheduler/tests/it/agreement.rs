@@ -39,6 +39,7 @@ struct Tally {
     repaired: usize,
     unplaced: usize,
     optimised: usize,
+    refused: usize,
     moved: usize,
 }
 
@@ -174,8 +175,13 @@ impl Planned {
         if expired(&later) != expired(&self.world.state) {
             return;
         }
-        self.apply(command)
-            .unwrap_or_else(|e| panic!("seed {}: {e}: {:?}\n{stood}", self.seed, improvement.moves));
+        if let Err(refusal) = self.apply(command) {
+            // The state drops a changeover that nothing needs; the solver counts on its family. Such a plan
+            // is refused and computed anew.
+            assert!(uncounted, "seed {}: {refusal}: {:?}\n{stood}", self.seed, improvement.moves);
+            self.tally.refused += 1;
+            return;
+        }
         let after = self.world.state.cost_fen();
         if !uncounted {
             assert_eq!(before - after, f.cost_before_fen - f.cost_fen, "seed {}: {f:?}", self.seed);
@@ -268,9 +274,13 @@ fn an_optimised_plan_is_accepted_and_costs_what_the_solver_says() {
         }
         total.optimised += planned.tally.optimised;
         total.moved += planned.tally.moved;
+        total.refused += planned.tally.refused;
     }
     println!("{total:?}");
     if seeds().len() >= 50 {
-        assert!(total.optimised > 80 && total.moved > 50, "{total:?}");
+        assert!(
+            total.optimised > 80 && total.moved > 50 && total.refused * 50 < total.optimised,
+            "{total:?}"
+        );
     }
 }
