@@ -4,33 +4,62 @@
 use crate::planted::{Bug, planted};
 use std::hash::{Hash, Hasher};
 
-/// FNV-1a over 64 bits, with a final mix: no seed, so the same on every node. It hashes what `derive(Hash)`
-/// feeds it, which is the same on every 64-bit little-endian machine.
+/// Folded multiplication (as in wyhash, <https://github.com/wangyi-fudan/wyhash>): a word at a time, no seed,
+/// so the same on every node. It hashes what `derive(Hash)` feeds it, which is the same on every 64-bit
+/// little-endian machine.
 #[derive(Clone, Copy)]
-pub struct Fnv(u64);
+pub struct Fold(u64);
 
-impl Default for Fnv {
+impl Default for Fold {
     fn default() -> Self {
-        Fnv(0xcbf2_9ce4_8422_2325)
+        Fold(0xa076_1d64_78bd_642f)
     }
 }
 
-impl Hasher for Fnv {
+impl Fold {
+    fn word(&mut self, word: u64) {
+        let product = u128::from(self.0 ^ word) * 0xe703_7ed1_a0b4_28db_u128;
+        self.0 = (product as u64 ^ (product >> 64) as u64).wrapping_add(0x5895_66a5_3b1c_9ae5);
+    }
+}
+
+impl Hasher for Fold {
     fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            self.word(u64::from_le_bytes(last));
         }
     }
 
+    fn write_u8(&mut self, i: u8) {
+        self.word(i.into());
+    }
+
+    fn write_u32(&mut self, i: u32) {
+        self.word(i.into());
+    }
+
+    fn write_u64(&mut self, i: u64) {
+        self.word(i);
+    }
+
+    fn write_usize(&mut self, i: usize) {
+        self.word(i as u64);
+    }
+
     fn finish(&self) -> u64 {
-        let mixed = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        mixed ^ (mixed >> 32)
+        let mut last = *self;
+        last.word(0);
+        last.0
     }
 }
 
 /// The hash of one value.
 pub fn hash_of(value: &impl Hash) -> u64 {
-    let mut hasher = Fnv::default();
+    let mut hasher = Fold::default();
     value.hash(&mut hasher);
     hasher.finish()
 }
@@ -38,8 +67,15 @@ pub fn hash_of(value: &impl Hash) -> u64 {
 /// An ordered map with a cheap clone and a running digest.
 #[derive(Clone)]
 pub struct Table<K, V> {
-    rows: imbl::OrdMap<K, V>,
+    rows: imbl::OrdMap<K, Row<V>>,
     digest: u64,
+}
+
+/// A value with the hash of its entry.
+#[derive(Clone)]
+struct Row<V> {
+    hash: u64,
+    value: V,
 }
 
 impl<K: Ord + Clone + Hash, V: Clone + Hash> Default for Table<K, V> {
@@ -51,44 +87,43 @@ impl<K: Ord + Clone + Hash, V: Clone + Hash> Default for Table<K, V> {
 impl<K: Ord + Clone + Hash, V: Clone + Hash> Table<K, V> {
     /// The value at `key`. O(log n).
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.rows.get(key)
+        self.rows.get(key).map(|row| &row.value)
     }
 
-    /// Puts `value` at `key`. O(log n).
+    /// Puts `value` at `key`. O(log n), and once over the value to hash it.
     pub fn put(&mut self, key: K, value: V) {
-        let fresh = hash_of(&(&key, &value));
-        let stale = self.rows.get(&key).map_or(0, |old| hash_of(&(&key, old)));
-        self.digest ^= fresh ^ stale;
-        self.rows.insert(key, value);
+        let hash = hash_of(&(&key, &value));
+        let old = self.rows.insert(key, Row { hash, value });
+        self.digest ^= hash ^ old.map_or(0, |row| row.hash);
     }
 
     /// Takes the value at `key` out. O(log n).
     pub fn take(&mut self, key: &K) -> Option<V> {
         let old = self.rows.remove(key)?;
         if !planted(Bug::DigestKeepsTaken) {
-            self.digest ^= hash_of(&(key, &old));
+            self.digest ^= old.hash;
         }
-        Some(old)
+        Some(old.value)
     }
 
     /// Entries in the order of their keys.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
-        self.rows.iter()
+        self.rows.iter().map(|(key, row)| (key, &row.value))
     }
 
     /// Values in the order of their keys.
     pub fn values(&self) -> impl DoubleEndedIterator<Item = &V> + Clone {
-        self.rows.iter().map(|(_, value)| value)
+        self.rows.iter().map(|(_, row)| &row.value)
     }
 
     /// Entries from `key` on.
     pub fn from(&self, key: K) -> impl Iterator<Item = (&K, &V)> {
-        self.rows.range(key..)
+        self.rows.range(key..).map(|(key, row)| (key, &row.value))
     }
 
     /// The first entry.
     pub fn first(&self) -> Option<(&K, &V)> {
-        self.rows.get_min().map(|row| (&row.0, &row.1))
+        self.rows.get_min().map(|(key, row)| (key, &row.value))
     }
 
     /// How many entries.
@@ -108,6 +143,6 @@ impl<K: Ord + Clone + Hash, V: Clone + Hash> Table<K, V> {
 
     /// The digest computed anew. O(n).
     pub fn digest_anew(&self) -> u64 {
-        self.rows.iter().fold(0, |sum, (key, value)| sum ^ hash_of(&(key, value)))
+        self.iter().fold(0, |sum, (key, value)| sum ^ hash_of(&(key, value)))
     }
 }

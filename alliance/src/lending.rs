@@ -7,7 +7,7 @@ use crate::line::{Phase, Station, Use};
 use crate::offer::{self, Offer};
 use crate::progress::Cause;
 use crate::refusal::{Reason, Refusal, text, within};
-use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
+use crate::registry::{Machine, Member, Plant, Policy, Principal, Role, SETUP_FAMILIES_MAX};
 use crate::state::State;
 use crate::window::{Window, Windows};
 use std::collections::BTreeSet;
@@ -73,6 +73,7 @@ impl State {
         self.owns_plant(caller, &machine.plant, "machine.plant_id", &machine.plant)?;
         let id = machine.id.clone();
         machine.revision = self.revision;
+        self.check_families(&machine)?;
         let old = self.stations.get(&id).cloned();
         expect("machine", id.as_str(), old.as_ref().map(|s| s.machine.revision), expected)?;
         let Some(old) = old else {
@@ -83,6 +84,22 @@ impl State {
         self.owns_plant(caller, &old.machine.plant, "machine.id", &id)?;
         self.refit(before, &id, machine)?;
         Ok(Reply::Machine(id))
+    }
+
+    /// Refuses more setup families than the alliance has room for.
+    fn check_families(&self, machine: &Machine) -> Result<(), Refusal> {
+        let others = self.stations.values().filter(|s| s.machine.id != machine.id);
+        let known: BTreeSet<&String> = others.flat_map(|s| &s.machine.setup_families).collect();
+        let new: Vec<&String> = machine.setup_families.iter().filter(|f| !known.contains(f)).collect();
+        match new.first() {
+            Some(first) if known.len() + new.len() > SETUP_FAMILIES_MAX => Err(Refusal::invalid(
+                Reason::InvalidField,
+                "machine.setup_families",
+                first,
+                &format!("families of other machines, and at most {SETUP_FAMILIES_MAX} in the alliance"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// An open booking with a step, to come or done, on such a machine: its transport starts or ends there.

@@ -42,7 +42,8 @@ pub enum Use {
         /// Index in the route.
         operation: u32,
     },
-    /// A changeover whose work was taken away, kept because what follows counts on its family.
+    /// A changeover whose work was taken away, kept because what follows counts on its family. A tick of
+    /// the work stays with it: nothing in a plan has no work, and it always fits where the work stood.
     Tooling,
 }
 
@@ -82,6 +83,14 @@ impl Occupation {
     /// Whether it is the given operation's.
     pub fn is_of(&self, id: &BookingId, index: u32) -> bool {
         matches!(&self.purpose, Use::Work { booking, operation } if booking == id && *operation == index)
+    }
+
+    /// The operation whose work it is.
+    pub fn operation(&self) -> Option<(BookingId, u32)> {
+        match &self.purpose {
+            Use::Work { booking, operation } => Some((booking.clone(), *operation)),
+            Use::Tooling => None,
+        }
     }
 
     /// Its stretch of time.
@@ -133,6 +142,15 @@ pub struct Broken {
     pub how: String,
 }
 
+/// What [`Station::settle`] found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// What breaks the rule, in order.
+    pub broken: Vec<Broken>,
+    /// The operations whose end or changeover is another than before.
+    pub changed: Vec<(BookingId, u32)>,
+}
+
 impl Station {
     /// A machine with nothing offered and nothing planned.
     pub fn new(machine: Arc<Machine>) -> Self {
@@ -153,6 +171,11 @@ impl Station {
     /// Its id.
     pub fn id(&self) -> &MachineId {
         &self.machine.id
+    }
+
+    /// What a changeover of this length costs the pool, fen.
+    pub fn changeover_fen(&self, changeover_s: i64) -> i64 {
+        changeover_s * self.machine.setup_rate_fen_per_hour / 3600
     }
 
     /// The index of an operation's occupation. O(n).
@@ -181,7 +204,7 @@ impl Station {
         });
         let room = at == 0 || self.line[at - 1].end <= gone.start;
         if follower_suffers && gone.phase == Phase::Planned && room {
-            let tooling = Occupation { purpose: Use::Tooling, work_s: 0, ..gone.clone() };
+            let tooling = Occupation { purpose: Use::Tooling, work_s: TICK_S, ..gone.clone() };
             if let Some((end, changeover_s)) = self.finish(at, &tooling) {
                 self.line.insert(at, Occupation { end, changeover_s, ..tooling });
             }
@@ -198,11 +221,10 @@ impl Station {
         Some((end, changeover_s))
     }
 
-    /// Derives changeovers and ends of all that is planned, drops tooling that nothing needs, and answers
-    /// with what breaks the rule, in order. O(n).
-    pub fn settle(&mut self) -> Vec<Broken> {
+    /// Derives changeovers and ends of all that is planned, and drops tooling that nothing needs. O(n).
+    pub fn settle(&mut self) -> Settled {
         self.drop_needless_tooling();
-        let mut broken = Vec::new();
+        let Settled { mut broken, mut changed } = Settled::default();
         let mut taken_until = i64::MIN;
         for (at, begun_next) in self.begun_next().into_iter().enumerate() {
             if self.line[at].phase == Phase::Planned {
@@ -223,13 +245,16 @@ impl Station {
                     }
                     Some((end, changeover_s)) => {
                         let occupation = &mut self.line[at];
-                        (occupation.end, occupation.changeover_s) = (end, changeover_s);
+                        if (occupation.end, occupation.changeover_s) != (end, changeover_s) {
+                            (occupation.end, occupation.changeover_s) = (end, changeover_s);
+                            changed.extend(occupation.operation());
+                        }
                     }
                 }
             }
             taken_until = taken_until.max(self.line[at].end);
         }
-        broken
+        Settled { broken, changed }
     }
 
     /// For each index, when the next occupation after it that is not planned begins.
@@ -304,7 +329,7 @@ impl Station {
     ) -> Occupation {
         Occupation {
             start,
-            end: start + TICK_S,
+            end: start,
             family: family.into(),
             purpose: Use::Work { booking: booking.clone(), operation },
             changeover_s: 0,

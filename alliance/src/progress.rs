@@ -461,9 +461,12 @@ impl State {
     /// Displaces what breaks the rule on a line. Answers with the bookings whose places changed.
     fn clear_line(&mut self, machine: &MachineId, cause: &Cause) -> BTreeSet<BookingId> {
         let mut touched = BTreeSet::new();
+        let mut changed = Vec::new();
         loop {
             let broken = self.edit_station(machine, |s| {
-                let first = s.settle().into_iter().next()?;
+                let settled = s.settle();
+                changed.extend(settled.changed);
+                let first = settled.broken.into_iter().next()?;
                 match &s.line[first.index].purpose {
                     Use::Work { booking, operation } => Some(Some((booking.clone(), *operation))),
                     Use::Tooling => {
@@ -483,7 +486,7 @@ impl State {
                 }
             }
         }
-        touched.extend(self.sync(machine));
+        touched.extend(self.sync(machine, changed));
         touched
     }
 

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 /// Dearest rate, fen an hour.
 pub const RATE_MAX_FEN_PER_HOUR: i64 = 100_000_000;
+/// Most setup families in the alliance: its tables of changeovers grow with their square.
+pub const SETUP_FAMILIES_MAX: usize = 128;
 /// Most materials, certificates or setup families of a machine.
 pub const CAPABILITIES_MAX: usize = 32;
 /// Longest changeover, seconds.

@@ -9,7 +9,7 @@ use crate::booking::{Booking, Place, Progress, Promise, Status, Step};
 use crate::command::{Caller, Move, PlanFigures, PlanKind, Reply};
 use crate::eligibility;
 use crate::id::{BookingId, MachineId, PrincipalId};
-use crate::line::{Occupation, Phase, Station, Use};
+use crate::line::{Occupation, Station};
 use crate::order::{Order, Terms};
 use crate::planted::{Bug, planted};
 use crate::price;
@@ -303,32 +303,33 @@ impl State {
     pub(crate) fn settle(&mut self, machines: BTreeSet<MachineId>) -> Result<BTreeSet<BookingId>, Refusal> {
         let mut touched = BTreeSet::new();
         for machine in machines {
-            let broken = self.edit_station(&machine, Station::settle).unwrap_or_default();
-            if let Some(first) = broken.first() {
+            let settled = self.edit_station(&machine, Station::settle).unwrap_or_default();
+            if let Some(first) = settled.broken.first() {
                 return Err(conflict(format!("{machine}: {}", first.how)));
             }
-            touched.extend(self.sync(&machine));
+            touched.extend(self.sync(&machine, settled.changed));
         }
         Ok(touched)
     }
 
-    /// Carries a machine's line over into the places of its bookings. Answers with those that changed.
-    pub(crate) fn sync(&mut self, machine: &MachineId) -> BTreeSet<BookingId> {
+    /// Carries what has changed on a machine's line over into the places of the bookings. Answers with those
+    /// that changed.
+    pub(crate) fn sync(
+        &mut self,
+        machine: &MachineId,
+        changed: impl IntoIterator<Item = (BookingId, u32)>,
+    ) -> BTreeSet<BookingId> {
         let mut touched = BTreeSet::new();
         let Some(station) = self.stations.get(machine).cloned() else { return touched };
-        for occupation in station.line.iter().filter(|o| o.phase == Phase::Planned) {
-            let Use::Work { booking: id, operation } = &occupation.purpose else { continue };
-            let place = place_of(machine, occupation);
-            let stale = self
-                .bookings
-                .get(id)
-                .filter(|b| b.steps[*operation as usize].place.as_ref() != Some(&place))
-                .cloned();
-            if let Some(booking) = stale {
-                let mut booking = Booking::clone(&booking);
-                booking.steps[*operation as usize].place = Some(place);
+        for (id, operation) in changed {
+            let Some(at) = station.find(&id, operation) else { continue };
+            let place = place_of(machine, &station.line[at]);
+            let stale =
+                self.bookings.get(&id).filter(|b| b.steps[operation as usize].place.as_ref() != Some(&place));
+            if let Some(mut booking) = stale.map(|b| Booking::clone(b)) {
+                booking.steps[operation as usize].place = Some(place);
                 self.put_booking(booking);
-                touched.insert(id.clone());
+                touched.insert(id);
             }
         }
         touched

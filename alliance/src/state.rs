@@ -2,7 +2,7 @@
 
 use crate::booking::{Booking, Promise, Status, Step};
 use crate::command::{Caller, Changes, Command, Entry, Outcome, PlanFigures, Reply, Request};
-use crate::digest::{Fnv, Table};
+use crate::digest::{Fold, Table};
 use crate::id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId};
 use crate::line::Station;
 use crate::offer::Offer;
@@ -206,7 +206,7 @@ impl State {
 
     /// Hash of everything that is replicated. O(1).
     pub fn hash(&self) -> u64 {
-        let mut hasher = Fnv::default();
+        let mut hasher = Fold::default();
         (self.now, self.bookings_given, self.plan_revision, &self.policy, &self.optimisation)
             .hash(&mut hasher);
         self.digests().hash(&mut hasher);
@@ -371,11 +371,11 @@ impl State {
         let mut booking = Booking::clone(booking);
         for (k, step) in booking.steps.iter_mut().enumerate().filter(|(_, step)| step.is_planned()) {
             if let Some(place) = step.place.take() {
-                self.edit_station(&place.machine, |station| {
+                let settled = self.edit_station(&place.machine, |station| {
                     station.vacate(id, k as u32);
-                    station.settle();
+                    station.settle()
                 });
-                self.sync(&place.machine);
+                self.sync(&place.machine, settled.unwrap_or_default().changed);
             }
         }
         booking.status = status;

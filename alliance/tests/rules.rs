@@ -8,7 +8,7 @@ use common::build::*;
 use millpool_alliance::booking::Status;
 use millpool_alliance::eligibility::obstacles;
 use millpool_alliance::refusal::Reason;
-use millpool_alliance::registry::{Changeover, Machine, MachineClass::*, Plant, Size};
+use millpool_alliance::registry::{Changeover, Machine, MachineClass::*, Plant, SETUP_FAMILIES_MAX, Size};
 use millpool_alliance::*;
 
 const EIGHT: i64 = MONDAY + 8 * HOUR;
@@ -413,6 +413,26 @@ fn cancelling_leaves_the_changeover_that_its_follower_counts_on() {
     // Once nothing counts on it, it goes.
     alliance.ok(buyer("bo"), Command::Cancel { booking: last, reason: "".into() });
     assert_eq!(alliance.station("m1").line.len(), 1);
+}
+
+#[test]
+fn an_alliance_has_a_limited_number_of_setup_families() {
+    let mut alliance = Alliance::with(vec![]);
+    let families = |from: usize, to: usize| (from..to).map(|n| format!("f{n}")).collect();
+    let with = |n: usize, setup_families| Machine {
+        setup_families,
+        initial_family: None,
+        changeovers: vec![],
+        ..machine(&format!("m{n}"), "ya-1", Mill)
+    };
+    let put = |machine| Command::PutMachine { machine, expected_revision: 0 };
+    for n in 0..SETUP_FAMILIES_MAX / 32 {
+        alliance.ok(operator(), put(with(n, families(32 * n, 32 * n + 32))));
+    }
+    let refusal =
+        alliance.refused(operator(), put(with(99, families(SETUP_FAMILIES_MAX - 1, SETUP_FAMILIES_MAX + 1))));
+    assert_eq!((refusal.field.as_str(), refusal.value.as_str()), ("machine.setup_families", "f128"));
+    alliance.ok(operator(), put(with(99, families(SETUP_FAMILIES_MAX - 1, SETUP_FAMILIES_MAX))));
 }
 
 // Plans.

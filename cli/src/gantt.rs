@@ -390,7 +390,7 @@ impl Chart<'_> {
         let (booking, family) = (&entry.booking_id, &entry.setup_family);
         format!(
             "{booking}, operation {}\n{when}\nfamily {family}{changeover}, {state}{frozen}",
-            place.operation + 1
+            place.operation
         )
     }
 
@@ -485,7 +485,7 @@ fn label(entry: &PlanEntry, place: &Assignment, running: bool, room: f64) -> Opt
     let mark = if running { "▸ " } else { "" };
     let id = &entry.booking_id;
     let short = id.trim_start_matches(|c: char| c.is_ascii_alphabetic()).trim_start_matches('0');
-    let operation = place.operation + 1;
+    let operation = place.operation;
     let labels = [
         format!("{mark}{id} · {operation} · {}", entry.setup_family),
         format!("{mark}{id} · {operation}"),

@@ -239,6 +239,19 @@ async fn a_watch_goes_on_at_the_next_revision_on_another_node() {
 }
 
 #[tokio::test]
+async fn a_watch_that_is_cut_within_the_present_begins_with_it_again() {
+    let cluster = Cluster::new(State { revision: 100, cut_present: true, ..State::default() });
+    cluster.change(sample::booking("B000001"));
+    cluster.change(sample::booking("B000002"));
+    let node = cluster.start(1);
+    let mut watch = client(&[&node]).watch_bookings(WatchBookingsRequest::default());
+    let (revisions, told) = read(&mut watch, 2).await;
+    assert_eq!((revisions, told), (vec![102, 102], vec!["cut".to_owned(), "resumed from 0".to_owned()]));
+    cluster.change(sample::booking("B000001"));
+    assert_eq!(read(&mut watch, 1).await.0, [103]);
+}
+
+#[tokio::test]
 async fn a_watch_from_a_revision_that_is_gone_begins_anew_and_says_so() {
     let state = State { revision: 100, compacted_revision: 60, ..State::default() };
     let cluster = Cluster::new(state);

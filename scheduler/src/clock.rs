@@ -1,6 +1,6 @@
 //! The alliance's clock. It is the wall clock, unless a demonstration lets it run faster.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Reads the time. With a scale above 1, an hour of the alliance passes in less than an hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +35,8 @@ impl Clock {
         self.now_ms().div_euclid(1000)
     }
 
-    /// How much of the alliance's time passes in `wall_s` seconds of the wall clock, seconds.
-    pub fn stretch_s(&self, wall_s: i64) -> i64 {
-        wall_s.saturating_mul(self.scale)
+    /// How much of the alliance's time passes in `wall` of the wall clock, seconds, rounded up.
+    pub fn stretch_s(&self, wall: Duration) -> i64 {
+        (wall.as_millis() as i64).saturating_mul(self.scale).saturating_add(999).div_euclid(1000)
     }
 }

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(serve::run(config, signalled()));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    millpool_scheduler::planner::await_stragglers();
     match outcome {
         Ok(()) => ExitCode::from(exit::OK),
         Err(failed) => {

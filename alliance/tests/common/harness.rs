@@ -703,7 +703,7 @@ impl Run {
                     work_s,
                     wanted.splittable,
                 ));
-                if !scratch.settle().is_empty() {
+                if !scratch.settle().broken.is_empty() {
                     continue;
                 }
                 let end = scratch.find(id, k as u32).map(|at| scratch.line[at].end)?;

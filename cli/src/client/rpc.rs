@@ -155,7 +155,7 @@ impl Client {
 }
 
 macro_rules! follow {
-    ($request:ty, $answer:ty, $service:ident.$method:ident, $rpc:literal) => {
+    ($request:ty, $answer:ty, $continued:expr, $service:ident.$method:ident, $rpc:literal) => {
         impl Follow for $request {
             type Answer = $answer;
             const RPC: &'static str = $rpc;
@@ -168,6 +168,10 @@ macro_rules! follow {
                 answer.header.as_ref().map_or(0, |header| header.revision)
             }
 
+            fn continued(answer: &$answer) -> bool {
+                $continued(answer)
+            }
+
             async fn open(
                 channel: tonic::transport::Channel,
                 request: tonic::Request<Self>,
@@ -177,5 +181,11 @@ macro_rules! follow {
         }
     };
 }
-follow!(WatchBookingsRequest, WatchBookingsResponse, BookingServiceClient.watch_bookings, "WatchBookings");
-follow!(WatchPlanRequest, WatchPlanResponse, PlanServiceClient.watch_plan, "WatchPlan");
+follow!(
+    WatchBookingsRequest,
+    WatchBookingsResponse,
+    |answer: &WatchBookingsResponse| answer.continued,
+    BookingServiceClient.watch_bookings,
+    "WatchBookings"
+);
+follow!(WatchPlanRequest, WatchPlanResponse, |_| false, PlanServiceClient.watch_plan, "WatchPlan");

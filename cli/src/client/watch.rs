@@ -22,6 +22,8 @@ pub trait Follow: Clone + Send {
     fn start_revision_mut(&mut self) -> &mut u64;
     /// The revision of a message.
     fn revision(answer: &Self::Answer) -> u64;
+    /// Whether more of the same revision follows.
+    fn continued(answer: &Self::Answer) -> bool;
     /// Opens the stream.
     fn open(
         channel: Channel,
@@ -93,7 +95,7 @@ impl<Q: Follow> Watch<Q> {
         let at = *at;
         let status = match tokio::time::timeout(silence_max, stream.message()).await {
             Ok(Ok(Some(answer))) => {
-                self.seen(Q::revision(&answer));
+                self.seen(&answer);
                 return Ok(WatchEvent::Changed(answer));
             }
             Ok(Ok(None)) => Status::unavailable("the coordinator ended the stream"),
@@ -143,10 +145,12 @@ impl<Q: Follow> Watch<Q> {
         }
     }
 
-    fn seen(&mut self, revision: u64) {
+    /// The next revision to ask for lies behind one that was seen whole.
+    fn seen(&mut self, answer: &Q::Answer) {
         self.endings = 0;
+        let revision = Q::revision(answer);
         let start = self.request.start_revision_mut();
-        if revision > 0 {
+        if revision > 0 && !Q::continued(answer) {
             *start = (*start).max(revision + 1);
         }
     }

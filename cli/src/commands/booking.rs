@@ -29,7 +29,7 @@ Examples:
   millpool book --order bracket.toml --option 2
   millpool quote --order bracket.toml --save quote.json
   millpool book --quote quote.json --option 2 --hold 2h
-  millpool confirm B000042")]
+  millpool confirm b000042")]
 pub struct BookArgs {
     #[command(flatten)]
     order: OrderArgs,
@@ -138,7 +138,7 @@ fn terms(args: &BookArgs, option: Option<&Choice>, desk: &Desk) -> Result<Terms,
 /// Turns a hold into a confirmed booking.
 #[derive(Args, Debug)]
 pub struct ConfirmArgs {
-    /// The held booking, e.g. B000042
+    /// The held booking, e.g. b000042
     booking: String,
     /// Request id of an earlier try whose outcome is unknown
     #[arg(long, value_name = "ID")]
@@ -161,7 +161,7 @@ pub async fn confirm(args: &ConfirmArgs, desk: &mut Desk<'_>) -> Result<(), Fail
 /// Shows one booking: its promise, its operations, what disturbed it.
 #[derive(Args, Debug)]
 pub struct ShowArgs {
-    /// The booking, e.g. B000042
+    /// The booking, e.g. b000042
     booking: String,
 }
 
@@ -178,7 +178,7 @@ pub async fn show(args: &ShowArgs, desk: &mut Desk<'_>) -> Result<(), Failure> {
 /// Gives up what has not begun; the time goes back to the pool.
 #[derive(Args, Debug)]
 pub struct CancelArgs {
-    /// The booking, e.g. B000042
+    /// The booking, e.g. b000042
     booking: String,
     /// Why, in words
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -377,7 +377,7 @@ fn disturbances(booking: &Booking, output: &Output) -> Sheet {
             shown::time(disturbance.at_s, &output.clock),
             shown::disturbance(disturbance.kind()).to_owned(),
             disturbance.machine_id.clone(),
-            (disturbance.operation + 1).to_string(),
+            disturbance.operation.to_string(),
             disturbance.reason.clone(),
         ]);
     }

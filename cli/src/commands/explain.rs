@@ -13,10 +13,10 @@ use millpool_proto::v1::{ExplainRequest, ExplainResponse};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  millpool explain B000042
+  millpool explain b000042
   millpool explain --order bracket.toml --due tomorrow")]
 pub struct ExplainArgs {
-    /// The booking, e.g. B000042; or describe an order
+    /// The booking, e.g. b000042; or describe an order
     booking: Option<String>,
     #[command(flatten)]
     order: OrderArgs,

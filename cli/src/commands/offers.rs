@@ -213,7 +213,7 @@ fn show_withdrawal(
         let window = disturbed.window.unwrap_or_default();
         sheet.row([
             disturbed.booking_id.clone(),
-            (disturbed.operation + 1).to_string(),
+            disturbed.operation.to_string(),
             disturbed.machine_id.clone(),
             shown::time(window.start_s, &output.clock),
             shown::time(window.end_s, &output.clock),

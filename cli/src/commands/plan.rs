@@ -133,7 +133,7 @@ fn table(plan: &GetPlanResponse, output: &mut Output) -> Result<(), Failure> {
             (tone, shown::time(place.end_s, &output.clock)),
             (tone, shown::duration(place.end_s - place.start_s)),
             (tone, if mine { entry.booking_id.clone() } else { "busy".to_owned() }),
-            (tone, text((place.operation + 1).to_string())),
+            (tone, text(place.operation.to_string())),
             (tone, entry.setup_family.clone()),
             (tone, text(state(entry).to_owned())),
         ]);

@@ -139,7 +139,7 @@ pub fn assignments(order: &Order, places: &[Assignment], output: &Output, states
     for place in places {
         let class = order.route.get(place.operation as usize).map_or("", |step| shown::class(step.class()));
         let mut row = vec![
-            (place.operation + 1).to_string(),
+            place.operation.to_string(),
             class.to_owned(),
             place.machine_id.clone(),
             place.plant_id.clone(),
@@ -162,7 +162,7 @@ pub fn obstacles(obstacles: &[Obstacle], output: &mut Output) -> Result<(), Fail
     for obstacle in obstacles {
         let of = obstacle.machines_of_class;
         sheet.toned(vec![
-            (Tone::Plain, (obstacle.operation + 1).to_string()),
+            (Tone::Plain, obstacle.operation.to_string()),
             (Tone::Strong, obstacle.requirement.clone()),
             (Tone::Plain, obstacle.asked.clone()),
             (Tone::Plain, obstacle.available.clone()),

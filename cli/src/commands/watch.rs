@@ -18,11 +18,11 @@ use std::collections::BTreeMap;
 #[command(after_help = "\
 Examples:
   millpool watch
-  millpool watch B000042 --changes 1
+  millpool watch b000042 --changes 1
   millpool watch --plan
   millpool watch --from 123456 --json | jq -c .bookings[].id")]
 pub struct WatchArgs {
-    /// Only this booking, e.g. B000042
+    /// Only this booking, e.g. b000042
     #[arg(conflicts_with = "plan")]
     booking: Option<String>,
     /// The plan's figures instead of bookings
@@ -140,12 +140,12 @@ fn difference(before: &Booking, after: &Booking, output: &Output) -> String {
         changes.push(shown::booking_status(after.status()).to_owned());
     }
     for disturbance in after.disturbances.iter().skip(before.disturbances.len()) {
-        let at = format!("operation {} on {}", disturbance.operation + 1, disturbance.machine_id);
+        let at = format!("operation {} on {}", disturbance.operation, disturbance.machine_id);
         changes.push(format!("{}: {at}: {}", shown::disturbance(disturbance.kind()), disturbance.reason));
     }
     for place in &after.assignments {
         let was = before.assignments.iter().find(|was| was.operation == place.operation);
-        let number = place.operation + 1;
+        let number = place.operation;
         match was {
             Some(was) if was.state != place.state => changes.push(match place.state() {
                 OperationState::Running => format!("operation {number} began on {}", place.machine_id),

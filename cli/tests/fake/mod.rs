@@ -57,6 +57,8 @@ pub struct State {
     pub principals: Vec<Principal>,
     pub nodes: Vec<Node>,
     pub nodes_added: u32,
+    /// The next watch of the present is cut off after its first booking.
+    pub cut_present: bool,
     /// The bearer token that callers have to show, where they have to.
     pub token: std::option::Option<String>,
 }
@@ -354,18 +356,27 @@ impl BookingService for Service {
             }
             Ok(first)
         });
-        let first: Vec<(u64, Vec<Booking>)> = ready.await?.into_inner();
+        let mut first: Vec<(u64, Vec<Booking>)> = ready.await?.into_inner();
+        let cut = request.start_revision == 0
+            && std::mem::take(&mut self.cluster.state.lock().unwrap().cut_present);
+        if cut {
+            first[0].1.truncate(1);
+        }
         let (sender, receiver) = mpsc::channel(64);
         let cluster = self.cluster.clone();
         tokio::spawn(async move {
             let message = |revision: u64, bookings: Vec<Booking>| WatchBookingsResponse {
                 header: header.clone().map(|header| Header { revision, ..header }),
                 bookings,
+                continued: cut,
             };
             let mut last = request.start_revision.saturating_sub(1);
             for (revision, bookings) in first {
                 last = last.max(revision);
                 sender.send(Ok(message(revision, bookings))).await.ok();
+            }
+            if cut {
+                return;
             }
             while changes.recv().await.is_ok() {
                 let new: Vec<(u64, Booking)> = {

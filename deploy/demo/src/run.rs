@@ -26,6 +26,8 @@ const BINARIES: [&str; 3] = ["millpool-scheduler", "millpool-node-agent", "millp
 const MARKER: &str = ".millpool-demo";
 /// How long a cluster may take to have its first leader.
 const FIRST_LEADER: Duration = Duration::from_secs(30);
+/// With so many bookings there is always something to optimise.
+const WORTH_OPTIMISING: u64 = 200;
 /// How long the checks at the end take, roughly.
 const CHECKS: Duration = Duration::from_secs(9);
 /// Request ids are remembered for a week, quotes are good for an hour of the alliance.
@@ -257,6 +259,9 @@ async fn close(stage: Stage, screen: &mut Screen, outage: Option<Outage>) -> any
     let tally = market.tally().clone();
     let seen = observer.seen();
     drop(observer);
+    if seen.moved == 0 && tally.promised >= WORTH_OPTIMISING {
+        faults.push(Fault::new("the plan gets better in the background", "no optimisation moved anything"));
+    }
     cluster.stop().await?;
     faults.extend(logs::judge(&args.data.join("logs")).context("reading the logs")?);
     if !args.keep {

@@ -22,7 +22,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// An agent that has been silent for this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// How far an agent's clock may be off, ms of the alliance's clock at normal speed.
-const CLOCK_SKEW_MAX_MS: i64 = 60_000;
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 
 /// The agents connected to this node, by plant.
 #[derive(Default)]
@@ -142,7 +142,7 @@ impl Core {
         }
         let now_ms = self.clock.now_ms();
         let off_ms = hello.clock_ms.saturating_sub(now_ms);
-        let most_ms = self.clock.stretch_s(CLOCK_SKEW_MAX_MS);
+        let most_ms = self.clock.stretch_s(CLOCK_SKEW_MAX) * 1000;
         if off_ms.unsigned_abs() > most_ms.unsigned_abs() {
             return Err(failed(
                 Code::FailedPrecondition,

@@ -294,16 +294,17 @@ async fn watch(
     if let Some(id) = &scope.booking {
         visible(&core.applied(), &caller, id)?;
     }
+    let from = request.start_revision.checked_sub(1);
+    if let Some(after) = from {
+        core.history.after(after).map_err(compacted)?;
+    }
     let (writer, answers) = stream::channel();
-    let after = match request.start_revision.checked_sub(1) {
-        Some(after) => {
-            core.history.after(after).map_err(compacted)?;
-            after
-        }
-        None => present(&core, &scope, &writer).await?,
-    };
     tokio::spawn(async move {
-        let _: Result<(), Gone> = follow(&core, &scope, &writer, after).await;
+        let after = match from {
+            Some(after) => after,
+            None => present(&core, &scope, &writer).await?,
+        };
+        follow(&core, &scope, &writer, after).await
     });
     Ok(answers)
 }
@@ -318,20 +319,29 @@ pub(super) fn compacted(e: crate::watch::Compacted) -> Status {
     )
 }
 
-/// The present state of all that the watcher sees. Answers with its revision.
+/// Bookings of one message, so that it stays well below what a client accepts.
+const BOOKINGS_PER_MESSAGE: usize = 500;
+
+/// The present state of all that the watcher sees, in as many messages as it takes, at least one. Answers
+/// with its revision.
 async fn present(
     core: &Core,
     scope: &Scope,
     writer: &Writer<v1::WatchBookingsResponse>,
-) -> Result<u64, Status> {
+) -> Result<u64, Gone> {
     let view = core.consensus.state();
     let state = &view.state.0;
-    let bookings = state.bookings().values().filter(|b| scope.holds(b));
-    let message = v1::WatchBookingsResponse {
-        header: Some(core.header(view.revision)),
-        bookings: bookings.map(|b| wire::booking(state, b)).collect(),
-    };
-    let _ = writer.send(message, 0).await;
+    let shown: Vec<&Arc<Booking>> = state.bookings().values().filter(|b| scope.holds(b)).collect();
+    let parts = shown.len().div_ceil(BOOKINGS_PER_MESSAGE).max(1);
+    for part in 0..parts {
+        let some = shown.iter().skip(part * BOOKINGS_PER_MESSAGE).take(BOOKINGS_PER_MESSAGE);
+        let message = v1::WatchBookingsResponse {
+            header: Some(core.header(view.revision)),
+            bookings: some.map(|b| wire::booking(state, b)).collect(),
+            continued: part + 1 < parts,
+        };
+        writer.send(message, 0).await?;
+    }
     Ok(view.revision)
 }
 
@@ -354,7 +364,11 @@ async fn follow(
             let shown: Vec<_> = changes.bookings.values().filter(|b| scope.holds(b)).collect();
             if !shown.is_empty() {
                 let bookings = shown.into_iter().map(|b| wire::booking(&state, b)).collect();
-                let message = v1::WatchBookingsResponse { header: Some(core.header(revision)), bookings };
+                let message = v1::WatchBookingsResponse {
+                    header: Some(core.header(revision)),
+                    bookings,
+                    continued: false,
+                };
                 writer.send(message, after).await?;
             }
             after = revision;
@@ -364,7 +378,7 @@ async fn follow(
             () = tokio::time::sleep(WATCH_PROGRESS) => {
                 // A start in the future does not make the present later than it is.
                 let header = Some(core.header(after.min(core.history.newest())));
-                writer.send(v1::WatchBookingsResponse { header, bookings: Vec::new() }, after).await?;
+                writer.send(v1::WatchBookingsResponse { header, ..Default::default() }, after).await?;
             }
             () = writer.closed() => return Err(Gone),
         }

@@ -1,14 +1,16 @@
 //! Re-optimisation in the background: while this node leads, take the open work, improve it on
 //! idle-priority threads, and hand the result back to be checked and committed.
 
-use super::{Failure, Handle, Idle};
+use super::{Failure, Handle, Idle, Improved, Improvement, Problem};
 use crate::clock::Clock;
 use crate::consensus;
 use crate::replica::Replica;
+use millpool_alliance::PlanFigures;
 use millpool_solver as solver;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How often and how long the plan is improved.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +61,15 @@ enum Round {
     Overtaken,
 }
 
-/// One optimisation; a result that has been overtaken is computed anew from the new state, in less time.
+/// How often a plan that has been overtaken is fitted to what has happened since.
+const FITTED_MAX: u32 = 8;
+/// Time to fit it, with what the search finds on the way.
+const FIT_LIMIT: Duration = Duration::from_millis(100);
+/// From a solver's result to its place in the log, at most, or it is overtaken.
+const COMMIT_SLACK: Duration = Duration::from_secs(1);
+
+/// One optimisation. While the solver worked, the plan went on: a result that no longer holds is fitted to
+/// the plan as it is by then, which takes a moment, so that it is overtaken less the more often it is tried.
 async fn round(
     planner: &Handle,
     consensus: &consensus::Handle<Replica>,
@@ -67,39 +77,33 @@ async fn round(
     schedule: Schedule,
 ) -> Result<Round, Failure> {
     let mut time_limit = schedule.time_limit;
-    for seed in 0..4 {
-        let ready_in_s = clock.stretch_s(time_limit.as_secs() as i64 + 2);
+    let mut former: Option<Improvement> = None;
+    for _ in 0..=FITTED_MAX {
+        let ready_in_s = clock.stretch_s(time_limit + COMMIT_SLACK);
         let Some(problem) = planner.problem(ready_in_s).await? else { return Ok(Round::Nothing) };
         let options = solver::Options {
             time_limit,
             threads: schedule.threads,
-            seed: problem.base_revision + seed,
-            idle_priority: true,
+            seed: problem.base_revision,
+            // The search gives way to bookings. To fit is a moment's work, and overtaken if it waits.
+            idle_priority: former.is_none(),
             ..solver::Options::default()
         };
-        let Some(improvement) = solve(problem, options, consensus).await else { return Ok(Round::Nothing) };
-        let (figures, posed_at) = (improvement.figures, improvement.plan_revision);
-        match planner.improve(improvement).await {
+        let solved = solve(problem, former.take(), options, consensus).await;
+        let Some(improvement) = solved else { return Ok(Round::Nothing) };
+        match planner.improve(improvement.clone()).await {
             Ok(improved) => {
-                metrics::gauge!("millpool_plan_cost_fen").set(figures.cost_fen as f64);
-                metrics::gauge!("millpool_plan_bound_fen").set(figures.bound_fen as f64);
-                metrics::counter!("millpool_plan_moves_total").increment(improved.moved.into());
-                tracing::info!(
-                    moved = improved.moved,
-                    cost_before_fen = figures.cost_before_fen,
-                    cost_fen = figures.cost_fen,
-                    bound_fen = figures.bound_fen,
-                    took_ms = figures.took_ms,
-                    "plan improved"
-                );
+                tell(&improved, improvement.figures);
                 // What was booked while the solver worked has its turn next time.
+                let posed_at = improvement.plan_revision;
                 let plan_revision = if improved.undisturbed { improved.plan_revision } else { posed_at };
                 return Ok(Round::Done { plan_revision });
             }
             Err(Failure::Refused(refusal)) => {
                 metrics::counter!("millpool_plans_overtaken_total").increment(1);
                 tracing::debug!(%refusal, "the improved plan was overtaken");
-                time_limit = (time_limit / 2).max(Duration::from_millis(200));
+                former = Some(improvement);
+                time_limit = FIT_LIMIT.min(schedule.time_limit);
             }
             Err(failure) => return Err(failure),
         }
@@ -107,37 +111,73 @@ async fn round(
     Ok(Round::Overtaken)
 }
 
-/// Solves on other threads; stops early when this node no longer leads.
+fn tell(improved: &Improved, figures: PlanFigures) {
+    metrics::gauge!("millpool_plan_cost_fen").set(figures.cost_fen as f64);
+    metrics::gauge!("millpool_plan_bound_fen").set(figures.bound_fen as f64);
+    metrics::counter!("millpool_plan_moves_total").increment(improved.moved.into());
+    tracing::info!(
+        moved = improved.moved,
+        cost_before_fen = figures.cost_before_fen,
+        cost_fen = figures.cost_fen,
+        bound_fen = figures.bound_fen,
+        took_ms = figures.took_ms,
+        "plan improved"
+    );
+}
+
+/// Solves on a thread of its own, as its priority never rises again; stops early when this node no longer
+/// leads. None if nothing better was found.
 async fn solve(
-    problem: super::Problem,
+    problem: Problem,
+    former: Option<Improvement>,
     options: solver::Options,
     consensus: &consensus::Handle<Replica>,
-) -> Option<super::Improvement> {
-    let cancel = Arc::new(AtomicBool::new(false));
-    let options = solver::Options { cancel: cancel.clone(), ..options };
-    let mut solving = tokio::task::spawn_blocking(move || problem.solve(&options, |_| {}));
+) -> Option<Improvement> {
+    // Whoever stops waiting stops the search.
+    let cancel = CancelledOnDrop(options.cancel.clone());
+    let (answer, mut answered) = oneshot::channel();
+    let work = move || {
+        let fitted = former.and_then(|former| problem.solve_from(&former.moves, &options));
+        let _ = answer.send(match fitted {
+            Some(fitted) => Ok(Some(fitted)),
+            None => problem.solve(&options, |_| {}),
+        });
+    };
+    if let Err(error) = std::thread::Builder::new().name("optimiser".into()).spawn(work) {
+        tracing::error!(%error, "the optimiser's thread cannot be started");
+        return None;
+    }
     let mut watch = tokio::time::interval(Duration::from_millis(50));
     let solved = loop {
         tokio::select! {
-            solved = &mut solving => break solved,
+            solved = &mut answered => break solved,
             _ = watch.tick() => {
                 if !consensus.leadership().is_ready {
-                    cancel.store(true, Ordering::Relaxed);
+                    cancel.0.store(true, Ordering::Relaxed);
                 }
             }
         }
     };
+    let failed = || metrics::counter!("millpool_solver_errors_total").increment(1);
     match solved {
-        Ok(Ok(improvement)) => improvement.filter(|_| !cancel.load(Ordering::Relaxed)),
+        Ok(Ok(improvement)) => improvement.filter(|_| !cancel.0.load(Ordering::Relaxed)),
         Ok(Err(error)) => {
-            metrics::counter!("millpool_solver_errors_total").increment(1);
+            failed();
             tracing::warn!(%error, "the solver found no plan");
             None
         }
-        Err(error) => {
-            metrics::counter!("millpool_solver_errors_total").increment(1);
-            tracing::error!(%error, "the solver's thread failed");
+        Err(_) => {
+            failed();
+            tracing::error!("the solver's thread failed");
             None
         }
+    }
+}
+
+struct CancelledOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelledOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

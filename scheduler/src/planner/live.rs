@@ -2,7 +2,7 @@
 
 use super::pool::Pool;
 use super::quote::{self, Candidate};
-use super::{Quoted, Wish, repair};
+use super::{Quoted, Wish, Write, repair};
 use millpool_alliance::{
     BookingId, Command, Entry, Move, Objective, Order, PlanFigures, PlanKind, Reason, Refusal, State, Terms,
 };
@@ -67,6 +67,12 @@ impl Live {
         Ok(())
     }
 
+    /// [`Live::apply`], and the entry back.
+    pub(super) fn accept(&mut self, entry: Entry) -> Result<Entry, Refusal> {
+        self.apply(&entry)?;
+        Ok(entry)
+    }
+
     pub(super) fn quote(&mut self, order: &Order, now: i64) -> Result<Quoted, Refusal> {
         let now = self.state.now().max(now);
         order.check(now)?;
@@ -91,27 +97,20 @@ impl Live {
         quote::candidates(&state, self.pool(), order, terms)
     }
 
-    /// The command that books a wish: where it was quoted if that still holds, else where it fits best.
-    pub(super) fn place(&mut self, wish: &Wish, at: i64, as_quoted: bool) -> Result<Command, Refusal> {
+    /// Books a wish: where it was quoted if that still holds, else where it fits best.
+    pub(super) fn book(&mut self, wish: &Wish, at: i64, write: &Write) -> Result<Entry, Refusal> {
+        let as_quoted = wish.quoted.as_ref().filter(|_| write.placed_anew == 0);
+        if let Some(quoted) = as_quoted
+            && let Ok(entry) = self.accept(write.entry(at, wish.at(quoted.clone())))
+        {
+            return Ok(entry);
+        }
         let now = self.state.now().max(at);
         wish.order.check(now)?;
-        if let Some(quoted) = wish.quoted.as_ref().filter(|_| as_quoted) {
-            let command = wish.at(quoted.clone());
-            if self.holds(&command, now) {
-                return Ok(command);
-            }
-        }
         let found = self.candidates(&wish.order, &wish.terms, now)?;
         let best = quote::best(found, wish.terms.objective);
         let best = best.ok_or_else(|| Refusal::because(Reason::NoCapacity, "nothing fits"))?;
-        Ok(wish.at(best.seats))
-    }
-
-    /// Whether a booking could be committed as it is.
-    fn holds(&self, command: &Command, at: i64) -> bool {
-        let mut trial = self.state.clone();
-        let entry = Entry { at, caller: crate::api::operator(), request: None, command: command.clone() };
-        trial.apply(self.state.revision() + 1, &entry).result.is_ok()
+        self.accept(write.entry(at, wish.at(best.seats)))
     }
 
     pub(super) fn plan_entry(

@@ -20,6 +20,8 @@ mod background;
 mod live;
 
 pub use background::Schedule;
+/// Waits for what a cancelled optimisation has left behind; to be called before the process ends.
+pub use millpool_solver::await_stragglers;
 
 use crate::clock::Clock;
 use crate::consensus::{self, LeaderHint, ProposeError};
@@ -136,6 +138,13 @@ struct Write {
     /// How often it was refused because of something that came to nothing itself.
     reconsidered: u32,
     answer: Answer<Arc<Outcome>>,
+}
+
+impl Write {
+    /// The log entry that does `command` for whoever asks.
+    fn entry(&self, at: i64, command: Command) -> Entry {
+        Entry { at, caller: self.caller.clone(), request: self.request.clone(), command }
+    }
 }
 
 enum Ask {
@@ -479,22 +488,18 @@ impl Planner {
             Ok(live) => live,
             Err(failure) => return drop(write.answer.send(Err(failure))),
         };
-        let command = match &write.intent {
-            Intent::Do(command) => Ok(command.clone()),
+        let entry = match &write.intent {
+            Intent::Do(command) => live.accept(write.entry(at, command.clone())),
             Intent::Book(wish) => match live.state.answered(&write.caller, write.request.as_ref()) {
                 // A repeated request whose first attempt is still on its way: the same again. The log gives
                 // the first answer, or, if that came to nothing, books it now.
-                Some(Ok((Reply::Booking(first), _))) => Ok(wish.at_places_of(&first)),
-                _ => live.place(wish, at, write.placed_anew == 0),
+                Some(Ok((Reply::Booking(first), _))) => {
+                    live.accept(write.entry(at, wish.at_places_of(&first)))
+                }
+                _ => live.book(wish, at, &write),
             },
         };
-        let entry = command.map(|command| Entry {
-            at,
-            caller: write.caller.clone(),
-            request: write.request.clone(),
-            command,
-        });
-        match entry.and_then(|entry| live.apply(&entry).map(|()| entry)) {
+        match entry {
             Ok(entry) => self.submit(entry, write).await,
             Err(refusal) => self.refuse(refusal, write, mark),
         }

@@ -25,6 +25,7 @@ pub struct Problem {
 }
 
 /// An improved plan.
+#[derive(Clone)]
 pub struct Improvement {
     /// What moves.
     pub moves: Vec<Move>,
@@ -63,7 +64,7 @@ impl Problem {
             work.push(job);
         }
         // Behind the bookings' jobs, so that these keep their indices.
-        for kept in pool.tooling()? {
+        for kept in pool.tooling() {
             cost_before_fen += kept.cost_fen;
             incumbent.assignments.push(solver::Assignment { job: work.len(), ..kept.assignment });
             work.push(kept.job);
@@ -91,7 +92,7 @@ impl Problem {
         })
     }
 
-    /// Solves it; None if nothing better was found.
+    /// Solves it, from the plan as it stands; None if nothing better was found.
     pub fn solve(
         &self,
         options: &solver::Options,
@@ -99,6 +100,19 @@ impl Problem {
     ) -> Result<Option<Improvement>, solver::SolveError> {
         let options = solver::Options { incumbent: Some(self.incumbent.clone()), ..options.clone() };
         let solution = solver::solve(&self.instance, &options, progress).inspect_err(|_| self.accuse())?;
+        Ok(self.improvement(&solution))
+    }
+
+    /// Solves it from an improvement of a former state: what of that still holds is kept, and what has
+    /// happened since is fitted in. None if it is none any more.
+    pub fn solve_from(&self, former: &[Move], options: &solver::Options) -> Option<Improvement> {
+        let options = solver::Options { incumbent: Some(self.with(former)), ..options.clone() };
+        // That a promise cannot be kept in this way says nothing about others.
+        let solution = solver::solve(&self.instance, &options, |_| {}).ok()?;
+        self.improvement(&solution)
+    }
+
+    fn improvement(&self, solution: &solver::Solution) -> Option<Improvement> {
         let figures = PlanFigures {
             cost_before_fen: self.cost_before_fen,
             cost_fen: solution.cost + self.overdue_fen,
@@ -106,10 +120,27 @@ impl Problem {
             took_ms: solution.elapsed.as_millis() as u64,
         };
         // At the same cost nobody is moved: only the figures are told.
-        let moves =
-            if solution.cost < self.cost_before_fen { self.moves(&solution.plan) } else { Vec::new() };
-        let better = solution.cost <= self.cost_before_fen;
-        Ok(better.then_some(Improvement { moves, figures, plan_revision: self.plan_revision }))
+        let better = figures.cost_fen < self.cost_before_fen;
+        let moves = if better { self.moves(&solution.plan) } else { Vec::new() };
+        (figures.cost_fen <= self.cost_before_fen).then_some(Improvement {
+            moves,
+            figures,
+            plan_revision: self.plan_revision,
+        })
+    }
+
+    /// The plan as it stands but for `moves`, as far as they are of work that is still to come.
+    fn with(&self, moves: &[Move]) -> solver::Plan {
+        let to: BTreeMap<_, _> = moves.iter().map(|m| ((&m.booking, m.operation as usize), m)).collect();
+        let mut plan = self.incumbent.clone();
+        for a in &mut plan.assignments {
+            let Some((booking, first)) = self.jobs.get(a.job) else { continue };
+            let Some(to) = to.get(&(booking, first + a.op)) else { continue };
+            if let Some(machine) = self.pool.index(&to.machine) {
+                (a.machine, a.start) = (machine, self.pool.tick(to.start));
+            }
+        }
+        plan
     }
 
     /// What the solver holds against the plan as it stands: nothing. The plan keeps every rule of the state

@@ -178,6 +178,11 @@ impl Pool {
         self.stations[index].id()
     }
 
+    /// The index of a machine.
+    pub fn index(&self, id: &MachineId) -> Option<usize> {
+        self.index.get(id).copied()
+    }
+
     /// The index of a plant.
     pub fn plant(&self, id: &PlantId) -> Option<usize> {
         self.plants.get(id).copied()
@@ -287,37 +292,29 @@ impl Pool {
                 origin: None,
                 ops: vec![self.op(operation, vec![mode(m, &reckoned, 0)], Some(fixed))],
             };
-            let changeover_fen = place.changeover_s * machine.setup_rate_fen_per_hour / 3600;
+            let changeover_fen = self.stations[m].changeover_fen(place.changeover_s);
             let assignment = solver::Assignment { job: 0, op: 0, machine: m, start, end };
             Some(Kept { operation: k, job, assignment, cost_fen: reckoned.cost_fen + changeover_fen })
         };
         (0..count).filter_map(kept).collect()
     }
 
-    /// The tooling on the lines: each a setup that stays where it is, as what follows counts on its family.
-    /// The solver knows no setup without work, so each has a tick of it. None where a tick is not free.
-    pub fn tooling(&self) -> Option<Vec<Kept>> {
-        let mut found = Vec::new();
-        for (m, station) in self.stations.iter().enumerate() {
-            let to_come = |o: &Occupation| o.phase == Phase::Planned && o.start >= self.from;
-            for (at, o) in station.line.iter().enumerate() {
-                if o.purpose != Use::Tooling || !to_come(o) {
-                    continue;
-                }
-                let end_s = station.open.finish(o.start, o.changeover_s + TICK_S, o.splittable)?;
-                if station.line.get(at + 1).is_some_and(|next| next.start < end_s) {
-                    return None;
-                }
-                let (start, end) = (self.tick(o.start), self.tick(end_s));
-                let nothing = solver::Mode { machine: m, duration: 1, cost: 0, charge: 0, earliest: 0 };
+    /// The tooling on the lines: each a job that stays where it is, as what follows counts on its family.
+    pub fn tooling(&self) -> Vec<Kept> {
+        let lines = self.stations.iter().enumerate();
+        let all = lines.flat_map(|(m, station)| station.line.iter().map(move |o| (m, station, o)));
+        all.filter(|(_, _, o)| o.purpose == Use::Tooling && o.phase == Phase::Planned && o.start >= self.from)
+            .map(|(m, station, o)| {
+                let (start, end) = (self.tick(o.start), self.tick(o.end));
+                let work = o.work_s / TICK_S;
                 let op = solver::Op {
                     family: self.families.get(&*o.family).copied().unwrap_or(0),
                     splittable: o.splittable,
-                    modes: vec![nothing],
+                    modes: vec![solver::Mode { machine: m, duration: work, cost: 0, charge: 0, earliest: 0 }],
                     fixed: Some(solver::Fixed { machine: m, start }),
                 };
                 let job = solver::Job {
-                    id: format!("tooling {} on {}", found.len(), station.id()),
+                    id: format!("tooling on {} at {}", station.id(), o.start),
                     release: 0,
                     due: end,
                     deadline: None,
@@ -328,11 +325,9 @@ impl Pool {
                     ops: vec![op],
                 };
                 let assignment = solver::Assignment { job: 0, op: 0, machine: m, start, end };
-                let cost_fen = o.changeover_s * station.machine.setup_rate_fen_per_hour / 3600;
-                found.push(Kept { operation: 0, job, assignment, cost_fen });
-            }
-        }
-        Some(found)
+                Kept { operation: 0, job, assignment, cost_fen: station.changeover_fen(o.changeover_s) }
+            })
+            .collect()
     }
 
     fn op_of_step(&self, state: &State, booking: &Booking, k: usize, freedom: Freedom) -> Option<solver::Op> {
