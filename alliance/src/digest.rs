@@ -1,5 +1,6 @@
-//! State hashes that cost nothing to read: every map keeps the exclusive-or of its entries' hashes, and
-//! each change takes the old entry's hash out and puts the new one's in.
+//! State hashes that cost nothing to read: every map keeps the exclusive-or of its entries' hashes. A change
+//! takes the old entry's hash out; [`Table::rehash`] puts the new one's in, once an entry of the log, however
+//! often that has changed a row.
 
 use crate::planted::{Bug, planted};
 use std::hash::{Hash, Hasher};
@@ -68,19 +69,22 @@ pub fn hash_of(value: &impl Hash) -> u64 {
 #[derive(Clone)]
 pub struct Table<K, V> {
     rows: imbl::OrdMap<K, Row<V>>,
+    /// The exclusive-or of the hashes that the rows have.
     digest: u64,
+    /// The rows without a hash.
+    changed: Vec<K>,
 }
 
-/// A value with the hash of its entry.
 #[derive(Clone)]
 struct Row<V> {
-    hash: u64,
+    /// Of key and value; None since the value has changed.
+    hash: Option<u64>,
     value: V,
 }
 
 impl<K: Ord + Clone + Hash, V: Clone + Hash> Default for Table<K, V> {
     fn default() -> Self {
-        Table { rows: imbl::OrdMap::new(), digest: 0 }
+        Table { rows: imbl::OrdMap::new(), digest: 0, changed: Vec::new() }
     }
 }
 
@@ -90,20 +94,48 @@ impl<K: Ord + Clone + Hash, V: Clone + Hash> Table<K, V> {
         self.rows.get(key).map(|row| &row.value)
     }
 
-    /// Puts `value` at `key`. O(log n), and once over the value to hash it.
+    /// The value at `key`, to be changed. O(log n).
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let row = self.rows.get_mut(key)?;
+        if let Some(hash) = row.hash.take() {
+            self.digest ^= hash;
+            self.changed.push(key.clone());
+        }
+        Some(&mut row.value)
+    }
+
+    /// Puts `value` at `key`. O(log n).
     pub fn put(&mut self, key: K, value: V) {
-        let hash = hash_of(&(&key, &value));
-        let old = self.rows.insert(key, Row { hash, value });
-        self.digest ^= hash ^ old.map_or(0, |row| row.hash);
+        match self.rows.insert(key.clone(), Row { hash: None, value }) {
+            Some(Row { hash: None, .. }) => {}
+            Some(Row { hash: Some(hash), .. }) => {
+                self.digest ^= hash;
+                self.changed.push(key);
+            }
+            None => self.changed.push(key),
+        }
     }
 
     /// Takes the value at `key` out. O(log n).
     pub fn take(&mut self, key: &K) -> Option<V> {
         let old = self.rows.remove(key)?;
-        if !planted(Bug::DigestKeepsTaken) {
-            self.digest ^= old.hash;
+        match old.hash {
+            Some(hash) if !planted(Bug::DigestKeepsTaken) => self.digest ^= hash,
+            Some(_) => {}
+            None => self.changed.retain(|changed| changed != key),
         }
         Some(old.value)
+    }
+
+    /// Brings the digest up to what has changed. Once over the changed values.
+    pub fn rehash(&mut self) {
+        for key in std::mem::take(&mut self.changed) {
+            if let Some(row) = self.rows.get_mut(&key) {
+                let hash = hash_of(&(&key, &row.value));
+                row.hash = Some(hash);
+                self.digest ^= hash;
+            }
+        }
     }
 
     /// Entries in the order of their keys.
@@ -136,8 +168,9 @@ impl<K: Ord + Clone + Hash, V: Clone + Hash> Table<K, V> {
         self.rows.is_empty()
     }
 
-    /// The exclusive-or of all entries' hashes. O(1).
+    /// The exclusive-or of all entries' hashes, as of the last [`Table::rehash`]. O(1).
     pub fn digest(&self) -> u64 {
+        debug_assert!(self.changed.is_empty(), "the digest is behind");
         self.digest
     }
 

@@ -82,7 +82,7 @@ pub struct Occupation {
 impl Occupation {
     /// Whether it is the given operation's.
     pub fn is_of(&self, id: &BookingId, index: u32) -> bool {
-        matches!(&self.purpose, Use::Work { booking, operation } if booking == id && *operation == index)
+        matches!(&self.purpose, Use::Work { booking, operation } if *operation == index && booking == id)
     }
 
     /// The operation whose work it is.

@@ -258,13 +258,12 @@ impl State {
         }
         // Unlike a repeated edit, this keeps the machine's revision, so that the next move of the same plan
         // is still compared with the state that the plan was computed from.
-        let mut station = Station::clone(station);
+        let station = self.stations.get_mut(&place.machine).map(Arc::make_mut);
         match kind {
-            PlanKind::Optimisation => station.take(&m.booking, m.operation),
+            PlanKind::Optimisation => station.and_then(|s| s.take(&m.booking, m.operation)),
             // A repair moves nothing else: what follows keeps the changeover that it counts on.
-            PlanKind::Repair => station.vacate(&m.booking, m.operation),
+            PlanKind::Repair => station.and_then(|s| s.vacate(&m.booking, m.operation)),
         };
-        self.stations.put(place.machine.clone(), Arc::new(station));
         Ok(Some(place.machine))
     }
 
@@ -283,7 +282,7 @@ impl State {
             .route
             .get(operation as usize)
             .ok_or_else(|| Refusal::unknown("operation", operation))?;
-        let mut station = Station::clone(self.station(machine)?);
+        let station = self.station(machine)?;
         if let Some(unmet) = eligibility::unmet(&booking.order, wanted, &station.machine)
             && !planted(Bug::EligibilityUnchecked)
         {
@@ -293,8 +292,11 @@ impl State {
             return Err(conflict(format!("operation {operation} of {id} stands twice")));
         }
         let work_s = price::reckon(wanted, booking.order.quantity, &station.machine).work_s;
-        station.put(Station::planned(id, operation, &wanted.setup_family, start, work_s, wanted.splittable));
-        self.stations.put(machine.clone(), Arc::new(station));
+        let planned =
+            Station::planned(id, operation, &wanted.setup_family, start, work_s, wanted.splittable);
+        if let Some(station) = self.stations.get_mut(machine) {
+            Arc::make_mut(station).put(planned);
+        }
         Ok(())
     }
 

@@ -152,7 +152,19 @@ impl State {
         } else if at == revision {
             self.remember(entry, &result);
         }
+        self.rehash();
         Outcome { result, revision: at, changes: std::mem::take(&mut self.changes) }
+    }
+
+    fn rehash(&mut self) {
+        self.members.rehash();
+        self.plants.rehash();
+        self.stations.rehash();
+        self.offers.rehash();
+        self.principals.rehash();
+        self.bookings.rehash();
+        self.agents.rehash();
+        self.answers.rehash();
     }
 
     fn perform(&mut self, before: &State, entry: &Entry) -> Result<Reply, Refusal> {
@@ -409,12 +421,12 @@ impl State {
         id: &MachineId,
         edit: impl FnOnce(&mut Station) -> R,
     ) -> Option<R> {
-        let mut station = Station::clone(self.stations.get(id)?);
+        let (now, revision) = (self.now, self.revision);
+        let station = Arc::make_mut(self.stations.get_mut(id)?);
         // Before the edit, so that an index which it answers with is one of the line as stored.
-        station.prune(self.now);
-        let result = edit(&mut station);
-        station.revision = self.revision;
-        self.stations.put(id.clone(), Arc::new(station));
+        station.prune(now);
+        let result = edit(station);
+        station.revision = revision;
         self.changes.machines.insert(id.clone());
         self.changes.plan = true;
         self.plan_revision = self.revision;
@@ -542,6 +554,7 @@ impl State {
             state.answers_by_expiry.insert((answer.expires_at, key.clone()));
             state.answers.put(key, answer);
         }
+        state.rehash();
         state
     }
 
