@@ -176,6 +176,8 @@ pub struct Move {
 /// What the solver says about a plan. Cost and bound are of the same set of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct PlanFigures {
+    /// Revision of the state that they were computed from. The plan may have gone on since.
+    pub base_revision: u64,
     /// Cost before, fen.
     pub cost_before_fen: i64,
     /// Cost after, fen.

@@ -228,7 +228,6 @@ impl State {
         self.changes.plan = true;
         if kind == PlanKind::Optimisation {
             self.optimisation = Some(Optimisation {
-                base_revision,
                 committed_revision: self.revision,
                 figures,
                 moved: moves.len() as u32,
@@ -292,8 +291,7 @@ impl State {
             return Err(conflict(format!("operation {operation} of {id} stands twice")));
         }
         let work_s = price::reckon(wanted, booking.order.quantity, &station.machine).work_s;
-        let planned =
-            Station::planned(id, operation, &wanted.setup_family, start, work_s, wanted.splittable);
+        let planned = Station::planned(id, operation, &wanted.setup_family, start, work_s, wanted.splittable);
         if let Some(station) = self.stations.get_mut(machine) {
             Arc::make_mut(station).put(planned);
         }

@@ -60,8 +60,6 @@ pub struct Agent {
 /// The last optimisation that was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Optimisation {
-    /// Revision that it was computed from.
-    pub base_revision: u64,
     /// Revision at which it was committed.
     pub committed_revision: u64,
     /// What the solver said.

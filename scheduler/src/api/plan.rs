@@ -142,7 +142,7 @@ pub(super) fn summary(state: &State) -> v1::PlanSummary {
             as u32,
         cost_fen: state.cost_fen(),
         last_optimisation: state.optimisation().map(|o| v1::Optimisation {
-            base_revision: o.base_revision,
+            base_revision: o.figures.base_revision,
             committed_revision: o.committed_revision,
             cost_before_fen: o.figures.cost_before_fen,
             cost_fen: o.figures.cost_fen,

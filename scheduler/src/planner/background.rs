@@ -9,6 +9,7 @@ use millpool_alliance::PlanFigures;
 use millpool_solver as solver;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -63,8 +64,10 @@ enum Round {
 
 /// How often a plan that has been overtaken is fitted to what has happened since.
 const FITTED_MAX: u32 = 8;
-/// Time to fit it, with what the search finds on the way.
-const FIT_LIMIT: Duration = Duration::from_millis(100);
+/// Time to fit it and to prove a bound again.
+const FIT_LIMIT: Duration = Duration::from_millis(50);
+/// Most operations that one entry moves, so that it fits the log whatever their ids.
+const MOVES_PER_ENTRY: usize = 2000;
 /// From a solver's result to its place in the log, at most, or it is overtaken.
 const COMMIT_SLACK: Duration = Duration::from_secs(1);
 
@@ -87,10 +90,17 @@ async fn round(
             seed: problem.base_revision,
             // The search gives way to bookings. To fit is a moment's work, and overtaken if it waits.
             idle_priority: former.is_none(),
+            iterations: former.is_some().then_some(0),
             ..solver::Options::default()
         };
         let solved = solve(problem, former.take(), options, consensus).await;
         let Some(improvement) = solved else { return Ok(Round::Nothing) };
+        if improvement.moves.len() > MOVES_PER_ENTRY {
+            // Part of it now: a part alone need not fit, so it is fitted; the rest has its turn next time.
+            former = Some(improvement.part(MOVES_PER_ENTRY / 2));
+            time_limit = FIT_LIMIT.min(schedule.time_limit);
+            continue;
+        }
         match planner.improve(improvement.clone()).await {
             Ok(improved) => {
                 tell(&improved, improvement.figures);
@@ -133,8 +143,7 @@ async fn solve(
     options: solver::Options,
     consensus: &consensus::Handle<Replica>,
 ) -> Option<Improvement> {
-    // Whoever stops waiting stops the search.
-    let cancel = CancelledOnDrop(options.cancel.clone());
+    let cancel = options.cancel.clone();
     let (answer, mut answered) = oneshot::channel();
     let work = move || {
         let fitted = former.and_then(|former| problem.solve_from(&former.moves, &options));
@@ -143,24 +152,24 @@ async fn solve(
             None => problem.solve(&options, |_| {}),
         });
     };
-    if let Err(error) = std::thread::Builder::new().name("optimiser".into()).spawn(work) {
-        tracing::error!(%error, "the optimiser's thread cannot be started");
-        return None;
-    }
+    let thread = std::thread::Builder::new().name("optimiser".into()).spawn(work);
+    let thread =
+        thread.inspect_err(|error| tracing::error!(%error, "the optimiser's thread cannot be started"));
+    let _search = Search { cancel: cancel.clone(), thread: Some(thread.ok()?) };
     let mut watch = tokio::time::interval(Duration::from_millis(50));
     let solved = loop {
         tokio::select! {
             solved = &mut answered => break solved,
             _ = watch.tick() => {
                 if !consensus.leadership().is_ready {
-                    cancel.0.store(true, Ordering::Relaxed);
+                    cancel.store(true, Ordering::Relaxed);
                 }
             }
         }
     };
     let failed = || metrics::counter!("millpool_solver_errors_total").increment(1);
     match solved {
-        Ok(Ok(improvement)) => improvement.filter(|_| !cancel.0.load(Ordering::Relaxed)),
+        Ok(Ok(improvement)) => improvement.filter(|_| !cancel.load(Ordering::Relaxed)),
         Ok(Err(error)) => {
             failed();
             tracing::warn!(%error, "the solver found no plan");
@@ -174,10 +183,16 @@ async fn solve(
     }
 }
 
-struct CancelledOnDrop(Arc<AtomicBool>);
+/// A search under way. It notices within some milliseconds that nobody waits for it.
+struct Search {
+    cancel: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
 
-impl Drop for CancelledOnDrop {
+impl Drop for Search {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.cancel.store(true, Ordering::Relaxed);
+        // One that panicked has been reported by its answer's absence.
+        drop(self.thread.take().map(JoinHandle::join));
     }
 }

@@ -7,14 +7,14 @@ use millpool_alliance::{
     BookingId, Command, Entry, Move, Objective, Order, PlanFigures, PlanKind, Reason, Refusal, State, Terms,
 };
 
-/// Displaced work that found no place is tried again after this, seconds of the alliance's clock.
+/// Disturbed work that found no place is tried again after this, seconds of the alliance's clock.
 const REPAIR_AGAIN_S: i64 = 600;
 
 pub(super) struct Live {
     /// The term in which this node leads.
     pub(super) term: u64,
     pub(super) state: State,
-    /// Some booking has lost a place.
+    /// Some booking has lost a place, or is late where it stands.
     pub(super) needs_repair: bool,
     /// Since the last repair something may have made room for what found no place then.
     room_made: bool,
@@ -30,7 +30,8 @@ impl Live {
 
     /// Replaces the state by the applied one, and keeps the pool where it is still true.
     pub(super) fn rebase(mut self, term: u64, state: State) -> Self {
-        let mut pool = self.pool.take().filter(|p| p.same_registry(&state));
+        // Another leader in between may have changed what the pool does not compare.
+        let mut pool = self.pool.take().filter(|p| term == self.term && p.same_registry(&state));
         if let Some(pool) = &mut pool {
             pool.catch_up(&state);
         }
@@ -61,9 +62,12 @@ impl Live {
                 }
             }
         }
-        let displaced = |b: &millpool_alliance::Booking| b.is_open() && b.completes_at().is_none();
-        self.needs_repair |= outcome.changes.bookings.values().any(|b| displaced(b));
-        self.room_made |= outcome.changes.plan && !matches!(entry.command, Command::Book { .. });
+        self.needs_repair |= outcome.changes.bookings.values().any(|b| repair::is_wanting(b));
+        let takes_room = matches!(
+            entry.command,
+            Command::Book { .. } | Command::CommitPlan { kind: PlanKind::Repair, .. }
+        );
+        self.room_made |= outcome.changes.plan && !takes_room;
         Ok(())
     }
 
@@ -129,9 +133,15 @@ impl Live {
         }
     }
 
-    /// The entry that gives a displaced booking its places; None if no open time is left for it.
+    /// The bookings that a repair may help, the most urgent promise first; what becomes known from now on is
+    /// for the next one.
+    pub(super) fn begin_repair(&mut self, at: i64) -> Vec<BookingId> {
+        (self.needs_repair, self.room_made, self.repaired_at) = (false, false, at);
+        repair::wanting(&self.state)
+    }
+
+    /// The entry that gives a disturbed booking its places; None where there are none, or none better.
     pub(super) fn repair_entry(&mut self, id: &BookingId, at: i64) -> Option<Entry> {
-        self.repaired_at = at;
         let booking = self.state.bookings().get(id)?.clone();
         let state = self.state.as_of(at);
         let moves = repair::moves(&state, self.pool(), &booking)?;
@@ -140,6 +150,6 @@ impl Live {
 
     pub(super) fn wants_repair_again(&self, now: i64) -> bool {
         let due = self.room_made || now - self.repaired_at >= REPAIR_AGAIN_S;
-        self.needs_repair || (due && !repair::displaced(&self.state).is_empty())
+        self.needs_repair || (due && !repair::wanting(&self.state).is_empty())
     }
 }

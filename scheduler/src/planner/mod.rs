@@ -488,6 +488,7 @@ impl Planner {
             Ok(live) => live,
             Err(failure) => return drop(write.answer.send(Err(failure))),
         };
+        let term = live.term;
         let entry = match &write.intent {
             Intent::Do(command) => live.accept(write.entry(at, command.clone())),
             Intent::Book(wish) => match live.state.answered(&write.caller, write.request.as_ref()) {
@@ -501,7 +502,7 @@ impl Planner {
         };
         match entry {
             Ok(entry) => self.submit(entry, write).await,
-            Err(refusal) => self.refuse(refusal, write, mark),
+            Err(refusal) => self.refuse(refusal, write, mark, term),
         }
     }
 
@@ -516,13 +517,14 @@ impl Planner {
 
     /// Answers a repeated request once it is sure that this node still leads.
     fn answer_again(&self, write: Write, first: Result<Arc<Outcome>, Refusal>) {
-        tokio::spawn(assured(self.consensus.clone(), write, first));
+        let term = self.consensus.leadership().term;
+        tokio::spawn(assured(self.consensus.clone(), write, first, term));
     }
 
     /// Refuses once all has come out that the live state counted on when it said no, and once it is sure
     /// that this node still leads: a deposed leader's refusal may be out of date. If something came out
     /// otherwise, the question is put again.
-    fn refuse(&self, refusal: Refusal, mut write: Write, mark: Mark) {
+    fn refuse(&self, refusal: Refusal, mut write: Write, mark: Mark, term: u64) {
         metrics::counter!("millpool_refusals_total", "reason" => refusal.reason.code()).increment(1);
         let (in_flight, asks) = (self.in_flight.clone(), self.asks.clone());
         let consensus = self.consensus.clone();
@@ -532,7 +534,7 @@ impl Planner {
                 write.reconsidered += 1;
                 return ask_again(&asks, write, Err(Failure::Refused(refusal))).await;
             }
-            assured(consensus, write, Err(refusal)).await;
+            assured(consensus, write, Err(refusal), term).await;
         });
     }
 
@@ -638,12 +640,11 @@ impl Planner {
     async fn repair_all(&mut self) -> Result<(), Failure> {
         let at = self.clock.now_s();
         let live = self.settled().await?;
-        live.needs_repair = false;
-        let displaced = repair::displaced(&live.state);
-        if !displaced.is_empty() {
-            tracing::info!(bookings = displaced.len(), "placing displaced work anew");
+        let wanting = live.begin_repair(at);
+        if !wanting.is_empty() {
+            tracing::info!(bookings = wanting.len(), "placing disturbed work anew");
         }
-        for id in displaced {
+        for id in wanting {
             // A plan entry names the revision that it was computed from, so each waits for the one before.
             let live = self.settled().await?;
             let Some(entry) = live.repair_entry(&id, at) else { continue };
@@ -685,11 +686,19 @@ impl Planner {
 /// The answer to an entry of the planner's own.
 type Pending = oneshot::Receiver<Result<Arc<Outcome>, Failure>>;
 
-/// Gives an answer once it is sure that this node still leads.
-async fn assured(consensus: consensus::Handle<Replica>, write: Write, answer: Result<Arc<Outcome>, Refusal>) {
-    let answer = match consensus.linearize().await {
-        Ok(_) => answer.map_err(Failure::Refused),
-        Err(_) => Err(Failure::NotLeader { leader: consensus.leadership().leader }),
+/// Gives an answer once it is sure that this node has led in `term` all the while: a node that leads no more
+/// can read the truth of whoever does, but what it concluded before may be out of date.
+async fn assured(
+    consensus: consensus::Handle<Replica>,
+    write: Write,
+    answer: Result<Arc<Outcome>, Refusal>,
+    term: u64,
+) {
+    let read = consensus.linearize().await;
+    let leadership = consensus.leadership();
+    let answer = match read {
+        Ok(_) if leadership.is_ready && leadership.term == term => answer.map_err(Failure::Refused),
+        _ => Err(Failure::NotLeader { leader: leadership.leader }),
     };
     let _ = write.answer.send(answer);
 }

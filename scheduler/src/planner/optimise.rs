@@ -35,6 +35,17 @@ pub struct Improvement {
     pub plan_revision: u64,
 }
 
+impl Improvement {
+    /// The moves of the first bookings, at most `moves_max`, each booking's all or none.
+    pub fn part(mut self, moves_max: usize) -> Improvement {
+        if let Some(beyond) = self.moves.get(moves_max).map(|m| m.booking.clone()) {
+            self.moves.truncate(moves_max);
+            self.moves.retain(|m| m.booking != beyond);
+        }
+        self
+    }
+}
+
 impl Problem {
     /// The problem of moving what is not frozen. `state` has the clock of the time by which the result will
     /// be committed, so that nothing freezes meanwhile. None if nothing can move.
@@ -114,6 +125,7 @@ impl Problem {
 
     fn improvement(&self, solution: &solver::Solution) -> Option<Improvement> {
         let figures = PlanFigures {
+            base_revision: self.base_revision,
             cost_before_fen: self.cost_before_fen,
             cost_fen: solution.cost + self.overdue_fen,
             bound_fen: solution.bound + self.overdue_fen,

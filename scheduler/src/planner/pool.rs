@@ -57,9 +57,9 @@ impl Pool {
     pub fn build(state: &State, from: i64) -> Pool {
         let stations: Vec<Arc<Station>> = state.stations().values().cloned().collect();
         let mut families = BTreeMap::new();
-        for family in stations.iter().flat_map(|s| s.machine.setup_families.iter()) {
+        for family in stations.iter().flat_map(|s| known_families(s)) {
             let next = families.len();
-            families.entry(family.clone()).or_insert(next);
+            families.entry(family.to_owned()).or_insert(next);
         }
         let plants: BTreeMap<PlantId, usize> =
             state.plants().values().enumerate().map(|(i, p)| (p.id.clone(), i)).collect();
@@ -378,7 +378,7 @@ impl Pool {
 
     /// What the promise leaves for the operations from `first` on; no limit for a booking that has lost a
     /// place: the pool owes it one, and the buyer pays no more than promised anyway.
-    fn budget_left(&self, state: &State, booking: &Booking, first: usize) -> Option<i64> {
+    pub fn budget_left(&self, state: &State, booking: &Booking, first: usize) -> Option<i64> {
         let places: Option<Vec<MachineId>> =
             booking.steps.iter().map(|s| s.place.as_ref().map(|p| p.machine.clone())).collect();
         let now = state.price(&booking.order, &places?).ok()?.0.total_fen();
@@ -394,6 +394,13 @@ impl Pool {
         }
         Some(left.max(0))
     }
+}
+
+/// The families that a machine may be set up for, and those that it is or will have been: it may have given
+/// one up.
+fn known_families(station: &Station) -> impl Iterator<Item = &str> {
+    let may = station.machine.setup_families.iter().map(String::as_str);
+    may.chain(station.family.as_deref()).chain(station.line.iter().map(|o| &*o.family))
 }
 
 /// The latest end that the rule of promises allows: the promise, or where it stands if that is later; None

@@ -1,5 +1,6 @@
 //! Repair: work that a disturbance has left without a place gets one, in time for its promise if any place
-//! is, else as soon as it can be. Nothing else moves.
+//! is, else as soon as it can be. Work that is late where it stands moves if that makes it in time. Nothing
+//! else moves.
 
 use super::pool::{Freedom, Pool};
 use millpool_alliance::line::Station;
@@ -7,22 +8,35 @@ use millpool_alliance::{Booking, BookingId, MachineId, Move, State};
 use millpool_solver as solver;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Open bookings with a step that has no place, the most urgent promise first.
-pub fn displaced(state: &State) -> Vec<BookingId> {
-    let mut found: Vec<_> = state
-        .open_bookings()
-        .filter(|b| b.completes_at().is_none())
-        .map(|b| (b.promise.by, b.id.clone()))
-        .collect();
+/// Whether it is at risk, and something of it can still be moved.
+pub fn is_wanting(booking: &Booking) -> bool {
+    booking.at_risk() && booking.steps.last().is_some_and(|s| s.is_planned())
+}
+
+/// The bookings that a repair may help, the most urgent promise first.
+pub fn wanting(state: &State) -> Vec<BookingId> {
+    let mut found: Vec<_> =
+        state.open_bookings().filter(|b| is_wanting(b)).map(|b| (b.promise.by, b.id.clone())).collect();
     found.sort();
     found.into_iter().map(|(_, id)| id).collect()
 }
 
-/// Places for the steps of `booking` from its first displaced one on. None if no open time is left.
+/// Places for the steps of `booking` from its first displaced one on; where none is displaced, for all that
+/// are to come, in time. None if no open time is left.
 pub fn moves(state: &State, pool: &mut Pool, booking: &Booking) -> Option<Vec<Move>> {
-    let from = booking.steps.iter().position(|s| s.place.is_none())?;
+    // What a plant has passed over for a later step has no place any more between its neighbours.
+    let begun = booking.steps.iter().rposition(|s| !s.is_planned()).map_or(0, |last| last + 1);
+    let displaced = booking.steps.iter().skip(begun).position(|s| s.place.is_none());
+    let from = begun + displaced.unwrap_or(0);
+    let in_time = booking.steps.last()?.place.as_ref().is_some_and(|p| p.end <= booking.promise.by);
+    if from == booking.steps.len() || (displaced.is_none() && in_time) {
+        return None;
+    }
     let lifted = lift(state, pool, booking, from);
-    let found = place(state, pool, booking, from);
+    let found = match displaced {
+        Some(_) => place(state, pool, booking, from, None),
+        None => place(state, pool, booking, from, pool.budget_left(state, booking, from)),
+    };
     for machine in lifted {
         pool.refresh(state, &machine);
     }
@@ -43,7 +57,13 @@ fn lift(state: &State, pool: &mut Pool, booking: &Booking, from: usize) -> BTree
     machines
 }
 
-fn place(state: &State, pool: &Pool, booking: &Booking, from: usize) -> Option<Vec<Move>> {
+fn place(
+    state: &State,
+    pool: &Pool,
+    booking: &Booking,
+    from: usize,
+    budget: Option<i64>,
+) -> Option<Vec<Move>> {
     let mut bare = booking.clone();
     for step in bare.steps.iter_mut().skip(from) {
         if step.is_planned() {
@@ -57,11 +77,14 @@ fn place(state: &State, pool: &Pool, booking: &Booking, from: usize) -> Option<V
         job = after_kept(state, pool, booking, from, job, kept)?;
     }
     job.deadline = Some(pool.tick(booking.promise.by).max(0));
+    job.budget = job.budget.or(budget);
     let search = |job: &solver::Job| solver::place(&pool.shop, &pool.lines, job, solver::Cost::Plan);
     let in_time = search(&job).into_iter().min_by_key(|p| (p.cost, p.completion));
+    // Late is better than nowhere, and no better than where it stands.
+    let stands = booking.steps[from].place.is_some();
     let chosen = in_time.or_else(|| {
         job.deadline = None;
-        search(&job).into_iter().next()
+        (!stands).then(|| search(&job).into_iter().next()).flatten()
     })?;
     let seats = pool.seats(&chosen);
     Some(

@@ -50,6 +50,7 @@ pub(super) fn read_request(r: state::Request) -> Request {
 
 pub(super) fn figures(f: &PlanFigures) -> state::PlanFigures {
     state::PlanFigures {
+        base_revision: f.base_revision,
         cost_before_fen: f.cost_before_fen,
         cost_fen: f.cost_fen,
         bound_fen: f.bound_fen,
@@ -59,6 +60,7 @@ pub(super) fn figures(f: &PlanFigures) -> state::PlanFigures {
 
 pub(super) fn read_figures(f: state::PlanFigures) -> PlanFigures {
     PlanFigures {
+        base_revision: f.base_revision,
         cost_before_fen: f.cost_before_fen,
         cost_fen: f.cost_fen,
         bound_fen: f.bound_fen,

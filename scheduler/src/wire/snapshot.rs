@@ -100,7 +100,6 @@ pub fn decode(bytes: &[u8]) -> Result<Image, Refusal> {
 
 fn optimisation(o: &Optimisation) -> pb::Optimisation {
     pb::Optimisation {
-        base_revision: o.base_revision,
         committed_revision: o.committed_revision,
         figures: Some(command::figures(&o.figures)),
         moved: o.moved,
@@ -110,7 +109,6 @@ fn optimisation(o: &Optimisation) -> pb::Optimisation {
 
 fn read_optimisation(o: pb::Optimisation) -> Optimisation {
     Optimisation {
-        base_revision: o.base_revision,
         committed_revision: o.committed_revision,
         figures: command::read_figures(o.figures.unwrap_or_default()),
         moved: o.moved,

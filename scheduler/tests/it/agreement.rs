@@ -35,6 +35,7 @@ struct Tally {
     candidates: usize,
     booked: usize,
     repaired: usize,
+    rescued: usize,
     unplaced: usize,
     optimised: usize,
     tooling: usize,
@@ -118,7 +119,7 @@ impl Planned {
 
     /// Whatever has lost its place gets one that is accepted, or there is none.
     fn repair(&mut self) {
-        for id in repair::displaced(&self.world.state) {
+        for id in repair::wanting(&self.world.state) {
             let state = self.world.state.as_of(self.world.now);
             let booking = state.bookings().get(&id).unwrap().clone();
             let Some(moves) = repair::moves(&state, &mut self.pool, &booking) else {
@@ -135,7 +136,14 @@ impl Planned {
             self.apply(command)
                 .unwrap_or_else(|e| panic!("seed {}: {id} to {moves:?}: {e}\n{before}", self.seed));
             let now = self.world.state.bookings().get(&id).unwrap();
-            assert!(now.completes_at().is_some(), "seed {}: {id} has its places", self.seed);
+            let begun = now.steps.iter().rposition(|s| !s.is_planned()).map_or(0, |last| last + 1);
+            let placed = now.steps[begun..].iter().all(|s| s.place.is_some());
+            assert!(placed, "seed {}: {id} has its places", self.seed);
+            let late_before = booking.lateness_s().filter(|late| *late > 0);
+            if late_before.is_some() {
+                assert_eq!(now.lateness_s(), Some(0), "seed {}: {id} moves only to be in time", self.seed);
+                self.tally.rescued += 1;
+            }
             self.tally.repaired += 1;
         }
     }
@@ -238,10 +246,12 @@ fn what_is_quoted_can_be_booked_and_what_is_displaced_is_placed() {
         total.booked += planned.tally.booked;
         total.repaired += planned.tally.repaired;
         total.unplaced += planned.tally.unplaced;
+        total.rescued += planned.tally.rescued;
     }
     println!("{total:?}");
     if seeds().len() >= 50 {
         assert!(total.candidates > 300 && total.booked > 250 && total.repaired > 50, "{total:?}");
+        assert!(total.rescued > 0, "{total:?}");
     }
 }
 

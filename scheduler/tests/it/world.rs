@@ -629,6 +629,7 @@ fn any_command(r: &mut Rng) -> Command {
                 })
                 .collect(),
             figures: PlanFigures {
+                base_revision: 7,
                 cost_before_fen: any_i64(r),
                 cost_fen: any_i64(r),
                 bound_fen: any_i64(r),
