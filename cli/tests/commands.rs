@@ -712,8 +712,8 @@ async fn help_and_completions() {
 
         Connection:
               --endpoints <HOST:PORT,...>  Coordinators, in order of preference [env: MILLPOOL_ENDPOINTS]
-              --ca <FILE>                  File with the certificates to trust, PEM; turns TLS on [env:
-                                           MILLPOOL_CA]
+              --ca <FILE>                  File with the certificates to trust, PEM; turns TLS on, without
+                                           which no token leaves this host [env: MILLPOOL_CA]
               --tls-server-name <NAME>     Name in the coordinators' certificates, where it is not their
                                            host [env: MILLPOOL_TLS_SERVER_NAME]
               --token-file <FILE>          File with the bearer token (or the token itself in
@@ -729,7 +729,8 @@ async fn help_and_completions() {
                                [possible values: auto, always, never]
 
         Getting started:
-          export MILLPOOL_ENDPOINTS=node1:7400,node2:7400,node3:7400 MILLPOOL_TOKEN_FILE=~/.millpool-token
+          export MILLPOOL_ENDPOINTS=node1:7400,node2:7400,node3:7400
+          export MILLPOOL_CA=~/.millpool/ca.pem MILLPOOL_TOKEN_FILE=~/.millpool/token
           millpool quote --quantity 20 --material aluminium --size 200x120x60 --mass 3kg \
               --op "five-axis family=F1 setup=20m run=6m tol=20" --op "cmm family=F2 run=90s" --due +5d
           millpool book  <the same> --cheapest
