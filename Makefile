@@ -3,7 +3,8 @@
 SHELL := /bin/sh
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-BINARIES := -p millpool-scheduler -p millpool-node-agent -p millpool-cli -p millpool-demo -p millpool-benches
+BINARIES := -p millpool-scheduler -p millpool-node-agent -p millpool-cli -p millpool-solver -p millpool-demo \
+	-p millpool-benches
 say = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
@@ -31,7 +32,7 @@ setup: ## Install the system packages that are missing (cmake, clang, libclang, 
 
 build: setup ## Build every binary
 	$(say) "Building (about ten minutes on two cores the first time, mostly the LP solver)"
-	@$(CARGO) build --release --locked --quiet --bins $(BINARIES)
+	@$(CARGO) build --release --locked --bins $(BINARIES)
 
 demo: build ## An alliance of 23 members on this machine; runs until Ctrl-C, or SECONDS=90
 	$(say) "The demonstration$(if $(SECONDS), of $(SECONDS) seconds)"

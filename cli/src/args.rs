@@ -13,7 +13,8 @@ use clap::{Parser, Subcommand, ValueEnum};
     max_term_width = 110,
     after_help = "\
 Getting started:
-  export MILLPOOL_ENDPOINTS=node1:7400,node2:7400,node3:7400 MILLPOOL_TOKEN_FILE=~/.millpool-token
+  export MILLPOOL_ENDPOINTS=node1:7400,node2:7400,node3:7400
+  export MILLPOOL_CA=~/.millpool/ca.pem MILLPOOL_TOKEN_FILE=~/.millpool/token
   millpool quote --quantity 20 --material aluminium --size 200x120x60 --mass 3kg \\
       --op \"five-axis family=F1 setup=20m run=6m tol=20\" --op \"cmm family=F2 run=90s\" --due +5d
   millpool book  <the same> --cheapest

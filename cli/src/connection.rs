@@ -26,7 +26,7 @@ pub struct ConnectionArgs {
         value_delimiter = ','
     )]
     pub endpoints: Vec<String>,
-    /// File with the certificates to trust, PEM; turns TLS on
+    /// File with the certificates to trust, PEM; turns TLS on, without which no token leaves this host
     #[arg(long, global = true, value_name = "FILE", env = "MILLPOOL_CA", hide_env_values = true)]
     pub ca: Option<PathBuf>,
     /// Name in the coordinators' certificates, where it is not their host
@@ -180,6 +180,42 @@ mod tests {
         let options = ConnectionArgs::default().options(&Environment::default()).unwrap();
         assert_eq!(options.endpoints, [ENDPOINT_DEFAULT]);
         assert!(options.tls.is_none() && options.token.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_token_leaves_this_host_by_tls_only() {
+        let environment = Environment { token: Some("mp_secret".to_owned()), config_home: None };
+        let flags = |endpoints: &[&str]| ConnectionArgs {
+            endpoints: endpoints.iter().map(|&at| at.to_owned()).collect(),
+            ..Default::default()
+        };
+        let here =
+            ["127.0.0.1:1", "127.8.0.1:1", "localhost:1", "LOCALHOST:1", "[::1]:1", "http://127.0.0.1:1/"];
+        assert!(flags(&here).client(&environment).is_ok());
+
+        for there in
+            ["node1:7400", "http://node1:7400", "10.0.0.1:7400", "localhost.example:1", "[2001:db8::1]:1"]
+        {
+            let failure = flags(&["127.0.0.1:1", there]).client(&environment).unwrap_err();
+            assert_eq!(failure.exit_code(), crate::failure::EXIT_USAGE, "{there}");
+            for said in [there, "token", "MILLPOOL_CA", "127.0.0.1"] {
+                assert!(failure.to_string().contains(said), "{failure}");
+            }
+            assert!(!failure.to_string().contains("mp_secret"), "{failure}");
+            assert!(
+                flags(&[there]).client(&Environment::default()).is_ok(),
+                "without a token nothing is lost"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn nor_does_it_to_an_address_that_a_coordinator_names() {
+        let environment = Environment { token: Some("mp_secret".to_owned()), config_home: None };
+        let flags = ConnectionArgs { endpoints: vec!["127.0.0.1:1".to_owned()], ..Default::default() };
+        let client = flags.client(&environment).unwrap();
+        assert!(client.at("127.0.0.1:2").is_ok());
+        assert!(client.at("node1:7400").is_err());
     }
 
     #[test]

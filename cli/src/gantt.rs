@@ -1,5 +1,7 @@
 //! The plan drawn as one self-contained SVG: machines as rows, time across, one colour a booking.
 //!
+//! The share beside a machine's name is the part of its open time in the chart that is booked.
+//!
 //! Open time is white, closed time shaded; changeover is the dark beginning of a bar; frozen work is
 //! hatched, running work outlined, finished work pale, others' work grey. Hovering over a bar tells its
 //! particulars.
@@ -9,7 +11,8 @@ use crate::shown;
 use crate::written::Clock;
 use jiff::{Timestamp, ZonedDateTime};
 use millpool_proto::v1::{
-    Assignment, GetPlanResponse, MachineClass, OperationState, PlanEntry, PlanRow, PlanSummary, Window,
+    Assignment, GetPlanResponse, MachineClass, OperationState, Optimisation, PlanEntry, PlanRow, PlanSummary,
+    Window,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -30,10 +33,12 @@ const CHART_LEFT: f64 = 268.0;
 const CHART_RIGHT: f64 = WIDTH - MARGIN;
 const ROW: f64 = 30.0;
 const GROUP_ROW: f64 = 32.0;
-const AXIS_TOP: f64 = 136.0;
+const AXIS_TOP: f64 = 156.0;
 const ROWS_TOP: f64 = AXIS_TOP + 44.0;
 const LEGEND: f64 = 64.0;
 const HOUR: i64 = 3600;
+/// What the legend calls bars without a name.
+const OTHERS: &str = "others’ work";
 
 const STYLE: &str = "\
 text{font-family:Inter,'Segoe UI','Helvetica Neue',Arial,'DejaVu Sans',sans-serif;fill:#1f2733;font-size:12px}\
@@ -87,7 +92,7 @@ pub fn svg(plan: &GetPlanResponse, asked: (i64, i64), grouping: Grouping, clock:
     chart.grid(bottom);
     chart.bars(plan, &groups);
     chart.now_line(bottom);
-    chart.legend(bottom);
+    chart.legend(bottom, plan.entries.iter().any(|entry| entry.booking_id.is_empty()));
     chart.drawn += "</svg>\n";
     chart.drawn
 }
@@ -186,6 +191,9 @@ impl Chart<'_> {
             self.text("k", x, 94.0, name);
             self.text(if bad { "v bad" } else { "v" }, x, 115.0, &value);
             x += 40.0 + (value.chars().count() as f64 * 9.6).max(name.chars().count() as f64 * 6.6);
+        }
+        if let Some(last) = &summary.last_optimisation {
+            self.text("sub", MARGIN, 139.0, &optimised(last, self.clock));
         }
     }
 
@@ -415,9 +423,9 @@ impl Chart<'_> {
         ));
     }
 
-    fn legend(&mut self, bottom: f64) {
+    fn legend(&mut self, bottom: f64, with_others: bool) {
         let (mut x, top) = (CHART_LEFT, bottom + 24.0);
-        let sample = colour("B000001");
+        let sample = colour("b000001");
         let of = |fill: &str| format!("rx=\"3\" fill=\"{fill}\"");
         let edge = "rx=\"3\" stroke=\"#c3cbd7\"";
         let outlined = format!("rx=\"3\" fill=\"{sample}\" stroke=\"#0c1420\" stroke-width=\"2\"");
@@ -434,11 +442,11 @@ impl Chart<'_> {
             ("frozen", vec![(28.0, of(&sample)), (28.0, of("url(#frozen)"))]),
             ("running", vec![(28.0, outlined)]),
             ("finished", vec![(28.0, pale)]),
-            ("others’ work", vec![(28.0, of("#b4bcc8"))]),
+            (OTHERS, vec![(28.0, of("#b4bcc8"))]),
             ("open", vec![(28.0, format!("{edge} fill=\"#fff\""))]),
             ("closed", vec![(28.0, format!("{edge} fill=\"#e6eaf0\""))]),
         ];
-        for (name, layers) in items {
+        for (name, layers) in items.into_iter().filter(|(name, _)| with_others || *name != OTHERS) {
             for (width, rest) in layers {
                 self.rect((x, top), (width, 14.0), &rest);
             }
@@ -450,34 +458,59 @@ impl Chart<'_> {
 
 /// The figures above the chart: name, value, and whether it is bad.
 fn figures(summary: &PlanSummary) -> Vec<(&'static str, String, bool)> {
-    let mut figures = vec![("COST", shown::money(summary.cost_fen), false)];
-    if let Some(last) = &summary.last_optimisation {
-        figures.push(("OPTIMISED TO", shown::money(last.cost_fen), false));
-        figures.push(("PROVEN BOUND", shown::money(last.bound_fen), false));
-        figures.push(("GAP", gap(last.cost_fen, last.bound_fen), false));
-    }
-    figures.push(("OPEN TIME BOOKED", shown::share(summary.booked_s, summary.open_s), false));
-    figures.push(("OPEN BOOKINGS", shown::grouped(u64::from(summary.bookings_open)), false));
-    figures.push(("ASSIGNMENTS", shown::grouped(u64::from(summary.assignments)), false));
     let risk = summary.bookings_at_risk;
-    figures.push(("AT RISK", shown::grouped(u64::from(risk)), risk > 0));
-    figures
+    vec![
+        ("PLAN COSTS, ALL WORK TO COME", shown::money(summary.cost_fen), false),
+        ("OPEN TIME BOOKED, FROM NOW ON", shown::share(summary.booked_s, summary.open_s), false),
+        ("OPEN BOOKINGS", shown::grouped(u64::from(summary.bookings_open)), false),
+        ("ASSIGNMENTS", shown::grouped(u64::from(summary.assignments)), false),
+        ("AT RISK", shown::grouped(u64::from(risk)), risk > 0),
+    ]
 }
 
-/// Seconds that each machine is booked within a span.
+/// The last optimisation in a sentence of its own: its figures are of other work and of another moment than
+/// those above the chart.
+fn optimised(last: &Optimisation, clock: &Clock) -> String {
+    format!(
+        "Last optimisation, at {}: what had not begun cost {} before and {} after; no plan of that work costs less \
+         than {} (gap {})",
+        shown::time(last.at_s, clock),
+        shown::money(last.cost_before_fen),
+        shown::money(last.cost_fen),
+        shown::money(last.bound_fen),
+        gap(last.cost_fen, last.bound_fen)
+    )
+}
+
+/// Seconds of its open time that each machine is booked within a span. Work that has run on into closed time,
+/// or was begun outside of an offer, counts as far as it lies in open time, and time that two assignments
+/// claim counts once: a machine is never booked more than it is open.
 fn booked(plan: &GetPlanResponse, span: (i64, i64)) -> HashMap<&str, i64> {
-    let mut booked: HashMap<&str, i64> = HashMap::new();
+    let mut busy: HashMap<&str, Vec<(i64, i64)>> = HashMap::new();
     for entry in &plan.entries {
         if let Some(place) = &entry.assignment {
-            let inside = place.end_s.min(span.1) - place.start_s.max(span.0);
-            *booked.entry(&entry.machine_id).or_default() += inside.max(0);
+            let inside = (place.start_s.max(span.0), place.end_s.min(span.1));
+            busy.entry(&entry.machine_id).or_default().push(inside);
         }
     }
-    booked
+    let booked = |row: &PlanRow| {
+        let mut places = busy.get(row.machine_id.as_str()).cloned().unwrap_or_default();
+        places.sort_unstable();
+        let (mut sum_s, mut counted_until_s) = (0, i64::MIN);
+        for (start_s, end_s) in places {
+            let start_s = start_s.max(counted_until_s);
+            let within = |w: &Window| (end_s.min(w.end_s) - start_s.max(w.start_s)).max(0);
+            sum_s += row.open.iter().map(within).sum::<i64>();
+            counted_until_s = counted_until_s.max(end_s);
+        }
+        sum_s
+    };
+    plan.rows.iter().map(|row| (row.machine_id.as_str(), booked(row))).collect()
 }
 
+/// A share of open time; a dash where there is none, or none that the caller may see.
 fn percent(part: i64, whole: i64) -> String {
-    if whole <= 0 { "closed".to_owned() } else { format!("{} %", (part * 100 + whole / 2) / whole) }
+    if whole <= 0 { "–".to_owned() } else { format!("{} %", (part * 100 + whole / 2) / whole) }
 }
 
 /// The longest label that fits a bar.

@@ -117,3 +117,59 @@ fn odd_plans_are_drawn_too() {
         elements(&svg(&plan, asked, Grouping::Class, &clock()));
     }
 }
+
+/// Work that runs on after an offer's end, and work that is claimed twice, book no more than is open.
+#[test]
+fn no_machine_is_booked_for_more_than_it_is_open() {
+    let now_s = sample::NOW_S;
+    let hour = |from: i64, until: i64| (now_s + from * 3600, now_s + until * 3600);
+    let place = |machine: &str, (start_s, end_s): (i64, i64)| PlanEntry {
+        machine_id: machine.to_owned(),
+        booking_id: "b000001".to_owned(),
+        assignment: Some(Assignment { start_s, end_s, ..Assignment::default() }),
+        ..PlanEntry::default()
+    };
+    let row = |machine: &str, windows: &[(i64, i64)]| PlanRow {
+        machine_id: machine.to_owned(),
+        plant_id: "works".to_owned(),
+        open: windows.iter().map(|&(start_s, end_s)| Window { start_s, end_s }).collect(),
+        ..PlanRow::default()
+    };
+    let plan = GetPlanResponse {
+        rows: vec![
+            row("half", &[hour(0, 4), hour(6, 10)]),
+            row("overrun", &[hour(0, 4)]),
+            row("twice", &[hour(0, 4)]),
+            row("unlent", &[]),
+        ],
+        entries: vec![
+            place("half", hour(2, 8)),
+            place("overrun", hour(-3, 9)),
+            place("twice", hour(0, 3)),
+            place("twice", hour(1, 3)),
+            place("unlent", hour(1, 3)),
+        ],
+        ..Default::default()
+    };
+    let drawn = svg(&plan, hour(0, 10), Grouping::Plant, &clock());
+    let shares: Vec<&str> = drawn
+        .split("text-anchor=\"end\">")
+        .skip(1)
+        .map(|rest| rest.split('<').next().unwrap_or_default())
+        .collect();
+    // The plant: 4 + 4 + 3 of 8 + 4 + 4 hours.
+    assert_eq!(shares, ["69 %", "50 %", "100 %", "75 %", "–"]);
+}
+
+/// The optimisation's figures are of other work than the plan's cost, and say so.
+#[test]
+fn the_optimisation_says_what_its_figures_are_of() {
+    let drawn = svg(&sample::plan(), (0, 0), Grouping::Plant, &clock());
+    for said in
+        ["PLAN COSTS, ALL WORK TO COME", "what had not begun cost", "no plan of that work costs less than"]
+    {
+        assert!(drawn.contains(said), "{said}");
+    }
+    let never = GetPlanResponse { summary: Some(PlanSummary::default()), ..Default::default() };
+    assert!(!svg(&never, (0, 0), Grouping::Plant, &clock()).contains("optimisation"));
+}

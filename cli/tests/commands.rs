@@ -141,8 +141,8 @@ async fn quote_in_detail() {
 
          OP   CLASS       MACHINE   PLANT     START               END                       TIME   CHANGEOVER
         ──────────────────────────────────────────────────────────────────────────────────────────────────────
-         1    five-axis   dmu50-1   yubei-2   2026-11-25 04:30Z   2026-11-25 07:20Z   2 h 50 min       30 min
-         2    cmm         zeiss-1   yubei-2   2026-11-25 08:30Z   2026-11-25 09:30Z          1 h       30 min
+         0    five-axis   dmu50-1   yubei-2   2026-11-25 04:30Z   2026-11-25 07:20Z   2 h 50 min       30 min
+         1    cmm         zeiss-1   yubei-2   2026-11-25 08:30Z   2026-11-25 09:30Z          1 h       30 min
 
         Option 2
           price         1,219.00 CNY = 979.00 processing + 180.00 setup + 60.00 transport
@@ -151,8 +151,8 @@ async fn quote_in_detail() {
 
          OP   CLASS       MACHINE   PLANT     START               END                       TIME   CHANGEOVER
         ──────────────────────────────────────────────────────────────────────────────────────────────────────
-         1    five-axis   dmu50-2   yubei-2   2026-11-26 08:30Z   2026-11-26 11:20Z   2 h 50 min       30 min
-         2    cmm         zeiss-1   yubei-2   2026-11-26 12:30Z   2026-11-26 13:30Z          1 h       30 min
+         0    five-axis   dmu50-2   yubei-2   2026-11-26 08:30Z   2026-11-26 11:20Z   2 h 50 min       30 min
+         1    cmm         zeiss-1   yubei-2   2026-11-26 12:30Z   2026-11-26 13:30Z          1 h       30 min
 
         Option 3
           price         994.00 CNY = 754.00 processing + 180.00 setup + 60.00 transport
@@ -161,8 +161,8 @@ async fn quote_in_detail() {
 
          OP   CLASS       MACHINE   PLANT     START               END                       TIME   CHANGEOVER
         ──────────────────────────────────────────────────────────────────────────────────────────────────────
-         1    five-axis   c400-1    yubei-2   2026-11-30 04:30Z   2026-11-30 07:20Z   2 h 50 min       30 min
-         2    cmm         zeiss-1   yubei-2   2026-11-30 08:30Z   2026-11-30 09:30Z          1 h       30 min
+         0    five-axis   c400-1    yubei-2   2026-11-30 04:30Z   2026-11-30 07:20Z   2 h 50 min       30 min
+         1    cmm         zeiss-1   yubei-2   2026-11-30 08:30Z   2026-11-30 09:30Z          1 h       30 min
 
         To book an option (or --cheapest, --fastest, --greenest; add --hold 2h to decide later):
           millpool book --utc --quantity 20 --material aluminium --size 200x120x60 --mass 3kg --op 'five-axis family=F1 setup=20m run=6m tol=20' --op 'cmm family=F2 run=90s' --due +5d --option 1
@@ -184,7 +184,7 @@ async fn a_quote_without_options_says_why() {
 
          OP   REQUIREMENT    ASKED   THE POOL HAS   EXCLUDES
         ────────────────────────────────────────────────────────────
-         1    tolerance_um   3       5              4 of 4 machines
+         0    tolerance_um   3       5              4 of 4 machines
     "#]]
     .assert_eq(&(ran.answers + &ran.notices));
 }
@@ -202,8 +202,8 @@ async fn book_shows_the_promise() {
 
          OP   CLASS       MACHINE   PLANT     START                    END                            TIME   CHANGEOVER   STATE
         ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-         1    five-axis   dmu50-2   yubei-2   2026-11-26 16:30+08:00   2026-11-26 19:20+08:00   2 h 50 min       30 min   planned
-         2    cmm         zeiss-1   yubei-2   2026-11-26 20:30+08:00   2026-11-26 21:30+08:00          1 h       30 min   planned
+         0    five-axis   dmu50-2   yubei-2   2026-11-26 16:30+08:00   2026-11-26 19:20+08:00   2 h 50 min       30 min   planned
+         1    cmm         zeiss-1   yubei-2   2026-11-26 20:30+08:00   2026-11-26 21:30+08:00          1 h       30 min   planned
     "#]]).await;
 }
 
@@ -248,13 +248,13 @@ async fn show_tells_what_disturbed_a_booking() {
 
          OP   CLASS       MACHINE   PLANT     START                    END                            TIME   CHANGEOVER   STATE
         ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-         1    five-axis   dmu50-2   yubei-2   2026-11-26 16:30+08:00   2026-11-26 19:20+08:00   2 h 50 min       30 min   running
-         2    cmm         zeiss-1   yubei-2   2026-11-26 20:30+08:00   2026-11-26 21:30+08:00          1 h       30 min   planned
+         0    five-axis   dmu50-2   yubei-2   2026-11-26 16:30+08:00   2026-11-26 19:20+08:00   2 h 50 min       30 min   running
+         1    cmm         zeiss-1   yubei-2   2026-11-26 20:30+08:00   2026-11-26 21:30+08:00          1 h       30 min   planned
 
         Disturbances
          WHEN                     WHAT        MACHINE   OP   REASON
         ─────────────────────────────────────────────────────────────────────────────
-         2026-11-25 10:20+08:00   breakdown   dmu50-2   2    spindle bearing too hot
+         2026-11-25 10:20+08:00   breakdown   dmu50-2   1    spindle bearing too hot
     "#]]).await;
 }
 
@@ -290,7 +290,7 @@ async fn explain_says_why_and_what_would_help() {
 
          OP   REQUIREMENT    ASKED   THE POOL HAS   EXCLUDES
         ────────────────────────────────────────────────────────────
-         1    tolerance_um   3       5              4 of 4 machines
+         0    tolerance_um   3       5              4 of 4 machines
 
         What would help
          WITHOUT                       DONE                            PRICE
@@ -435,7 +435,7 @@ async fn offers_are_listed_made_and_withdrawn() {
         Withdrawing nights-1 would take the place of 1 operation:
          BOOKING   OP   MACHINE   START                    END
         ──────────────────────────────────────────────────────────────────────────
-         B000001   1    dmu50-1   2026-11-25 11:30+08:00   2026-11-25 13:00+08:00
+         B000001   0    dmu50-1   2026-11-25 11:30+08:00   2026-11-25 13:00+08:00
     "#]],
     )
     .await;
@@ -501,9 +501,9 @@ async fn plan_as_bars_and_table() {
     let head: String = table.lines().skip(6).take(4).map(|line| line.to_owned() + "\n").collect();
     expect![[r#"
         ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-         c400-1           2026-11-25 08:45+08:00   2026-11-25 12:30+08:00   3 h 45 min   B000002    1   F3       running
-         c400-1           2026-11-25 13:20+08:00   2026-11-25 15:20+08:00          2 h   B000003    3   F3       frozen
-         c400-1           2026-11-25 15:50+08:00   2026-11-25 17:50+08:00          2 h   B000004    1   F4       frozen
+         c400-1           2026-11-25 08:45+08:00   2026-11-25 12:30+08:00   3 h 45 min   B000002    0   F3       running
+         c400-1           2026-11-25 13:20+08:00   2026-11-25 15:20+08:00          2 h   B000003    2   F3       frozen
+         c400-1           2026-11-25 15:50+08:00   2026-11-25 17:50+08:00          2 h   B000004    0   F4       frozen
     "#]].assert_eq(&head);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plan.svg");
@@ -610,7 +610,7 @@ async fn watch_tells_what_changed() {
     let (ran, ()) = tokio::join!(pool.run(&["watch", "--changes", "2"]), change);
     expect![[r#"
         1241      B000042  bracket-7: confirmed, done 2026-11-26 21:30+08:00, promised by 2026-11-27 01:30+08:00
-        1242      B000042  breakdown: operation 2 on dmu50-2: spindle bearing too hot; operation 1 began on dmu50-2; done 2026-11-27 05:30+08:00; AT RISK
+        1242      B000042  breakdown: operation 1 on dmu50-2: spindle bearing too hot; operation 0 began on dmu50-2; done 2026-11-27 05:30+08:00; AT RISK
     "#]].assert_eq(&(ran.answers + &ran.notices));
     let plan = pool.run(&["watch", "--plan", "--changes", "1"]).await;
     expect![[r#"
@@ -712,8 +712,8 @@ async fn help_and_completions() {
 
         Connection:
               --endpoints <HOST:PORT,...>  Coordinators, in order of preference [env: MILLPOOL_ENDPOINTS]
-              --ca <FILE>                  File with the certificates to trust, PEM; turns TLS on [env:
-                                           MILLPOOL_CA]
+              --ca <FILE>                  File with the certificates to trust, PEM; turns TLS on, without
+                                           which no token leaves this host [env: MILLPOOL_CA]
               --tls-server-name <NAME>     Name in the coordinators' certificates, where it is not their
                                            host [env: MILLPOOL_TLS_SERVER_NAME]
               --token-file <FILE>          File with the bearer token (or the token itself in
@@ -729,7 +729,8 @@ async fn help_and_completions() {
                                [possible values: auto, always, never]
 
         Getting started:
-          export MILLPOOL_ENDPOINTS=node1:7400,node2:7400,node3:7400 MILLPOOL_TOKEN_FILE=~/.millpool-token
+          export MILLPOOL_ENDPOINTS=node1:7400,node2:7400,node3:7400
+          export MILLPOOL_CA=~/.millpool/ca.pem MILLPOOL_TOKEN_FILE=~/.millpool/token
           millpool quote --quantity 20 --material aluminium --size 200x120x60 --mass 3kg \
               --op "five-axis family=F1 setup=20m run=6m tol=20" --op "cmm family=F2 run=90s" --due +5d
           millpool book  <the same> --cheapest

@@ -16,6 +16,7 @@ mod rpc;
 pub mod watch;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +33,10 @@ pub const ENDPOINTS_MAX: usize = 64;
 /// Largest answer that a client reads, bytes: a plan of a hundred thousand assignments fits.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// Where a client sends a token.
+const TOKEN_ACCEPTED: &str = "with a token: TLS (--ca FILE or MILLPOOL_CA), or an endpoint on this host \
+                              (localhost, 127.0.0.1, [::1]); else the token would cross the network in clear";
+
 /// How a client finds the coordinators and how long it tries.
 #[derive(Clone)]
 pub struct ClientOptions {
@@ -39,7 +44,7 @@ pub struct ClientOptions {
     pub endpoints: Vec<String>,
     /// TLS; plain text without it.
     pub tls: Option<TlsOptions>,
-    /// Bearer token sent with every call.
+    /// Bearer token sent with every call; without TLS to loopback addresses only.
     pub token: Option<String>,
     /// The longest that one attempt waits for its answer.
     pub attempt_timeout: Duration,
@@ -108,7 +113,8 @@ struct Shared {
 impl Client {
     /// Makes a client. Nothing is connected yet: that happens with the first call.
     ///
-    /// Fails where an endpoint, the CA or the token cannot be understood.
+    /// Fails where an endpoint, the CA or the token cannot be understood, and where the token would leave
+    /// this host unencrypted.
     pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
         let channels =
             options.endpoints.iter().map(|at| channel(at, &options)).collect::<Result<Vec<_>, _>>()?;
@@ -206,6 +212,13 @@ impl std::fmt::Debug for Client {
     }
 }
 
+/// Whether a `host:port` is on this host, by its name: nothing is looked up.
+fn is_loopback(host_port: &str) -> bool {
+    let host = host_port.rsplit_once(':').map_or(host_port, |(host, _)| host);
+    let literal = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || literal.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 fn authorization(token: &str) -> Result<MetadataValue<Ascii>, ClientError> {
     let mut value = MetadataValue::try_from(format!("Bearer {}", token.trim()))
         .map_err(|_| ClientError::usage("token", "(not shown)", "visible ASCII characters"))?;
@@ -224,6 +237,9 @@ fn channel(address: &str, options: &ClientOptions) -> Result<Channel, ClientErro
     if !host_port.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
     {
         return Err(bad("host:port"));
+    }
+    if options.token.is_some() && options.tls.is_none() && !is_loopback(host_port) {
+        return Err(bad(TOKEN_ACCEPTED));
     }
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let mut endpoint = Endpoint::from_shared(format!("{scheme}://{host_port}"))
