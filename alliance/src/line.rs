@@ -270,6 +270,8 @@ impl Station {
         all
     }
 
+    /// Tooling goes where nothing planned follows it, or what does ends the same without it: so nobody's
+    /// times are other than whoever placed it reckoned.
     fn drop_needless_tooling(&mut self) {
         let mut at = 0;
         while at < self.line.len() {
@@ -277,11 +279,14 @@ impl Station {
                 at += 1;
                 continue;
             }
+            let end = |station: &Station, at: usize| {
+                let next = station.line.get(at).filter(|next| next.phase == Phase::Planned)?;
+                station.finish(at, next).map(|(end, _)| end)
+            };
+            let with = end(self, at + 1);
             let tooling = self.line.remove(at);
-            let needed = self.line.get(at).is_some_and(|next| {
-                next.phase == Phase::Planned && self.finish(at, next).is_none_or(|(end, _)| end > next.end)
-            });
-            if needed {
+            let without = end(self, at);
+            if with.is_some() && without != with {
                 self.line.insert(at, tooling);
                 at += 1;
             }

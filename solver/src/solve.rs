@@ -29,6 +29,9 @@ pub struct Options {
     pub seed: u64,
     /// A plan to start from. What of it no longer holds is repaired.
     pub incumbent: Option<Plan>,
+    /// A plan that was found for the same shop a moment ago. As much of it as goes with the rest of the
+    /// incumbent is taken over before the search begins.
+    pub hint: Option<Plan>,
     /// What moving an operation against the incumbent weighs, in fen.
     pub stability: Fen,
     /// Set from outside to stop early.
@@ -45,6 +48,7 @@ impl Default for Options {
             threads: 1,
             seed: 1,
             incumbent: None,
+            hint: None,
             stability: 0,
             cancel: Arc::default(),
             idle_priority: false,
@@ -509,10 +513,18 @@ fn lower_priority(options: &Options) {
 fn start<'a>(instance: &'a Instance, options: &Options, placer: &mut Placer) -> (State<'a>, &'static str) {
     let order = greedy::insertion_order(instance);
     if let Some(incumbent) = &options.incumbent {
-        let mut state = State::load(instance, chains_of(instance, incumbent));
-        state.anchor(incumbent, options.stability);
-        greedy::insert_all(&mut state, placer, &order);
-        return (state, "incumbent");
+        let stands = chains_of(instance, incumbent);
+        let fitted = options.hint.as_ref().map(|hint| chains_of(instance, hint));
+        let fitted = fitted.map(|hint| (State::fitted(instance, &stands, hint), "hint"));
+        let starts = fitted.into_iter().chain([(State::load(instance, stands), "incumbent")]);
+        let mended = starts.map(|(mut state, name)| {
+            state.anchor(incumbent, options.stability);
+            greedy::insert_all(&mut state, placer, &order);
+            (state, name)
+        });
+        if let Some(best) = mended.min_by_key(|(state, _)| state.weight()) {
+            return best;
+        }
     }
     let mut inserted = State::load(instance, greedy::frozen_chains(instance));
     greedy::insert_all(&mut inserted, placer, &order);
@@ -749,6 +761,34 @@ mod tests {
             Err(SolveError::Unkeepable { jobs, .. }) => assert_eq!(jobs, ["J2"]),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_hint_is_taken_over_as_far_as_it_fits() {
+        let (mut gained, mut lost) = (0, 0);
+        for seed in 0..60 {
+            let mut instance = tiny::instance(seed, 14, 3, 100);
+            let first = solve(&instance, &counted(0, 1), |_| ()).unwrap();
+            let better = solve(&instance, &counted(2000, 1), |_| ()).unwrap();
+            // Meanwhile a job more has come, and stands in the way.
+            let mut incumbent = first.plan.clone();
+            let mut late = instance.jobs[seed as usize % 14].clone();
+            late.id = "late".into();
+            let mut placer = Placer::default();
+            instance.jobs.push(late);
+            let mut state = State::load(&instance, chains_of(&instance, &incumbent));
+            if !state.insert_best(&mut placer, 14, Fen::MAX / 4) {
+                continue;
+            }
+            incumbent = state.plan();
+            let before = verify(&instance, &incumbent).unwrap().total();
+            let options = Options { incumbent: Some(incumbent), hint: Some(better.plan), ..counted(0, 1) };
+            let fitted = solve(&instance, &options, |_| ()).unwrap();
+            assert!(fitted.cost <= before, "seed {seed}: never worse than what stands");
+            gained += before - fitted.cost;
+            lost += (first.cost - better.cost) - (before - fitted.cost);
+        }
+        assert!(gained > 2 * lost.max(0), "gained {gained}, lost {lost}");
     }
 
     #[test]

@@ -16,6 +16,28 @@ enum Undo {
     Kept { job: u32, was: bool },
 }
 
+/// A job's places, one an operation; `None` for a job that is left out.
+pub(crate) type Chain = Option<Vec<Fixed>>;
+
+/// A job that does not go where it is laid: a machine is closed for it, or another's work is in its way.
+struct Clash {
+    machine: usize,
+    late: Laid,
+    early: Option<Laid>,
+}
+
+#[derive(Clone, Copy)]
+struct Laid {
+    job: usize,
+    fixed: bool,
+}
+
+impl Laid {
+    fn of(o: &Occupation) -> Laid {
+        Laid { job: o.key.job as usize, fixed: o.fixed }
+    }
+}
+
 /// A plan under change.
 #[derive(Clone, Debug)]
 pub(crate) struct State<'a> {
@@ -70,30 +92,75 @@ impl<'a> State<'a> {
 
     /// What holds of the chains given, each operation where it says: setups and ends are computed
     /// anew, and a job that breaks a rule, or stands in the way of frozen work, is left out.
-    pub(crate) fn load(instance: &'a Instance, mut chains: Vec<Option<Vec<Fixed>>>) -> State<'a> {
+    pub(crate) fn load(instance: &'a Instance, mut chains: Vec<Chain>) -> State<'a> {
         loop {
             let mut state = State::empty(instance);
-            let mut offenders = state.lay(&chains);
-            for (j, chain) in chains.iter().enumerate() {
-                if chain.is_some() && !state.chain_holds(j) {
-                    offenders.push(j);
-                }
-            }
+            let clashes = state.lay(&chains);
+            let mut offenders: Vec<usize> = clashes
+                .iter()
+                .map(|clash| match clash.early {
+                    Some(early) if clash.late.fixed && !early.fixed => early.job,
+                    _ => clash.late.job,
+                })
+                .collect();
+            offenders.extend(state.broken_chains(&chains));
             if offenders.is_empty() {
-                (0..chains.len()).filter(|&j| chains[j].is_some()).for_each(|j| state.admit(j));
-                state.journal.clear();
+                state.admit_all(&chains);
                 return state;
             }
             offenders.into_iter().for_each(|j| chains[j] = None);
         }
     }
 
+    /// As much of the chains `wanted` as goes with what else `stands`, which holds as a whole: what is in the
+    /// way, or breaks a rule, stays where it stands.
+    pub(crate) fn fitted(instance: &'a Instance, stands: &[Chain], mut wanted: Vec<Chain>) -> State<'a> {
+        let mut moved: Vec<usize> = (0..stands.len()).filter(|&j| wanted[j] != stands[j]).collect();
+        while !moved.is_empty() {
+            let mut state = State::empty(instance);
+            let clashes = state.lay(&wanted);
+            let broken: Vec<usize> = state.broken_chains(&wanted).collect();
+            if clashes.is_empty() && broken.is_empty() {
+                state.admit_all(&wanted);
+                return state;
+            }
+            let is_moved = |j: &usize| moved.binary_search(j).is_ok();
+            let in_the_way = clashes.iter().filter_map(|clash| {
+                [Some(clash.late), clash.early].into_iter().flatten().map(|laid| laid.job).find(is_moved)
+            });
+            let mut back: Vec<usize> = in_the_way.chain(broken.iter().copied().filter(is_moved)).collect();
+            if back.is_empty() {
+                // A changeover hurts what stands: it has another neighbour now, or lacks the one it had.
+                let hurt = clashes
+                    .iter()
+                    .map(|clash| clash.machine)
+                    .chain(broken.iter().flat_map(|&j| stands[j].iter().flatten().map(|at| at.machine)));
+                let hurt: Vec<usize> = hurt.collect();
+                let touches = |chain: &Chain| chain.iter().flatten().any(|at| hurt.contains(&at.machine));
+                back.extend(moved.iter().copied().filter(|&j| touches(&wanted[j]) || touches(&stands[j])));
+            }
+            if back.is_empty() {
+                break;
+            }
+            back.iter().for_each(|&j| wanted[j].clone_from(&stands[j]));
+            moved.retain(|j| !back.contains(j));
+        }
+        State::load(instance, stands.to_vec())
+    }
+
+    /// The jobs whose steps, as they lie, break their own rules.
+    fn broken_chains<'c>(&'c self, chains: &'c [Chain]) -> impl Iterator<Item = usize> + 'c {
+        (0..chains.len()).filter(|&j| chains[j].is_some() && !self.chain_holds(j))
+    }
+
+    fn admit_all(&mut self, chains: &[Chain]) {
+        (0..chains.len()).filter(|&j| chains[j].is_some()).for_each(|j| self.admit(j));
+        self.journal.clear();
+    }
+
     /// The chains in the order of their starts on each machine, every operation as early as that order
     /// allows. Jobs that then miss a deadline or run out of open time are left out.
-    pub(crate) fn retimed(
-        instance: &Instance,
-        mut chains: Vec<Option<Vec<Fixed>>>,
-    ) -> Vec<Option<Vec<Fixed>>> {
+    pub(crate) fn retimed(instance: &Instance, mut chains: Vec<Chain>) -> Vec<Chain> {
         loop {
             let mut order: Vec<(Tick, usize, usize)> = Vec::new();
             for (j, chain) in chains.iter().enumerate() {
@@ -123,10 +190,10 @@ impl<'a> State<'a> {
         }
     }
 
-    /// Puts raw occupations on the lines and computes their setups and ends. Returns the jobs that
-    /// overlap another, or for which a machine is closed.
-    fn lay(&mut self, chains: &[Option<Vec<Fixed>>]) -> Vec<usize> {
-        let mut offenders = Vec::new();
+    /// Puts raw occupations on the lines and computes their setups and ends. Returns those that overlap
+    /// another, or for which a machine is closed.
+    fn lay(&mut self, chains: &[Chain]) -> Vec<Clash> {
+        let mut clashes = Vec::new();
         for (j, chain) in chains.iter().enumerate() {
             for (k, at) in chain.iter().flatten().enumerate() {
                 let a = Assignment { job: j, op: k, machine: at.machine, start: at.start, end: at.start };
@@ -138,7 +205,8 @@ impl<'a> State<'a> {
             self.lines.line_mut(m).sort_by_key(|o| (o.start, !o.fixed, o.key));
             for at in 0..self.lines.on(m).len() {
                 let Ok(o) = self.lines.refreshed(&self.instance.shop, m, at) else {
-                    offenders.push(self.lines.on(m)[at].key.job as usize);
+                    let late = Laid::of(&self.lines.on(m)[at]);
+                    clashes.push(Clash { machine: m, late, early: None });
                     continue;
                 };
                 self.lines.line_mut(m)[at] = o;
@@ -146,12 +214,12 @@ impl<'a> State<'a> {
                 self.steps[flat as usize] = Step { machine: m, start: o.start, end: o.end, setup: o.setup };
                 let before = at.checked_sub(1).map(|i| self.lines.on(m)[i]);
                 if let Some(before) = before.filter(|before| before.end > o.start) {
-                    let out = if o.fixed && !before.fixed { before } else { o };
-                    offenders.push(out.key.job as usize);
+                    let (late, early) = (Laid::of(&o), Some(Laid::of(&before)));
+                    clashes.push(Clash { machine: m, late, early });
                 }
             }
         }
-        offenders
+        clashes
     }
 
     /// Whether a job's steps keep the job's own rules.

@@ -146,11 +146,8 @@ async fn solve(
     let cancel = options.cancel.clone();
     let (answer, mut answered) = oneshot::channel();
     let work = move || {
-        let fitted = former.and_then(|former| problem.solve_from(&former.moves, &options));
-        let _ = answer.send(match fitted {
-            Some(fitted) => Ok(Some(fitted)),
-            None => problem.solve(&options, |_| {}),
-        });
+        let former = former.map_or(Vec::new(), |former| former.moves);
+        let _ = answer.send(problem.solve_with(&former, &options));
     };
     let thread = std::thread::Builder::new().name("optimiser".into()).spawn(work);
     let thread =

@@ -114,13 +114,14 @@ impl Problem {
         Ok(self.improvement(&solution))
     }
 
-    /// Solves it from an improvement of a former state: what of that still holds is kept, and what has
-    /// happened since is fitted in. None if it is none any more.
-    pub fn solve_from(&self, former: &[Move], options: &solver::Options) -> Option<Improvement> {
-        let options = solver::Options { incumbent: Some(self.with(former)), ..options.clone() };
-        // That a promise cannot be kept in this way says nothing about others.
-        let solution = solver::solve(&self.instance, &options, |_| {}).ok()?;
-        self.improvement(&solution)
+    /// Solves it, with what was found for a former state: as much of that as still goes is taken over.
+    pub fn solve_with(
+        &self,
+        former: &[Move],
+        options: &solver::Options,
+    ) -> Result<Option<Improvement>, solver::SolveError> {
+        let hint = (!former.is_empty()).then(|| self.with(former));
+        self.solve(&solver::Options { hint, ..options.clone() }, |_| {})
     }
 
     fn improvement(&self, solution: &solver::Solution) -> Option<Improvement> {
