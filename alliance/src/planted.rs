@@ -36,7 +36,7 @@ pub(crate) use tests::planted;
 #[cfg(test)]
 mod tests {
     use super::Bug;
-    use crate::common::harness::{quiet_panics, run, sequence};
+    use crate::scenes::harness::{quiet_panics, run, sequence};
     use proptest::strategy::{Strategy, ValueTree};
     use proptest::test_runner::TestRunner;
     use std::cell::Cell;

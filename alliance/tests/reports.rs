@@ -1,13 +1,13 @@
 //! What plants report and what it does to the plan, as sentences.
 
-mod common;
+mod scenes;
 
-use common::build::*;
 use millpool_alliance::booking::{DisturbanceKind, Progress, Status};
 use millpool_alliance::command::{Event, Happening};
 use millpool_alliance::refusal::Reason;
 use millpool_alliance::registry::{MachineClass::*, Plant};
 use millpool_alliance::*;
+use scenes::build::*;
 
 const EIGHT: i64 = MONDAY + 8 * HOUR;
 const NINE: i64 = EIGHT + HOUR;

@@ -2,14 +2,14 @@
 
 #![allow(clippy::result_large_err, reason = "as in the crate itself")]
 
-mod common;
+mod scenes;
 
-use common::build::*;
 use millpool_alliance::booking::Status;
 use millpool_alliance::eligibility::obstacles;
 use millpool_alliance::refusal::Reason;
 use millpool_alliance::registry::{Changeover, Machine, MachineClass::*, Plant, SETUP_FAMILIES_MAX, Size};
 use millpool_alliance::*;
+use scenes::build::*;
 
 const EIGHT: i64 = MONDAY + 8 * HOUR;
 
