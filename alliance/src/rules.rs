@@ -120,10 +120,14 @@ impl State {
     pub(crate) fn confirm(&mut self, caller: &Caller, id: &BookingId) -> Result<Reply, Refusal> {
         let mut booking = Booking::clone(self.owned(caller, id)?);
         match booking.status {
-            Status::Held if booking.completes_at().is_none() => {
+            // To confirm it would be to acknowledge a promise that is broken already.
+            Status::Held if booking.at_risk() => {
                 return Err(Refusal::because(
                     Reason::WrongStatus,
-                    format!("a disturbance has taken the place that {id} held; it is being placed anew"),
+                    format!(
+                        "a disturbance has taken the place in time that {id} held; it is being placed anew, \
+                         and can be confirmed once it stands in time again"
+                    ),
                 ));
             }
             Status::Held if booking.steps.iter().flat_map(|s| &s.place).any(|p| p.start < self.now) => {

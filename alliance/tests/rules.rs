@@ -345,6 +345,23 @@ fn a_hold_whose_start_has_passed_is_not_confirmed() {
 }
 
 #[test]
+fn a_hold_that_a_disturbance_has_made_late_is_not_confirmed_until_it_stands_in_time_again() {
+    let mut alliance = Alliance::mills(&["m1", "m2"]);
+    let held = alliance.hold(hour(), &[("m1", EIGHT)], DAY);
+    let confirm = Command::Confirm { booking: held.clone() };
+    assert_eq!(alliance.happens("m1", down(EIGHT + 2 * HOUR)), None);
+    let without_place = alliance.refused(buyer("bo"), confirm.clone());
+    assert_eq!(without_place.reason, Reason::WrongStatus);
+    alliance.plan(PlanKind::Repair, vec![move_to(held.as_str(), 0, "m1", EIGHT + 2 * HOUR)]).expect("late");
+    assert_eq!(alliance.booking(&held).lateness_s(), Some(2 * HOUR));
+    let late = alliance.refused(buyer("bo"), confirm.clone());
+    assert_eq!((late.reason, &late.message), (Reason::WrongStatus, &without_place.message));
+    assert!(late.message.contains("placed anew"), "{late}");
+    alliance.plan(PlanKind::Repair, vec![move_to(held.as_str(), 0, "m2", EIGHT)]).expect("in time");
+    alliance.ok(buyer("bo"), confirm);
+}
+
+#[test]
 fn a_buyer_holds_no_more_than_the_policy_allows() {
     let mut alliance = Alliance::mills(&["m1"]);
     let policy = alliance.state.policy().clone();
