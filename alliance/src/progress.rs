@@ -50,11 +50,12 @@ impl State {
         self.plant(&plant)?;
         text("agent_id", &agent, 1, 40)?;
         text("outbox_id", &outbox, 1, 64)?;
-        let applied_seq = match self.agents.get(&plant) {
-            Some(known) if known.outbox == outbox => known.applied_seq,
-            _ => 0,
+        let attached = match self.agents.get(&plant) {
+            Some(known) => known.with_outbox(agent, outbox),
+            None => Agent { plant: plant.clone(), agent, outbox, applied_seq: 0, earlier: Vec::new() },
         };
-        self.agents.put(plant.clone(), Arc::new(Agent { plant, agent, outbox, applied_seq }));
+        let applied_seq = attached.applied_seq;
+        self.agents.put(plant, Arc::new(attached));
         Ok(Reply::Applied(applied_seq, Vec::new()))
     }
 

@@ -4,6 +4,7 @@ mod scenes;
 
 use millpool_alliance::booking::{DisturbanceKind, Progress, Status};
 use millpool_alliance::command::{Event, Happening};
+use millpool_alliance::line::MachineState;
 use millpool_alliance::refusal::Reason;
 use millpool_alliance::registry::{MachineClass::*, Plant};
 use millpool_alliance::*;
@@ -329,4 +330,38 @@ fn an_outbox_that_was_replaced_is_refused() {
     let old =
         Command::Report { plant: PlantId::trusted("ya-1"), outbox: "outbox-ya-1".into(), events: vec![] };
     assert_eq!(alliance.refused(operator(), old).reason, Reason::AgentAlreadyConnected);
+}
+
+#[test]
+fn an_outbox_that_comes_back_goes_on_where_it_was() {
+    let mut alliance = Alliance::mills(&["m1"]);
+    let attach = |outbox: &str| Command::AttachAgent {
+        plant: PlantId::trusted("ya-1"),
+        agent: "agent".into(),
+        outbox: outbox.into(),
+    };
+    let report = |outbox: &str, seq, what| Command::Report {
+        plant: PlantId::trusted("ya-1"),
+        outbox: outbox.into(),
+        events: vec![Event { seq, at: EIGHT, machine: machine_id("m1"), what }],
+    };
+    alliance.now = EIGHT;
+    alliance.ok(operator(), attach("first"));
+    alliance.ok(operator(), report("first", 1, down(TEN)));
+    alliance.ok(operator(), report("first", 2, Happening::Up));
+    for spare in 2..=state::OUTBOXES_MAX {
+        let spare = format!("spare-{spare}");
+        assert_eq!(alliance.ok(operator(), attach(&spare)), Reply::Applied(0, vec![]));
+        alliance.ok(operator(), report(&spare, 1, Happening::State(MachineState::Idle)));
+    }
+    assert_eq!(alliance.ok(operator(), attach("first")), Reply::Applied(2, vec![]));
+    alliance.ok(operator(), report("first", 1, down(TEN)));
+    assert_eq!(alliance.station("m1").down, None, "it was applied before");
+    // A limited number is remembered: the one that was away longest begins anew.
+    for spare in 2..=state::OUTBOXES_MAX + 1 {
+        let spare = format!("another-{spare}");
+        alliance.ok(operator(), attach(&spare));
+        alliance.ok(operator(), report(&spare, 1, Happening::State(MachineState::Idle)));
+    }
+    assert_eq!(alliance.ok(operator(), attach("first")), Reply::Applied(0, vec![]));
 }
