@@ -3,9 +3,8 @@
 //! A report is what has happened, so it is believed, and the plan gives way: whatever it makes impossible
 //! loses its place, with the disturbance on record, and waits for a repair. Nothing else moves.
 
-use crate::booking::{Booking, Disturbance, DisturbanceKind, Place, Progress, Status};
+use crate::booking::{Booking, Disturbance, DisturbanceKind, Place, Progress, Status, Step};
 use crate::command::{Event, Happening, Reply};
-use crate::eligibility;
 use crate::id::{BookingId, MachineId, PlantId};
 use crate::line::{Down, Occupation, Phase, Station, Use};
 use crate::planted::{Bug, planted};
@@ -167,10 +166,16 @@ impl State {
         }
     }
 
-    fn step(&self, id: &BookingId, operation: u32) -> Result<(Booking, usize), Refusal> {
+    /// A booking and the index of an operation that is to be done, or is in hand, as far as the plant of
+    /// `machine` may know. What it may not know of does not exist, before anything else is looked at: what
+    /// is refused must tell a competitor nothing.
+    fn step(&self, machine: &MachineId, id: &BookingId, operation: u32) -> Result<(Booking, usize), Refusal> {
         let booking = self.booking(id)?;
         let k = operation as usize;
-        if booking.status != Status::Confirmed || k >= booking.steps.len() {
+        if !booking.steps.get(k).is_some_and(|step| self.may_report(machine, step)) {
+            return Err(Refusal::unknown("booking_id", id));
+        }
+        if booking.status != Status::Confirmed {
             return Err(Refusal::because(
                 Reason::WrongStatus,
                 format!("operation {operation} of {id} ({:?}) is not to be done", booking.status),
@@ -179,17 +184,14 @@ impl State {
         Ok((Booking::clone(booking), k))
     }
 
-    /// Whether the plant of `machine` may report on an operation: of what has a place, the plant where it
-    /// is; of what is to begin, also another where it could be made, which may have been cut off with an
-    /// older dispatch list. To everybody else the booking does not exist.
-    fn check_reporter(&self, machine: &MachineId, booking: &Booking, k: usize) -> Result<(), Refusal> {
-        let station = self.station(machine)?;
-        let step = &booking.steps[k];
-        let there = step.place.as_ref().and_then(|p| self.stations.get(&p.machine));
-        let here = there.is_some_and(|there| there.machine.plant == station.machine.plant);
-        let able = step.is_planned()
-            && eligibility::eligible(&booking.order, &booking.order.route[k], &station.machine);
-        if here || able { Ok(()) } else { Err(Refusal::unknown("booking_id", &booking.id)) }
+    /// Whether the plant of `machine` may report on an operation: the plant where it is; and while it has
+    /// not begun, also one where it was before, which may be cut off with an older dispatch list and make
+    /// it. What has happened is believed.
+    fn may_report(&self, machine: &MachineId, step: &Step) -> bool {
+        let plant = |id: &MachineId| self.stations.get(id).map(|s| &s.machine.plant);
+        let Some(reporter) = plant(machine) else { return false };
+        let here = step.place.as_ref().and_then(|p| plant(&p.machine)) == Some(reporter);
+        here || (step.is_planned() && step.left.contains(reporter))
     }
 
     fn started(&mut self, id: &BookingId, operation: u32, at: i64, cause: &Cause) -> Result<(), Refusal> {
@@ -206,8 +208,7 @@ impl State {
         operation: u32,
         at: i64,
     ) -> Result<BTreeSet<MachineId>, Refusal> {
-        let (mut booking, k) = self.step(id, operation)?;
-        self.check_reporter(machine, &booking, k)?;
+        let (mut booking, k) = self.step(machine, id, operation)?;
         if !booking.steps[k].is_planned() {
             return Err(Refusal::because(
                 Reason::WrongStatus,
@@ -274,8 +275,7 @@ impl State {
         id: &BookingId,
         operation: u32,
     ) -> Result<(Booking, Place), Refusal> {
-        let (booking, k) = self.step(id, operation)?;
-        self.check_reporter(machine, &booking, k)?;
+        let (booking, k) = self.step(machine, id, operation)?;
         match (&booking.steps[k].progress, booking.steps[k].place.clone()) {
             (Progress::Running { .. }, Some(place)) => Ok((booking, place)),
             _ => Err(Refusal::because(
@@ -321,7 +321,7 @@ impl State {
         at: i64,
         cause: &Cause,
     ) -> Result<(), Refusal> {
-        let (booking, k) = self.step(id, operation)?;
+        let (booking, k) = self.step(&cause.machine, id, operation)?;
         if booking.steps[k].is_finished() {
             return Err(Refusal::because(
                 Reason::WrongStatus,

@@ -48,8 +48,7 @@ impl State {
         }
         let machines: Vec<MachineId> = placement.iter().map(|(machine, _)| machine.clone()).collect();
         let (price, carbon) = self.price(&order, &machines)?;
-        let steps =
-            vec![Step { place: None, progress: Progress::Planned, pieces_scrapped: 0 }; placement.len()];
+        let steps = vec![Step::waiting(); placement.len()];
         let promise = Promise { by: i64::MAX, price, carbon };
         let booking = self.new_booking(buyer, order.clone(), steps, promise, hold_s);
         let id = booking.id.clone();

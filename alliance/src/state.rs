@@ -416,8 +416,9 @@ impl State {
     pub(crate) fn put_booking(&mut self, mut booking: Booking) {
         booking.revision = self.revision;
         let id = booking.id.clone();
-        if let Some(old) = self.bookings.get(&id) {
+        if let Some(old) = self.bookings.get(&id).cloned() {
             self.holds.remove(&(old.hold_expires_at, id.clone()));
+            self.note_plants_left(&old, &mut booking);
         }
         if booking.hold_expires_at != 0 {
             self.holds.insert((booking.hold_expires_at, id.clone()));
@@ -431,6 +432,19 @@ impl State {
         let booking = Arc::new(booking);
         self.changes.bookings.insert(id.clone(), booking.clone());
         self.bookings.put(id, booking);
+    }
+
+    /// Every step that stands in another plant than before, or nowhere, remembers the plant that it left.
+    fn note_plants_left(&self, old: &Booking, new: &mut Booking) {
+        let plant = |step: &Step| {
+            let station = self.stations.get(&step.place.as_ref()?.machine)?;
+            Some(station.machine.plant.clone())
+        };
+        for (was, is) in old.steps.iter().zip(&mut new.steps).filter(|(was, is)| was.place != is.place) {
+            if let Some(left) = plant(was).filter(|left| plant(is).as_ref() != Some(left)) {
+                is.leave(&left);
+            }
+        }
     }
 
     /// Edits a machine's line or windows, and marks the plan as changed.

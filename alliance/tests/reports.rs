@@ -247,19 +247,62 @@ fn what_is_not_to_be_done_is_refused_and_the_outbox_goes_on() {
     assert!(alliance.happens("m1", started(&first, 0)).is_some_and(|why| why.contains("begun before")));
 }
 
-#[test]
-fn another_plants_agent_neither_finishes_nor_prolongs_nor_scraps_work() {
-    let (mut alliance, first, _) = two_in_a_row();
+/// Mill m1 in plant ya-1, and mill m9 in plant ya-2.
+fn two_plants() -> Alliance {
+    let mut alliance = Alliance::mills(&["m1"]);
     alliance.plant(Plant { east_m: 9000, ..plant("ya-2", "ya") });
-    alliance.lend(machine("m9", "ya-2", Lathe), &[(EIGHT, MONDAY + 9 * DAY)]);
-    at(&mut alliance, EIGHT, "m1", started(&first, 0));
-    for what in [finished(&first, 0), progress(&first, 0, i64::MAX), scrapped(&first, 0), started(&first, 0)]
-    {
-        assert!(alliance.happens("m9", what).is_some());
+    alliance.lend(machine("m9", "ya-2", Mill), &[(EIGHT, MONDAY + 9 * DAY)]);
+    alliance
+}
+
+#[test]
+fn what_never_stood_in_a_plant_does_not_exist_for_its_agent() {
+    let mut alliance = two_plants();
+    let planned = alliance.book_mill("a", 60, "m1", TEN);
+    let in_hand = alliance.book_mill("a", 60, "m1", EIGHT);
+    let held = alliance.hold(order(vec![operation(Mill, "a", 60)]), &[("m1", NINE)], HOUR);
+    let gone = alliance.book_mill("a", 60, "m1", TEN + HOUR);
+    alliance.ok(buyer("bo"), Command::Cancel { booking: gone.clone(), reason: String::new() });
+    at(&mut alliance, EIGHT, "m1", started(&in_hand, 0));
+    let nobodys = booking_id("b999999");
+    let told = |alliance: &mut Alliance, id: &BookingId, operation: u32| {
+        [started(id, operation), finished(id, operation), progress(id, operation, i64::MAX)]
+            .into_iter()
+            .chain([scrapped(id, operation)])
+            .map(|what| alliance.happens("m9", what).expect("refused").replace(id.as_str(), "id"))
+            .collect::<Vec<_>>()
+    };
+    let unknown = told(&mut alliance, &nobodys, 0);
+    for id in [&planned, &in_hand, &held, &gone] {
+        assert_eq!(told(&mut alliance, id, 0), unknown);
+        assert_eq!(told(&mut alliance, id, 7), unknown);
     }
-    let second = alliance.book_mill("a", 60, "m2", EIGHT);
-    assert!(alliance.happens("m9", started(&second, 0)).is_some(), "a lathe cannot mill");
-    assert!(alliance.booking(&first).disturbances.is_empty());
+    assert!(alliance.booking(&in_hand).disturbances.is_empty());
+    assert!(alliance.happens("m1", started(&gone, 0)).is_some_and(|why| why.contains("Cancelled")));
+}
+
+#[test]
+fn a_plant_that_makes_what_has_moved_away_meanwhile_is_believed() {
+    let mut alliance = two_plants();
+    let id = alliance.book_mill("a", 60, "m1", TEN);
+    alliance.plan(PlanKind::Optimisation, vec![move_to(id.as_str(), 0, "m9", TEN)]).expect("moved");
+    at(&mut alliance, TEN, "m1", started(&id, 0));
+    assert_eq!(alliance.place(&id, 0), Some(("m1".into(), TEN, TEN + HOUR)));
+    assert!(alliance.station("m9").line.is_empty());
+    assert!(alliance.happens("m9", finished(&id, 0)).is_some(), "in hand, it is where it is");
+    at(&mut alliance, TEN + HOUR, "m1", finished(&id, 0));
+    assert_eq!(alliance.booking(&id).status, Status::Completed);
+}
+
+#[test]
+fn a_plant_is_believed_about_what_a_disturbance_has_taken_from_it() {
+    let mut alliance = two_plants();
+    let id = alliance.book_mill("a", 60, "m1", TEN);
+    at(&mut alliance, EIGHT, "m1", down(TEN + HOUR));
+    assert_eq!(alliance.place(&id, 0), None);
+    assert!(alliance.happens("m9", started(&id, 0)).is_some(), "it never stood there");
+    at(&mut alliance, TEN, "m1", started(&id, 0));
+    assert_eq!(alliance.place(&id, 0).expect("in hand").0, "m1");
 }
 
 #[test]

@@ -248,6 +248,7 @@ fn step(s: &Step) -> pb::Step {
         }),
         state: booking::operation_state(&s.progress).into(),
         pieces_scrapped: s.pieces_scrapped,
+        left_plant_ids: s.left.iter().map(PlantId::to_string).collect(),
         ..pb::Step::default()
     };
     match &s.progress {
@@ -303,7 +304,8 @@ fn read_step(s: pb::Step) -> Result<Step, Refusal> {
             })
         }
     };
-    Ok(Step { place, progress, pieces_scrapped: s.pieces_scrapped })
+    let left = s.left_plant_ids.iter().map(|id| PlantId::parse(id)).collect::<Result<_, _>>()?;
+    Ok(Step { place, progress, pieces_scrapped: s.pieces_scrapped, left })
 }
 
 fn answer(key: &AnswerKey, a: &Answer) -> pb::Answer {
