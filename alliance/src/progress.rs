@@ -74,6 +74,7 @@ impl State {
         }
         let mut agent = Agent::clone(known);
         let mut refused = Vec::new();
+        let mut in_hand = BTreeSet::new();
         for event in events.iter().take(EVENTS_MAX) {
             if event.seq <= agent.applied_seq && !planted(Bug::EventsRepeated) {
                 continue;
@@ -88,10 +89,17 @@ impl State {
             }
             agent.applied_seq = event.seq;
             let before = self.clone();
-            if let Err(refusal) = self.happen(&before, plant, event) {
-                *self = before;
-                refused.push((event.seq, refusal.message));
+            match self.happen(&before, plant, event) {
+                Ok(()) => in_hand.extend(event.what.in_hand()),
+                Err(refusal) => {
+                    *self = before;
+                    refused.push((event.seq, refusal.message));
+                }
             }
+        }
+        // Only now: what was delivered late may have ended long ago, and says so further on.
+        for (booking, operation) in in_hand {
+            self.work_until_now(&booking, operation);
         }
         let applied = agent.applied_seq;
         self.agents.put(plant.clone(), Arc::new(agent));
@@ -103,13 +111,14 @@ impl State {
         if station.machine.plant != *plant {
             return Err(Refusal::unknown("machine_id", &event.machine));
         }
-        let at = event.at.clamp(0, self.now.max(0));
+        let at = event.at;
         let machine = &event.machine;
         let cause =
             |kind, reason: &str| Cause { kind, machine: machine.clone(), reason: told(reason), before };
         match &event.what {
             Happening::State(state) => {
-                self.edit_report(machine, |s| (s.state, s.state_since) = (*state, at));
+                let since = self.plausible(at, station.state_since);
+                self.edit_report(machine, |s| (s.state, s.state_since) = (*state, since));
                 Ok(())
             }
             Happening::Gap { .. } => Ok(()),
@@ -154,6 +163,13 @@ impl State {
                 Ok(())
             }
         }
+    }
+
+    /// When something happened that cannot have happened before `earliest`, nor later than now. A time that
+    /// cannot be tells nothing, so it happened when it was heard of: an old date must not show a machine
+    /// free that works, nor a late booking in time.
+    fn plausible(&self, at: i64, earliest: i64) -> i64 {
+        if (earliest..=self.now).contains(&at) { at } else { self.now }
     }
 
     /// Changes what is reported of a machine, and not its line.
@@ -215,6 +231,7 @@ impl State {
                 format!("operation {operation} of {id} has begun before"),
             ));
         }
+        let at = self.plausible(at, booking.created_at);
         let mut machines = BTreeSet::from([machine.clone()]);
         let occupation = self.occupation_as_begun(&booking, k, machine, at)?;
         if let Some(place) = booking.steps[k].place.take() {
@@ -293,23 +310,52 @@ impl State {
         expected_end: i64,
         cause: &Cause,
     ) -> Result<(), Refusal> {
-        let (mut booking, mut place) = self.in_work(&cause.machine, id, operation)?;
-        let step = &mut booking.steps[operation as usize];
-        if let Progress::Running { pieces_good, .. } = &mut step.progress {
+        let (mut booking, place) = self.in_work(&cause.machine, id, operation)?;
+        if let Progress::Running { pieces_good, .. } = &mut booking.steps[operation as usize].progress {
             *pieces_good = pieces;
         }
-        let expected_end = ceil_tick(expected_end.clamp(0, self.now + crate::order::OPERATION_MAX_S));
-        let overrun = expected_end > place.end + OVERRUN_GRACE_S;
-        if overrun {
-            place.end = expected_end;
-            step.place = Some(place.clone());
-        }
         self.put_booking(booking);
-        if overrun {
-            self.edit_occupation(&place.machine, id, operation, |o| o.end = expected_end);
-            self.give_way([place.machine].into(), [id.clone()].into(), cause);
+        let expected_end = ceil_tick(expected_end.clamp(0, self.now + crate::order::OPERATION_MAX_S));
+        if expected_end > place.end + OVERRUN_GRACE_S {
+            self.prolong(id, operation, place, expected_end, cause);
         }
         Ok(())
+    }
+
+    /// Work in hand at `place` ends later, and what stands behind it gives way.
+    fn prolong(&mut self, id: &BookingId, operation: u32, place: Place, end: i64, cause: &Cause) {
+        let Some(mut booking) = self.bookings.get(id).map(|b| Booking::clone(b)) else { return };
+        let machine = place.machine.clone();
+        booking.steps[operation as usize].place = Some(Place { end, ..place });
+        self.put_booking(booking);
+        self.edit_occupation(&machine, id, operation, |o| o.end = end);
+        self.give_way([machine].into(), [id.clone()].into(), cause);
+    }
+
+    /// Work that is reported to be in hand, and not to have ended, ends no sooner than now: its machine is
+    /// not free before.
+    fn work_until_now(&mut self, id: &BookingId, operation: u32) {
+        let Some(place) = self.last_in_hand(id, operation) else { return };
+        let until = ceil_tick(self.now);
+        if until > place.end + OVERRUN_GRACE_S {
+            let cause = Cause {
+                kind: DisturbanceKind::Overrun,
+                machine: place.machine.clone(),
+                reason: "the operation takes longer than planned".into(),
+                before: &self.clone(),
+            };
+            self.prolong(id, operation, place, until, &cause);
+        }
+    }
+
+    /// The place of an operation in hand, unless other work was begun after it on its machine: then it has
+    /// ended, and its end was never reported.
+    fn last_in_hand(&self, id: &BookingId, operation: u32) -> Option<Place> {
+        let step = self.bookings.get(id)?.steps.get(operation as usize)?;
+        let (Progress::Running { .. }, Some(place)) = (&step.progress, &step.place) else { return None };
+        let line = &self.stations.get(&place.machine)?.line;
+        let at = line.iter().position(|o| o.is_of(id, operation))?;
+        line[at + 1..].iter().all(|o| o.phase == Phase::Planned).then(|| place.clone())
     }
 
     fn finished(
@@ -328,6 +374,7 @@ impl State {
                 format!("operation {operation} of {id} is finished already"),
             ));
         }
+        let at = self.plausible(at, booking.steps[k].started_at().unwrap_or(booking.created_at));
         let mut machines = BTreeSet::new();
         if booking.steps[k].is_planned() {
             // The start was never seen: it began as planned, and at the latest when it ended.

@@ -146,17 +146,84 @@ fn a_late_finish_is_on_record_as_the_cause() {
     assert_eq!(causes(&alliance, &second), [DisturbanceKind::Overrun]);
 }
 
+fn times(alliance: &Alliance, id: &BookingId) -> (i64, i64) {
+    match alliance.booking(id).steps[0].progress {
+        Progress::Finished { started_at, finished_at, .. } => (started_at, finished_at),
+        ref other => panic!("finished, not {other:?}"),
+    }
+}
+
 #[test]
-fn nothing_finishes_before_it_began() {
+fn an_end_dated_before_its_start_or_after_now_is_when_it_was_heard_of() {
+    for dated in [0, i64::MIN, EIGHT - 1, TEN + 1, i64::MAX] {
+        let (mut alliance, first, _) = two_in_a_row();
+        at(&mut alliance, EIGHT, "m1", started(&first, 0));
+        alliance.now = TEN;
+        assert_eq!(alliance.happened("m1", dated, finished(&first, 0)), None);
+        assert_eq!(times(&alliance, &first), (EIGHT, TEN), "dated {dated}");
+        assert_eq!(alliance.booking(&first).lateness_s(), Some(HOUR), "what is late is told late");
+    }
+}
+
+#[test]
+fn an_end_without_a_start_dated_before_the_booking_is_when_it_was_heard_of() {
     let (mut alliance, first, _) = two_in_a_row();
-    at(&mut alliance, EIGHT, "m1", started(&first, 0));
-    alliance.now = NINE;
-    assert_eq!(alliance.happened("m1", 0, finished(&first, 0)), None);
-    let Progress::Finished { started_at, finished_at, .. } = alliance.booking(&first).steps[0].progress
-    else {
-        panic!("finished");
-    };
-    assert_eq!((started_at, finished_at), (EIGHT, EIGHT));
+    alliance.now = TEN;
+    assert_eq!(alliance.happened("m1", MONDAY - 1, finished(&first, 0)), None);
+    assert_eq!(times(&alliance, &first), (EIGHT, TEN));
+}
+
+#[test]
+fn a_start_dated_before_the_booking_or_after_now_is_when_it_was_heard_of() {
+    for dated in [0, i64::MIN, MONDAY - 1, i64::MAX] {
+        let (mut alliance, first, _) = two_in_a_row();
+        alliance.now = EIGHT + 30 * MINUTE;
+        assert_eq!(alliance.happened("m1", dated, started(&first, 0)), None);
+        let place = alliance.place(&first, 0);
+        assert_eq!(place, Some(("m1".into(), EIGHT + 30 * MINUTE, NINE + 30 * MINUTE)), "dated {dated}");
+    }
+}
+
+#[test]
+fn a_machine_is_not_free_while_work_on_it_goes_on() {
+    let (mut alliance, first, second) = two_in_a_row();
+    alliance.now = TEN;
+    assert_eq!(alliance.happened("m1", MONDAY, started(&first, 0)), None);
+    assert_eq!(alliance.place(&first, 0).expect("in hand").2, TEN, "long over by the plan, and in hand");
+    assert_eq!(alliance.place(&second, 0), None);
+    at(&mut alliance, TEN + HOUR, "m1", progress(&first, 0, NINE));
+    assert_eq!(alliance.place(&first, 0).expect("in hand").2, TEN + HOUR);
+    assert_eq!(causes(&alliance, &first), [DisturbanceKind::Overrun; 2], "each time that it is later");
+}
+
+#[test]
+fn what_is_delivered_late_together_disturbs_nobody() {
+    let (mut alliance, first, second) = two_in_a_row();
+    alliance.happens("m1", Happening::Up);
+    alliance.now = TEN;
+    let event = |seq, at, what| Event { seq, at, machine: machine_id("m1"), what };
+    let events = vec![
+        event(2, EIGHT, started(&first, 0)),
+        event(3, EIGHT + 30 * MINUTE, progress(&first, 0, NINE)),
+        event(4, NINE, finished(&first, 0)),
+        event(5, NINE, started(&second, 0)),
+    ];
+    let report = Command::Report { plant: PlantId::trusted("ya-1"), outbox: "outbox-ya-1".into(), events };
+    assert_eq!(alliance.ok(operator(), report), Reply::Applied(5, vec![]));
+    assert_eq!(times(&alliance, &first), (EIGHT, NINE));
+    assert_eq!(alliance.place(&second, 0), Some(("m1".into(), NINE, TEN)));
+    assert_eq!((causes(&alliance, &first), causes(&alliance, &second)), (vec![], vec![]));
+}
+
+#[test]
+fn a_state_is_never_since_before_the_one_before_it() {
+    let mut alliance = Alliance::mills(&["m1"]);
+    at(&mut alliance, NINE, "m1", Happening::State(MachineState::Producing));
+    alliance.now = TEN;
+    for (dated, since) in [(NINE + 1, NINE + 1), (0, TEN), (i64::MAX, TEN)] {
+        assert_eq!(alliance.happened("m1", dated, Happening::State(MachineState::Idle)), None);
+        assert_eq!(alliance.station("m1").state_since, since, "dated {dated}");
+    }
 }
 
 #[test]
