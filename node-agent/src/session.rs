@@ -4,7 +4,8 @@
 //! falls back with jitter. On a Welcome it sends from the number after the last one that the coordinator
 //! has applied; at most [`WINDOW_EVENTS`] are on their way unacknowledged. Nothing here remembers what was
 //! sent beyond one connection: the outbox and the coordinator's Welcome are the only truth, which is what
-//! makes an event arrive once, in order, through restarts of either side.
+//! makes an event arrive once, in order, through restarts of either side. Where the Welcome knows less than
+//! was acknowledged, the coordinator has forgotten: a new outbox goes on with what was not.
 //!
 //! Refusals that retrying cannot cure soon (another agent is connected, the clock is off, the plant is
 //! unknown) are logged and shown in the health report, and retried slowly.
@@ -134,7 +135,7 @@ enum Ended {
     Refused { reason: String, why: String },
     #[error("asked to wait {0:?}: {1}")]
     AskedToWait(Duration, String),
-    #[error("the coordinator does not know this outbox any more")]
+    #[error("the coordinator has forgotten what it had acknowledged of this outbox")]
     Forgotten,
     #[error(transparent)]
     Outbox(#[from] OutboxError),
@@ -310,7 +311,9 @@ impl Session {
             );
             return Err(Ended::Refused { reason: "OUTBOX_BEHIND".to_owned(), why });
         }
-        if welcome.applied_seq + 1 < status.first_seq {
+        // What was acknowledged is never sent again, also where it is still on disk: another's memory of it
+        // may be gone, and what it did is not.
+        if welcome.applied_seq < status.acked_seq {
             return Err(Ended::Forgotten);
         }
         Ok(())

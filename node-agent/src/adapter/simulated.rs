@@ -488,7 +488,12 @@ pub async fn run(
         let now_ms = shop.clock.now_ms();
         let happened = machine.advance(now_ms);
         if !happened.is_empty() {
-            tell(&machine, happened, &shop).await?;
+            tokio::select! {
+                // It waits while the outbox is full. What is not written has not happened: its memory is
+                // written with it.
+                () = stop.cancelled() => return Ok(()),
+                told = tell(&machine, happened, &shop) => told?,
+            }
             continue;
         }
         let wake = machine.next_ms().map_or(Duration::from_secs(30), |next_ms| shop.clock.until(next_ms));
@@ -504,7 +509,10 @@ pub async fn run(
                 let happened = machine.advance(kept.since_ms);
                 machine.set_items(kept.items_of(&machine_id), kept.since_ms);
                 if !happened.is_empty() {
-                    tell(&machine, happened, &shop).await?;
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        told = tell(&machine, happened, &shop) => told?,
+                    }
                 }
             }
         }
