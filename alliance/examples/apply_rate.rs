@@ -2,12 +2,12 @@
 //!
 //! `cargo run --release -p millpool-alliance --example apply_rate`
 
-#[path = "../tests/common/mod.rs"]
-mod common;
+#[path = "../tests/scenes/mod.rs"]
+mod scenes;
 
-use common::build::*;
 use millpool_alliance::registry::MachineClass::Mill;
 use millpool_alliance::*;
+use scenes::build::*;
 use std::time::Instant;
 
 const MACHINES: i64 = 300;

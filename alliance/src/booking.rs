@@ -1,12 +1,15 @@
 //! A booking: what was ordered, what was promised, where its steps stand, and what disturbed it.
 
-use crate::id::{BookingId, MachineId, PrincipalId};
+use crate::id::{BookingId, MachineId, PlantId, PrincipalId};
 use crate::order::Order;
 use crate::price::{Carbon, Price};
 use std::sync::Arc;
 
 /// Most disturbances that are kept of one booking; the oldest go first.
 pub const DISTURBANCES_MAX: usize = 32;
+
+/// Most plants that an operation is remembered to have left; the one that it left first goes first.
+pub const PLANTS_LEFT_MAX: usize = 8;
 
 /// Where a booking stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,9 +88,33 @@ pub struct Step {
     pub progress: Progress,
     /// Pieces scrapped, over all attempts.
     pub pieces_scrapped: u32,
+    /// Plants where it had a place before, and which may not have heard that it has moved.
+    pub left: Vec<PlantId>,
 }
 
 impl Step {
+    /// Nothing done, and no place yet.
+    pub fn waiting() -> Self {
+        Step { place: None, progress: Progress::Planned, pieces_scrapped: 0, left: Vec::new() }
+    }
+
+    /// When it began, seconds since the Unix epoch, if it has.
+    pub fn started_at(&self) -> Option<i64> {
+        match self.progress {
+            Progress::Planned => None,
+            Progress::Running { started_at, .. } | Progress::Finished { started_at, .. } => Some(started_at),
+        }
+    }
+
+    /// Remembers that it had a place in `plant`.
+    pub(crate) fn leave(&mut self, plant: &PlantId) {
+        self.left.retain(|known| known != plant);
+        if self.left.len() == PLANTS_LEFT_MAX {
+            self.left.remove(0);
+        }
+        self.left.push(plant.clone());
+    }
+
     /// Neither begun nor done.
     pub fn is_planned(&self) -> bool {
         self.progress == Progress::Planned

@@ -268,6 +268,18 @@ pub enum Happening {
     },
 }
 
+impl Happening {
+    /// The operation that is in hand by it.
+    pub fn in_hand(&self) -> Option<(BookingId, u32)> {
+        match self {
+            Happening::Started { booking, operation } | Happening::Progress { booking, operation, .. } => {
+                Some((booking.clone(), *operation))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// An operation that loses its place, or keeps its start and ends so late that its promise is broken.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Disturbed {

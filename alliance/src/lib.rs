@@ -21,8 +21,8 @@
 extern crate self as millpool_alliance;
 
 #[cfg(test)]
-#[path = "../tests/common/mod.rs"]
-mod common;
+#[path = "../tests/scenes/mod.rs"]
+mod scenes;
 
 pub mod booking;
 pub mod command;

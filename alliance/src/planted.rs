@@ -22,6 +22,8 @@ pub(crate) enum Bug {
     TransportIgnored,
     /// Events that were applied are applied again.
     EventsRepeated,
+    /// An outbox begins anew after another has been attached.
+    OutboxForgotten,
 }
 
 /// Whether `bug` is planted: never, outside of this crate's unit tests.
@@ -36,7 +38,7 @@ pub(crate) use tests::planted;
 #[cfg(test)]
 mod tests {
     use super::Bug;
-    use crate::common::harness::{quiet_panics, run, sequence};
+    use crate::scenes::harness::{quiet_panics, run, sequence};
     use proptest::strategy::{Strategy, ValueTree};
     use proptest::test_runner::TestRunner;
     use std::cell::Cell;
@@ -75,6 +77,7 @@ mod tests {
             Bug::EligibilityUnchecked,
             Bug::TransportIgnored,
             Bug::EventsRepeated,
+            Bug::OutboxForgotten,
         ] {
             let found = hunt(Some(bug), 2000);
             println!("{bug:?}: {found:?}");

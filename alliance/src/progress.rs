@@ -3,9 +3,8 @@
 //! A report is what has happened, so it is believed, and the plan gives way: whatever it makes impossible
 //! loses its place, with the disturbance on record, and waits for a repair. Nothing else moves.
 
-use crate::booking::{Booking, Disturbance, DisturbanceKind, Place, Progress, Status};
+use crate::booking::{Booking, Disturbance, DisturbanceKind, Place, Progress, Status, Step};
 use crate::command::{Event, Happening, Reply};
-use crate::eligibility;
 use crate::id::{BookingId, MachineId, PlantId};
 use crate::line::{Down, Occupation, Phase, Station, Use};
 use crate::planted::{Bug, planted};
@@ -50,11 +49,12 @@ impl State {
         self.plant(&plant)?;
         text("agent_id", &agent, 1, 40)?;
         text("outbox_id", &outbox, 1, 64)?;
-        let applied_seq = match self.agents.get(&plant) {
-            Some(known) if known.outbox == outbox => known.applied_seq,
-            _ => 0,
+        let attached = match self.agents.get(&plant) {
+            Some(known) => known.with_outbox(agent, outbox),
+            None => Agent { plant: plant.clone(), agent, outbox, applied_seq: 0, earlier: Vec::new() },
         };
-        self.agents.put(plant.clone(), Arc::new(Agent { plant, agent, outbox, applied_seq }));
+        let applied_seq = attached.applied_seq;
+        self.agents.put(plant, Arc::new(attached));
         Ok(Reply::Applied(applied_seq, Vec::new()))
     }
 
@@ -74,6 +74,7 @@ impl State {
         }
         let mut agent = Agent::clone(known);
         let mut refused = Vec::new();
+        let mut in_hand = BTreeSet::new();
         for event in events.iter().take(EVENTS_MAX) {
             if event.seq <= agent.applied_seq && !planted(Bug::EventsRepeated) {
                 continue;
@@ -88,10 +89,17 @@ impl State {
             }
             agent.applied_seq = event.seq;
             let before = self.clone();
-            if let Err(refusal) = self.happen(&before, plant, event) {
-                *self = before;
-                refused.push((event.seq, refusal.message));
+            match self.happen(&before, plant, event) {
+                Ok(()) => in_hand.extend(event.what.in_hand()),
+                Err(refusal) => {
+                    *self = before;
+                    refused.push((event.seq, refusal.message));
+                }
             }
+        }
+        // Only now: what was delivered late may have ended long ago, and says so further on.
+        for (booking, operation) in in_hand {
+            self.work_until_now(&booking, operation);
         }
         let applied = agent.applied_seq;
         self.agents.put(plant.clone(), Arc::new(agent));
@@ -103,13 +111,14 @@ impl State {
         if station.machine.plant != *plant {
             return Err(Refusal::unknown("machine_id", &event.machine));
         }
-        let at = event.at.clamp(0, self.now.max(0));
+        let at = event.at;
         let machine = &event.machine;
         let cause =
             |kind, reason: &str| Cause { kind, machine: machine.clone(), reason: told(reason), before };
         match &event.what {
             Happening::State(state) => {
-                self.edit_report(machine, |s| (s.state, s.state_since) = (*state, at));
+                let since = self.plausible(at, station.state_since);
+                self.edit_report(machine, |s| (s.state, s.state_since) = (*state, since));
                 Ok(())
             }
             Happening::Gap { .. } => Ok(()),
@@ -156,6 +165,13 @@ impl State {
         }
     }
 
+    /// When something happened that cannot have happened before `earliest`, nor later than now. A time that
+    /// cannot be tells nothing, so it happened when it was heard of: an old date must not show a machine
+    /// free that works, nor a late booking in time.
+    fn plausible(&self, at: i64, earliest: i64) -> i64 {
+        if (earliest..=self.now).contains(&at) { at } else { self.now }
+    }
+
     /// Changes what is reported of a machine, and not its line.
     fn edit_report(&mut self, machine: &MachineId, edit: impl FnOnce(&mut Station)) {
         if let Some(station) = self.stations.get(machine) {
@@ -166,10 +182,16 @@ impl State {
         }
     }
 
-    fn step(&self, id: &BookingId, operation: u32) -> Result<(Booking, usize), Refusal> {
+    /// A booking and the index of an operation that is to be done, or is in hand, as far as the plant of
+    /// `machine` may know. What it may not know of does not exist, before anything else is looked at: what
+    /// is refused must tell a competitor nothing.
+    fn step(&self, machine: &MachineId, id: &BookingId, operation: u32) -> Result<(Booking, usize), Refusal> {
         let booking = self.booking(id)?;
         let k = operation as usize;
-        if booking.status != Status::Confirmed || k >= booking.steps.len() {
+        if !booking.steps.get(k).is_some_and(|step| self.may_report(machine, step)) {
+            return Err(Refusal::unknown("booking_id", id));
+        }
+        if booking.status != Status::Confirmed {
             return Err(Refusal::because(
                 Reason::WrongStatus,
                 format!("operation {operation} of {id} ({:?}) is not to be done", booking.status),
@@ -178,17 +200,14 @@ impl State {
         Ok((Booking::clone(booking), k))
     }
 
-    /// Whether the plant of `machine` may report on an operation: of what has a place, the plant where it
-    /// is; of what is to begin, also another where it could be made, which may have been cut off with an
-    /// older dispatch list. To everybody else the booking does not exist.
-    fn check_reporter(&self, machine: &MachineId, booking: &Booking, k: usize) -> Result<(), Refusal> {
-        let station = self.station(machine)?;
-        let step = &booking.steps[k];
-        let there = step.place.as_ref().and_then(|p| self.stations.get(&p.machine));
-        let here = there.is_some_and(|there| there.machine.plant == station.machine.plant);
-        let able = step.is_planned()
-            && eligibility::eligible(&booking.order, &booking.order.route[k], &station.machine);
-        if here || able { Ok(()) } else { Err(Refusal::unknown("booking_id", &booking.id)) }
+    /// Whether the plant of `machine` may report on an operation: the plant where it is; and while it has
+    /// not begun, also one where it was before, which may be cut off with an older dispatch list and make
+    /// it. What has happened is believed.
+    fn may_report(&self, machine: &MachineId, step: &Step) -> bool {
+        let plant = |id: &MachineId| self.stations.get(id).map(|s| &s.machine.plant);
+        let Some(reporter) = plant(machine) else { return false };
+        let here = step.place.as_ref().and_then(|p| plant(&p.machine)) == Some(reporter);
+        here || (step.is_planned() && step.left.contains(reporter))
     }
 
     fn started(&mut self, id: &BookingId, operation: u32, at: i64, cause: &Cause) -> Result<(), Refusal> {
@@ -205,14 +224,14 @@ impl State {
         operation: u32,
         at: i64,
     ) -> Result<BTreeSet<MachineId>, Refusal> {
-        let (mut booking, k) = self.step(id, operation)?;
-        self.check_reporter(machine, &booking, k)?;
+        let (mut booking, k) = self.step(machine, id, operation)?;
         if !booking.steps[k].is_planned() {
             return Err(Refusal::because(
                 Reason::WrongStatus,
                 format!("operation {operation} of {id} has begun before"),
             ));
         }
+        let at = self.plausible(at, booking.created_at);
         let mut machines = BTreeSet::from([machine.clone()]);
         let occupation = self.occupation_as_begun(&booking, k, machine, at)?;
         if let Some(place) = booking.steps[k].place.take() {
@@ -273,8 +292,7 @@ impl State {
         id: &BookingId,
         operation: u32,
     ) -> Result<(Booking, Place), Refusal> {
-        let (booking, k) = self.step(id, operation)?;
-        self.check_reporter(machine, &booking, k)?;
+        let (booking, k) = self.step(machine, id, operation)?;
         match (&booking.steps[k].progress, booking.steps[k].place.clone()) {
             (Progress::Running { .. }, Some(place)) => Ok((booking, place)),
             _ => Err(Refusal::because(
@@ -292,23 +310,52 @@ impl State {
         expected_end: i64,
         cause: &Cause,
     ) -> Result<(), Refusal> {
-        let (mut booking, mut place) = self.in_work(&cause.machine, id, operation)?;
-        let step = &mut booking.steps[operation as usize];
-        if let Progress::Running { pieces_good, .. } = &mut step.progress {
+        let (mut booking, place) = self.in_work(&cause.machine, id, operation)?;
+        if let Progress::Running { pieces_good, .. } = &mut booking.steps[operation as usize].progress {
             *pieces_good = pieces;
         }
-        let expected_end = ceil_tick(expected_end.clamp(0, self.now + crate::order::OPERATION_MAX_S));
-        let overrun = expected_end > place.end + OVERRUN_GRACE_S;
-        if overrun {
-            place.end = expected_end;
-            step.place = Some(place.clone());
-        }
         self.put_booking(booking);
-        if overrun {
-            self.edit_occupation(&place.machine, id, operation, |o| o.end = expected_end);
-            self.give_way([place.machine].into(), [id.clone()].into(), cause);
+        let expected_end = ceil_tick(expected_end.clamp(0, self.now + crate::order::OPERATION_MAX_S));
+        if expected_end > place.end + OVERRUN_GRACE_S {
+            self.prolong(id, operation, place, expected_end, cause);
         }
         Ok(())
+    }
+
+    /// Work in hand at `place` ends later, and what stands behind it gives way.
+    fn prolong(&mut self, id: &BookingId, operation: u32, place: Place, end: i64, cause: &Cause) {
+        let Some(mut booking) = self.bookings.get(id).map(|b| Booking::clone(b)) else { return };
+        let machine = place.machine.clone();
+        booking.steps[operation as usize].place = Some(Place { end, ..place });
+        self.put_booking(booking);
+        self.edit_occupation(&machine, id, operation, |o| o.end = end);
+        self.give_way([machine].into(), [id.clone()].into(), cause);
+    }
+
+    /// Work that is reported to be in hand, and not to have ended, ends no sooner than now: its machine is
+    /// not free before.
+    fn work_until_now(&mut self, id: &BookingId, operation: u32) {
+        let Some(place) = self.last_in_hand(id, operation) else { return };
+        let until = ceil_tick(self.now);
+        if until > place.end + OVERRUN_GRACE_S {
+            let cause = Cause {
+                kind: DisturbanceKind::Overrun,
+                machine: place.machine.clone(),
+                reason: "the operation takes longer than planned".into(),
+                before: &self.clone(),
+            };
+            self.prolong(id, operation, place, until, &cause);
+        }
+    }
+
+    /// The place of an operation in hand, unless other work was begun after it on its machine: then it has
+    /// ended, and its end was never reported.
+    fn last_in_hand(&self, id: &BookingId, operation: u32) -> Option<Place> {
+        let step = self.bookings.get(id)?.steps.get(operation as usize)?;
+        let (Progress::Running { .. }, Some(place)) = (&step.progress, &step.place) else { return None };
+        let line = &self.stations.get(&place.machine)?.line;
+        let at = line.iter().position(|o| o.is_of(id, operation))?;
+        line[at + 1..].iter().all(|o| o.phase == Phase::Planned).then(|| place.clone())
     }
 
     fn finished(
@@ -320,13 +367,14 @@ impl State {
         at: i64,
         cause: &Cause,
     ) -> Result<(), Refusal> {
-        let (booking, k) = self.step(id, operation)?;
+        let (booking, k) = self.step(&cause.machine, id, operation)?;
         if booking.steps[k].is_finished() {
             return Err(Refusal::because(
                 Reason::WrongStatus,
                 format!("operation {operation} of {id} is finished already"),
             ));
         }
+        let at = self.plausible(at, booking.steps[k].started_at().unwrap_or(booking.created_at));
         let mut machines = BTreeSet::new();
         if booking.steps[k].is_planned() {
             // The start was never seen: it began as planned, and at the latest when it ended.

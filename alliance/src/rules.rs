@@ -48,8 +48,7 @@ impl State {
         }
         let machines: Vec<MachineId> = placement.iter().map(|(machine, _)| machine.clone()).collect();
         let (price, carbon) = self.price(&order, &machines)?;
-        let steps =
-            vec![Step { place: None, progress: Progress::Planned, pieces_scrapped: 0 }; placement.len()];
+        let steps = vec![Step::waiting(); placement.len()];
         let promise = Promise { by: i64::MAX, price, carbon };
         let booking = self.new_booking(buyer, order.clone(), steps, promise, hold_s);
         let id = booking.id.clone();
@@ -120,10 +119,14 @@ impl State {
     pub(crate) fn confirm(&mut self, caller: &Caller, id: &BookingId) -> Result<Reply, Refusal> {
         let mut booking = Booking::clone(self.owned(caller, id)?);
         match booking.status {
-            Status::Held if booking.completes_at().is_none() => {
+            // To confirm it would be to acknowledge a promise that is broken already.
+            Status::Held if booking.at_risk() => {
                 return Err(Refusal::because(
                     Reason::WrongStatus,
-                    format!("a disturbance has taken the place that {id} held; it is being placed anew"),
+                    format!(
+                        "a disturbance has taken the place in time that {id} held; it is being placed anew, \
+                         and can be confirmed once it stands in time again"
+                    ),
                 ));
             }
             Status::Held if booking.steps.iter().flat_map(|s| &s.place).any(|p| p.start < self.now) => {

@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// Most request ids that are remembered; above it the oldest go first.
 pub const ANSWERS_MAX: usize = 500_000;
 
+/// Outboxes of a plant that are remembered, the one in use among them.
+pub const OUTBOXES_MAX: usize = 8;
+
 /// Longest request id, characters.
 pub const REQUEST_ID_LENGTH_MAX: usize = 100;
 
@@ -55,6 +58,33 @@ pub struct Agent {
     pub outbox: String,
     /// Highest event applied.
     pub applied_seq: u64,
+    /// Outboxes that served the plant before and may come back, the latest last.
+    pub earlier: Vec<Outbox>,
+}
+
+/// How far an outbox is applied.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Outbox {
+    /// Its identity.
+    pub id: String,
+    /// Highest event applied.
+    pub applied_seq: u64,
+}
+
+impl Agent {
+    /// The plant's agent with another outbox, or the same. One that is remembered goes on where it was, so
+    /// that nothing is applied twice after a spare has stood in.
+    pub(crate) fn with_outbox(&self, agent: String, outbox: String) -> Agent {
+        let mut earlier = self.earlier.clone();
+        // One of which nothing is applied is the same as one that nobody has seen.
+        if self.applied_seq > 0 {
+            earlier.push(Outbox { id: self.outbox.clone(), applied_seq: self.applied_seq });
+        }
+        let known = earlier.iter().position(|o| o.id == outbox && !planted(Bug::OutboxForgotten));
+        let applied_seq = known.map_or(0, |at| earlier.remove(at).applied_seq);
+        earlier.drain(..earlier.len().saturating_sub(OUTBOXES_MAX - 1));
+        Agent { plant: self.plant.clone(), agent, outbox, applied_seq, earlier }
+    }
 }
 
 /// The last optimisation that was committed.
@@ -396,8 +426,9 @@ impl State {
     pub(crate) fn put_booking(&mut self, mut booking: Booking) {
         booking.revision = self.revision;
         let id = booking.id.clone();
-        if let Some(old) = self.bookings.get(&id) {
+        if let Some(old) = self.bookings.get(&id).cloned() {
             self.holds.remove(&(old.hold_expires_at, id.clone()));
+            self.note_plants_left(&old, &mut booking);
         }
         if booking.hold_expires_at != 0 {
             self.holds.insert((booking.hold_expires_at, id.clone()));
@@ -411,6 +442,19 @@ impl State {
         let booking = Arc::new(booking);
         self.changes.bookings.insert(id.clone(), booking.clone());
         self.bookings.put(id, booking);
+    }
+
+    /// Every step that stands in another plant than before, or nowhere, remembers the plant that it left.
+    fn note_plants_left(&self, old: &Booking, new: &mut Booking) {
+        let plant = |step: &Step| {
+            let station = self.stations.get(&step.place.as_ref()?.machine)?;
+            Some(station.machine.plant.clone())
+        };
+        for (was, is) in old.steps.iter().zip(&mut new.steps).filter(|(was, is)| was.place != is.place) {
+            if let Some(left) = plant(was).filter(|left| plant(is).as_ref() != Some(left)) {
+                is.leave(&left);
+            }
+        }
     }
 
     /// Edits a machine's line or windows, and marks the plan as changed.

@@ -1,13 +1,13 @@
 //! What members lend, change and take back, as sentences.
 
-mod common;
+mod scenes;
 
-use common::build::*;
 use millpool_alliance::booking::DisturbanceKind;
 use millpool_alliance::offer::Offer;
 use millpool_alliance::refusal::Reason;
 use millpool_alliance::registry::{Machine, MachineClass::*, Plant, Policy, Principal, Role};
 use millpool_alliance::*;
+use scenes::build::*;
 
 const EIGHT: i64 = MONDAY + 8 * HOUR;
 

@@ -1,13 +1,14 @@
 //! What plants report and what it does to the plan, as sentences.
 
-mod common;
+mod scenes;
 
-use common::build::*;
 use millpool_alliance::booking::{DisturbanceKind, Progress, Status};
 use millpool_alliance::command::{Event, Happening};
+use millpool_alliance::line::MachineState;
 use millpool_alliance::refusal::Reason;
 use millpool_alliance::registry::{MachineClass::*, Plant};
 use millpool_alliance::*;
+use scenes::build::*;
 
 const EIGHT: i64 = MONDAY + 8 * HOUR;
 const NINE: i64 = EIGHT + HOUR;
@@ -145,17 +146,84 @@ fn a_late_finish_is_on_record_as_the_cause() {
     assert_eq!(causes(&alliance, &second), [DisturbanceKind::Overrun]);
 }
 
+fn times(alliance: &Alliance, id: &BookingId) -> (i64, i64) {
+    match alliance.booking(id).steps[0].progress {
+        Progress::Finished { started_at, finished_at, .. } => (started_at, finished_at),
+        ref other => panic!("finished, not {other:?}"),
+    }
+}
+
 #[test]
-fn nothing_finishes_before_it_began() {
+fn an_end_dated_before_its_start_or_after_now_is_when_it_was_heard_of() {
+    for dated in [0, i64::MIN, EIGHT - 1, TEN + 1, i64::MAX] {
+        let (mut alliance, first, _) = two_in_a_row();
+        at(&mut alliance, EIGHT, "m1", started(&first, 0));
+        alliance.now = TEN;
+        assert_eq!(alliance.happened("m1", dated, finished(&first, 0)), None);
+        assert_eq!(times(&alliance, &first), (EIGHT, TEN), "dated {dated}");
+        assert_eq!(alliance.booking(&first).lateness_s(), Some(HOUR), "what is late is told late");
+    }
+}
+
+#[test]
+fn an_end_without_a_start_dated_before_the_booking_is_when_it_was_heard_of() {
     let (mut alliance, first, _) = two_in_a_row();
-    at(&mut alliance, EIGHT, "m1", started(&first, 0));
-    alliance.now = NINE;
-    assert_eq!(alliance.happened("m1", 0, finished(&first, 0)), None);
-    let Progress::Finished { started_at, finished_at, .. } = alliance.booking(&first).steps[0].progress
-    else {
-        panic!("finished");
-    };
-    assert_eq!((started_at, finished_at), (EIGHT, EIGHT));
+    alliance.now = TEN;
+    assert_eq!(alliance.happened("m1", MONDAY - 1, finished(&first, 0)), None);
+    assert_eq!(times(&alliance, &first), (EIGHT, TEN));
+}
+
+#[test]
+fn a_start_dated_before_the_booking_or_after_now_is_when_it_was_heard_of() {
+    for dated in [0, i64::MIN, MONDAY - 1, i64::MAX] {
+        let (mut alliance, first, _) = two_in_a_row();
+        alliance.now = EIGHT + 30 * MINUTE;
+        assert_eq!(alliance.happened("m1", dated, started(&first, 0)), None);
+        let place = alliance.place(&first, 0);
+        assert_eq!(place, Some(("m1".into(), EIGHT + 30 * MINUTE, NINE + 30 * MINUTE)), "dated {dated}");
+    }
+}
+
+#[test]
+fn a_machine_is_not_free_while_work_on_it_goes_on() {
+    let (mut alliance, first, second) = two_in_a_row();
+    alliance.now = TEN;
+    assert_eq!(alliance.happened("m1", MONDAY, started(&first, 0)), None);
+    assert_eq!(alliance.place(&first, 0).expect("in hand").2, TEN, "long over by the plan, and in hand");
+    assert_eq!(alliance.place(&second, 0), None);
+    at(&mut alliance, TEN + HOUR, "m1", progress(&first, 0, NINE));
+    assert_eq!(alliance.place(&first, 0).expect("in hand").2, TEN + HOUR);
+    assert_eq!(causes(&alliance, &first), [DisturbanceKind::Overrun; 2], "each time that it is later");
+}
+
+#[test]
+fn what_is_delivered_late_together_disturbs_nobody() {
+    let (mut alliance, first, second) = two_in_a_row();
+    alliance.happens("m1", Happening::Up);
+    alliance.now = TEN;
+    let event = |seq, at, what| Event { seq, at, machine: machine_id("m1"), what };
+    let events = vec![
+        event(2, EIGHT, started(&first, 0)),
+        event(3, EIGHT + 30 * MINUTE, progress(&first, 0, NINE)),
+        event(4, NINE, finished(&first, 0)),
+        event(5, NINE, started(&second, 0)),
+    ];
+    let report = Command::Report { plant: PlantId::trusted("ya-1"), outbox: "outbox-ya-1".into(), events };
+    assert_eq!(alliance.ok(operator(), report), Reply::Applied(5, vec![]));
+    assert_eq!(times(&alliance, &first), (EIGHT, NINE));
+    assert_eq!(alliance.place(&second, 0), Some(("m1".into(), NINE, TEN)));
+    assert_eq!((causes(&alliance, &first), causes(&alliance, &second)), (vec![], vec![]));
+}
+
+#[test]
+fn a_state_is_never_since_before_the_one_before_it() {
+    let mut alliance = Alliance::mills(&["m1"]);
+    at(&mut alliance, NINE, "m1", Happening::State(MachineState::Producing));
+    alliance.now = TEN;
+    for (dated, since) in [(NINE + 1, NINE + 1), (0, TEN), (i64::MAX, TEN)] {
+        assert_eq!(alliance.happened("m1", dated, Happening::State(MachineState::Idle)), None);
+        assert_eq!(alliance.station("m1").state_since, since, "dated {dated}");
+    }
 }
 
 #[test]
@@ -246,19 +314,62 @@ fn what_is_not_to_be_done_is_refused_and_the_outbox_goes_on() {
     assert!(alliance.happens("m1", started(&first, 0)).is_some_and(|why| why.contains("begun before")));
 }
 
-#[test]
-fn another_plants_agent_neither_finishes_nor_prolongs_nor_scraps_work() {
-    let (mut alliance, first, _) = two_in_a_row();
+/// Mill m1 in plant ya-1, and mill m9 in plant ya-2.
+fn two_plants() -> Alliance {
+    let mut alliance = Alliance::mills(&["m1"]);
     alliance.plant(Plant { east_m: 9000, ..plant("ya-2", "ya") });
-    alliance.lend(machine("m9", "ya-2", Lathe), &[(EIGHT, MONDAY + 9 * DAY)]);
-    at(&mut alliance, EIGHT, "m1", started(&first, 0));
-    for what in [finished(&first, 0), progress(&first, 0, i64::MAX), scrapped(&first, 0), started(&first, 0)]
-    {
-        assert!(alliance.happens("m9", what).is_some());
+    alliance.lend(machine("m9", "ya-2", Mill), &[(EIGHT, MONDAY + 9 * DAY)]);
+    alliance
+}
+
+#[test]
+fn what_never_stood_in_a_plant_does_not_exist_for_its_agent() {
+    let mut alliance = two_plants();
+    let planned = alliance.book_mill("a", 60, "m1", TEN);
+    let in_hand = alliance.book_mill("a", 60, "m1", EIGHT);
+    let held = alliance.hold(order(vec![operation(Mill, "a", 60)]), &[("m1", NINE)], HOUR);
+    let gone = alliance.book_mill("a", 60, "m1", TEN + HOUR);
+    alliance.ok(buyer("bo"), Command::Cancel { booking: gone.clone(), reason: String::new() });
+    at(&mut alliance, EIGHT, "m1", started(&in_hand, 0));
+    let nobodys = booking_id("b999999");
+    let told = |alliance: &mut Alliance, id: &BookingId, operation: u32| {
+        [started(id, operation), finished(id, operation), progress(id, operation, i64::MAX)]
+            .into_iter()
+            .chain([scrapped(id, operation)])
+            .map(|what| alliance.happens("m9", what).expect("refused").replace(id.as_str(), "id"))
+            .collect::<Vec<_>>()
+    };
+    let unknown = told(&mut alliance, &nobodys, 0);
+    for id in [&planned, &in_hand, &held, &gone] {
+        assert_eq!(told(&mut alliance, id, 0), unknown);
+        assert_eq!(told(&mut alliance, id, 7), unknown);
     }
-    let second = alliance.book_mill("a", 60, "m2", EIGHT);
-    assert!(alliance.happens("m9", started(&second, 0)).is_some(), "a lathe cannot mill");
-    assert!(alliance.booking(&first).disturbances.is_empty());
+    assert!(alliance.booking(&in_hand).disturbances.is_empty());
+    assert!(alliance.happens("m1", started(&gone, 0)).is_some_and(|why| why.contains("Cancelled")));
+}
+
+#[test]
+fn a_plant_that_makes_what_has_moved_away_meanwhile_is_believed() {
+    let mut alliance = two_plants();
+    let id = alliance.book_mill("a", 60, "m1", TEN);
+    alliance.plan(PlanKind::Optimisation, vec![move_to(id.as_str(), 0, "m9", TEN)]).expect("moved");
+    at(&mut alliance, TEN, "m1", started(&id, 0));
+    assert_eq!(alliance.place(&id, 0), Some(("m1".into(), TEN, TEN + HOUR)));
+    assert!(alliance.station("m9").line.is_empty());
+    assert!(alliance.happens("m9", finished(&id, 0)).is_some(), "in hand, it is where it is");
+    at(&mut alliance, TEN + HOUR, "m1", finished(&id, 0));
+    assert_eq!(alliance.booking(&id).status, Status::Completed);
+}
+
+#[test]
+fn a_plant_is_believed_about_what_a_disturbance_has_taken_from_it() {
+    let mut alliance = two_plants();
+    let id = alliance.book_mill("a", 60, "m1", TEN);
+    at(&mut alliance, EIGHT, "m1", down(TEN + HOUR));
+    assert_eq!(alliance.place(&id, 0), None);
+    assert!(alliance.happens("m9", started(&id, 0)).is_some(), "it never stood there");
+    at(&mut alliance, TEN, "m1", started(&id, 0));
+    assert_eq!(alliance.place(&id, 0).expect("in hand").0, "m1");
 }
 
 #[test]
@@ -329,4 +440,38 @@ fn an_outbox_that_was_replaced_is_refused() {
     let old =
         Command::Report { plant: PlantId::trusted("ya-1"), outbox: "outbox-ya-1".into(), events: vec![] };
     assert_eq!(alliance.refused(operator(), old).reason, Reason::AgentAlreadyConnected);
+}
+
+#[test]
+fn an_outbox_that_comes_back_goes_on_where_it_was() {
+    let mut alliance = Alliance::mills(&["m1"]);
+    let attach = |outbox: &str| Command::AttachAgent {
+        plant: PlantId::trusted("ya-1"),
+        agent: "agent".into(),
+        outbox: outbox.into(),
+    };
+    let report = |outbox: &str, seq, what| Command::Report {
+        plant: PlantId::trusted("ya-1"),
+        outbox: outbox.into(),
+        events: vec![Event { seq, at: EIGHT, machine: machine_id("m1"), what }],
+    };
+    alliance.now = EIGHT;
+    alliance.ok(operator(), attach("first"));
+    alliance.ok(operator(), report("first", 1, down(TEN)));
+    alliance.ok(operator(), report("first", 2, Happening::Up));
+    for spare in 2..=state::OUTBOXES_MAX {
+        let spare = format!("spare-{spare}");
+        assert_eq!(alliance.ok(operator(), attach(&spare)), Reply::Applied(0, vec![]));
+        alliance.ok(operator(), report(&spare, 1, Happening::State(MachineState::Idle)));
+    }
+    assert_eq!(alliance.ok(operator(), attach("first")), Reply::Applied(2, vec![]));
+    alliance.ok(operator(), report("first", 1, down(TEN)));
+    assert_eq!(alliance.station("m1").down, None, "it was applied before");
+    // A limited number is remembered: the one that was away longest begins anew.
+    for spare in 2..=state::OUTBOXES_MAX + 1 {
+        let spare = format!("another-{spare}");
+        alliance.ok(operator(), attach(&spare));
+        alliance.ok(operator(), report(&spare, 1, Happening::State(MachineState::Idle)));
+    }
+    assert_eq!(alliance.ok(operator(), attach("first")), Reply::Applied(0, vec![]));
 }

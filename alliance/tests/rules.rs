@@ -2,14 +2,14 @@
 
 #![allow(clippy::result_large_err, reason = "as in the crate itself")]
 
-mod common;
+mod scenes;
 
-use common::build::*;
 use millpool_alliance::booking::Status;
 use millpool_alliance::eligibility::obstacles;
 use millpool_alliance::refusal::Reason;
 use millpool_alliance::registry::{Changeover, Machine, MachineClass::*, Plant, SETUP_FAMILIES_MAX, Size};
 use millpool_alliance::*;
+use scenes::build::*;
 
 const EIGHT: i64 = MONDAY + 8 * HOUR;
 
@@ -342,6 +342,23 @@ fn a_hold_whose_start_has_passed_is_not_confirmed() {
     let held = alliance.hold(hour(), &[("m1", EIGHT)], DAY);
     alliance.tick(EIGHT + MINUTE);
     assert_eq!(reason(alliance.try_do(buyer("bo"), Command::Confirm { booking: held })), Reason::HoldExpired);
+}
+
+#[test]
+fn a_hold_that_a_disturbance_has_made_late_is_not_confirmed_until_it_stands_in_time_again() {
+    let mut alliance = Alliance::mills(&["m1", "m2"]);
+    let held = alliance.hold(hour(), &[("m1", EIGHT)], DAY);
+    let confirm = Command::Confirm { booking: held.clone() };
+    assert_eq!(alliance.happens("m1", down(EIGHT + 2 * HOUR)), None);
+    let without_place = alliance.refused(buyer("bo"), confirm.clone());
+    assert_eq!(without_place.reason, Reason::WrongStatus);
+    alliance.plan(PlanKind::Repair, vec![move_to(held.as_str(), 0, "m1", EIGHT + 2 * HOUR)]).expect("late");
+    assert_eq!(alliance.booking(&held).lateness_s(), Some(2 * HOUR));
+    let late = alliance.refused(buyer("bo"), confirm.clone());
+    assert_eq!((late.reason, &late.message), (Reason::WrongStatus, &without_place.message));
+    assert!(late.message.contains("placed anew"), "{late}");
+    alliance.plan(PlanKind::Repair, vec![move_to(held.as_str(), 0, "m2", EIGHT)]).expect("in time");
+    alliance.ok(buyer("bo"), confirm);
 }
 
 #[test]

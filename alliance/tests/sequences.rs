@@ -3,12 +3,12 @@
 //!
 //! `MILLPOOL_PROPTEST_CASES` raises the number of sequences.
 
-mod common;
+mod scenes;
 
-use common::harness::{KINDS, Tally, quiet_panics, run, sequence};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use scenes::harness::{KINDS, Tally, quiet_panics, run, sequence};
 
 fn cases() -> u32 {
     std::env::var("MILLPOOL_PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(3000)

@@ -62,8 +62,6 @@ pub struct OutboxPage {
     pub depth: u64,
     /// Size on disk.
     pub bytes: u64,
-    /// State changes thinned under pressure.
-    pub thinned: u64,
     /// Appends that wait because it is full.
     pub waiting: u64,
     /// Why it has stopped, if it has.
@@ -106,8 +104,6 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
             .set(plant.outbox.depth as f64);
         metrics::gauge!("millpool_agent_outbox_bytes", "plant" => name.clone())
             .set(plant.outbox.bytes as f64);
-        metrics::gauge!("millpool_agent_outbox_thinned_events", "plant" => name.clone())
-            .set(plant.outbox.thinned as f64);
         metrics::gauge!("millpool_agent_dispatch_revision", "plant" => name)
             .set(plant.report.dispatch_revision as f64);
     }
@@ -138,7 +134,6 @@ fn plant_page(plant: &Plant) -> PlantPage {
         applied_seq: status.acked_seq,
         depth: status.last_seq - status.acked_seq,
         bytes: status.bytes,
-        thinned: status.thinned,
         waiting: status.waiting,
         failed: status.failed,
     };

@@ -4,7 +4,8 @@
 //! falls back with jitter. On a Welcome it sends from the number after the last one that the coordinator
 //! has applied; at most [`WINDOW_EVENTS`] are on their way unacknowledged. Nothing here remembers what was
 //! sent beyond one connection: the outbox and the coordinator's Welcome are the only truth, which is what
-//! makes an event arrive once, in order, through restarts of either side.
+//! makes an event arrive once, in order, through restarts of either side. Where the Welcome knows less than
+//! was acknowledged, the coordinator has forgotten: a new outbox goes on with what was not.
 //!
 //! Refusals that retrying cannot cure soon (another agent is connected, the clock is off, the plant is
 //! unknown) are logged and shown in the health report, and retried slowly.
@@ -134,7 +135,7 @@ enum Ended {
     Refused { reason: String, why: String },
     #[error("asked to wait {0:?}: {1}")]
     AskedToWait(Duration, String),
-    #[error("the coordinator does not know this outbox any more")]
+    #[error("the coordinator has forgotten what it had acknowledged of this outbox")]
     Forgotten,
     #[error(transparent)]
     Outbox(#[from] OutboxError),
@@ -310,19 +311,16 @@ impl Session {
             );
             return Err(Ended::Refused { reason: "OUTBOX_BEHIND".to_owned(), why });
         }
-        if welcome.applied_seq + 1 < status.first_seq {
+        // What was acknowledged is never sent again, also where it is still on disk: another's memory of it
+        // may be gone, and what it did is not.
+        if welcome.applied_seq < status.acked_seq {
             return Err(Ended::Forgotten);
         }
         Ok(())
     }
 
     fn hello(&self, status: &outbox::Status) -> wire::Hello {
-        let machines =
-            self.health.report().machines.into_iter().map(|(machine_id, report)| wire::AgentMachine {
-                machine_id,
-                adapter: report.adapter.to_owned(),
-                capability: report.capability,
-            });
+        let machines = self.health.report().machines.into_keys();
         wire::Hello {
             plant_id: self.options.plant_id.clone(),
             agent_id: self.options.agent_id.clone(),
@@ -330,8 +328,7 @@ impl Session {
             last_seq: status.last_seq,
             clock_ms: self.clock.now_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            machines: machines.collect(),
-            dispatch_revision: self.dispatch.revision(),
+            machines: machines.map(|machine_id| wire::AgentMachine { machine_id }).collect(),
         }
     }
 
@@ -446,7 +443,12 @@ impl Link<'_> {
         match message.body {
             Some(Down::EventsApplied(applied)) => self.applied(applied).await,
             Some(Down::DispatchList(list)) => self.keep(list).await,
-            Some(Down::Heartbeat(_)) => Ok(()),
+            Some(Down::Heartbeat(beat)) => {
+                let ahead_ms = self.session.clock.now_ms().saturating_sub(beat.clock_ms);
+                let plant = self.session.options.plant_id.clone();
+                metrics::gauge!("millpool_agent_clock_ahead_ms", "plant" => plant).set(ahead_ms as f64);
+                Ok(())
+            }
             Some(Down::Welcome(_)) => Err(Ended::Lost("the coordinator said Welcome twice".to_owned())),
             // A later version's message that this one does not know.
             None => Ok(()),

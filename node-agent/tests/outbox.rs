@@ -4,7 +4,7 @@
 
 use millpool_node_agent::outbox::log::{Log, LogError, SEGMENT_BYTES_MAX};
 use millpool_node_agent::outbox::record::Group;
-use millpool_node_agent::outbox::{self, BYTES_MAX_LEAST, Entry, Mark};
+use millpool_node_agent::outbox::{self, BYTES_MAX_LEAST, Entry, Mark, Outbox};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{AgentEvent, MachineState, OperationStarted, StateChanged};
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ fn started(name: &str) -> AgentEvent {
 }
 
 fn state(at_ms: i64, state: MachineState) -> AgentEvent {
-    let what = What::StateChanged(StateChanged { state: state.into(), program: String::new() });
+    let what = What::StateChanged(StateChanged { state: state.into() });
     AgentEvent { seq: 0, at_ms, machine_id: "flapper".to_owned(), what: Some(what) }
 }
 
@@ -91,7 +91,7 @@ fn crash(mut log: Log, dir: &Path, events: u8, names: &mut u64, torn: &Torn) -> 
         })
         .collect();
     let lost = new.iter().map(name).collect();
-    log.write(Group { founding: None, entries: vec![entry(new, &names.to_string())] }).unwrap();
+    log.write(Group { entries: vec![entry(new, &names.to_string())], ..Group::default() }).unwrap();
     let path = segments(dir).pop().filter(|last| *last != path).unwrap_or(path);
     let before = if std::fs::metadata(&path).unwrap().len() as usize > before { before } else { 0 };
     drop(log);
@@ -127,6 +127,7 @@ proptest! {
         let mut synced: Vec<String> = Vec::new();
         let mut names = 0;
         let mut mark = None;
+        let mut noted = 0;
         for step in steps {
             match step {
                 Step::Commit(sizes) => {
@@ -139,7 +140,11 @@ proptest! {
                     }
                     log.commit(entries).unwrap();
                 }
-                Step::Trim(share) => log.trim(synced.len() as u64 * u64::from(share) / 255).unwrap(),
+                Step::Trim(share) => {
+                    log.trim(synced.len() as u64 * u64::from(share) / 255).unwrap();
+                    log.note_acked().unwrap();
+                    noted = log.acked_seq();
+                }
                 Step::Crash(events, torn) => {
                     let written = crash(log, dir.path(), events, &mut names, &torn);
                     log = open(dir.path());
@@ -151,6 +156,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(log.last_seq() as usize, synced.len());
+            prop_assert_eq!(log.acked_seq(), noted);
             let from = log.first_seq();
             let found = log.read(from, usize::MAX).unwrap();
             let expected: Vec<_> = (from..).zip(&synced[from as usize - 1..]).collect();
@@ -226,35 +232,91 @@ fn two_processes_do_not_share_an_outbox() {
     assert!(matches!(Log::open(dir.path(), || "x".to_owned()), Err(LogError::InUse { .. })));
 }
 
-#[tokio::test]
-async fn under_pressure_states_are_thinned_and_operations_wait() {
+#[test]
+fn what_is_acknowledged_is_known_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let options = outbox::Options { dir: dir.path().to_owned(), bytes_max: BYTES_MAX_LEAST };
-    let outbox = outbox::open(&options).unwrap();
+    let mut log = open(dir.path());
+    log.commit((0..10).map(|number| entry(vec![started(&number.to_string())], "")).collect()).unwrap();
+    log.trim(3).unwrap();
+    log.note_acked().unwrap();
+    drop(log);
+    let mut log = open(dir.path());
+    assert_eq!((log.acked_seq(), log.last_seq()), (3, 10));
+    // With the next entries, and no write of its own.
+    log.trim(7).unwrap();
+    log.commit(vec![entry(vec![started("10")], "")]).unwrap();
+    let bytes = log.bytes();
+    log.note_acked().unwrap();
+    assert_eq!(log.bytes(), bytes);
+    drop(log);
+    assert_eq!(open(dir.path()).acked_seq(), 7);
+}
+
+fn small(dir: &Path) -> Outbox {
+    outbox::open(&outbox::Options { dir: dir.to_owned(), bytes_max: BYTES_MAX_LEAST }).unwrap()
+}
+
+/// What stands on disk once a process is gone that said nothing to its outbox.
+async fn found_after_a_kill(outbox: Outbox, dir: &Path) -> Vec<AgentEvent> {
+    drop(outbox);
+    loop {
+        match Log::open(dir, || "new".to_owned()) {
+            Ok(log) => return log.read(log.first_seq(), usize::MAX).unwrap(),
+            Err(LogError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_state_change_that_was_answered_is_on_disk_after_a_kill_however_full_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = small(dir.path());
     let long = "x".repeat(4000);
-    let mut written = 0;
-    // Fill it to the brim.
-    while let Ok(done) =
-        tokio::time::timeout(Duration::from_millis(300), outbox.append(entry(vec![started(&long)], ""))).await
-    {
-        done.unwrap();
-        written += 1;
+    let mut told: Vec<i64> = Vec::new();
+    // A machine that flaps every millisecond, until there is no room for another long event.
+    while outbox.status().borrow().bytes + 8_000 < BYTES_MAX_LEAST {
+        outbox.append(entry(vec![started(&long)], "")).await.unwrap();
+        for _ in 0..3 {
+            let at_ms = told.len() as i64;
+            let flap = if at_ms % 2 == 0 { MachineState::Idle } else { MachineState::Producing };
+            outbox.append(Entry { events: vec![state(at_ms, flap)], mark: None }).await.unwrap();
+            told.push(at_ms);
+        }
     }
-    assert!(written * 4000 < BYTES_MAX_LEAST + 8000 && written * 4100 > BYTES_MAX_LEAST - 8000);
-    assert_eq!(outbox.status().borrow().waiting, 1);
-    // A machine that flaps waits for nobody, and only its last state is kept.
-    for at_ms in 0..100 {
-        let flap = if at_ms % 2 == 0 { MachineState::Idle } else { MachineState::Producing };
-        let entry = Entry { events: vec![state(at_ms, flap)], mark: None };
-        tokio::time::timeout(Duration::from_secs(2), outbox.append(entry)).await.unwrap().unwrap();
+    let found = found_after_a_kill(outbox, dir.path()).await;
+    let states = found.iter().filter(|event| event.machine_id == "flapper").map(|event| event.at_ms);
+    assert_eq!(states.collect::<Vec<_>>(), told);
+}
+
+#[tokio::test]
+async fn when_it_is_full_whoever_appends_waits_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = small(dir.path());
+    let long = "x".repeat(4000);
+    while outbox.status().borrow().bytes < BYTES_MAX_LEAST {
+        outbox.append(entry(vec![started(&long)], "")).await.unwrap();
     }
-    let last = outbox.status().borrow().last_seq;
-    assert_eq!(last, written);
-    outbox.trim(last).await.unwrap();
-    // The one that waited, and the last state.
-    outbox.status().wait_for(|status| status.last_seq == written + 2 && status.waiting == 0).await.unwrap();
-    let rest = outbox.read(written + 1, 10).await.unwrap();
-    assert_eq!(name(&rest[0]), long);
-    assert_eq!(rest[1].at_ms, 99);
-    assert_eq!(outbox.status().borrow().thinned, 99);
+    let written = outbox.status().borrow().last_seq;
+    let (more, own) = (outbox.clone(), long.clone());
+    let flapping = tokio::spawn(async move {
+        for at_ms in 0..100 {
+            let flap = if at_ms % 2 == 0 { MachineState::Idle } else { MachineState::Producing };
+            more.append(Entry { events: vec![state(at_ms, flap)], mark: None }).await.unwrap();
+        }
+    });
+    let more = outbox.clone();
+    let working = tokio::spawn(async move { more.append(entry(vec![started(&own)], "")).await.unwrap() });
+    outbox.status().wait_for(|status| status.waiting == 2).await.unwrap();
+    assert_eq!(outbox.status().borrow().last_seq, written);
+    outbox.trim(written).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(flapping, working) })
+        .await
+        .unwrap()
+        .0
+        .unwrap();
+    let rest = outbox.read(written + 1, 1000).await.unwrap();
+    let states = rest.iter().filter(|event| event.machine_id == "flapper").map(|event| event.at_ms);
+    assert_eq!(states.collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+    assert_eq!(rest.len(), 101);
 }

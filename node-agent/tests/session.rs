@@ -227,6 +227,31 @@ async fn a_coordinator_that_forgot_gets_a_new_outbox() {
 }
 
 #[tokio::test]
+async fn what_was_acknowledged_is_not_sent_again_to_a_coordinator_that_forgot_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    for number in 0..5 {
+        outbox.append(numbered(number)).await.unwrap();
+    }
+    outbox.trim(3).await.unwrap();
+    outbox.close().await;
+    let outbox = open(dir.path());
+    assert_eq!(outbox.read(1, 10).await.unwrap().len(), 5, "they are still on disk");
+    let coordinator = Coordinator::new();
+    let stop = CancellationToken::new();
+    let address = coordinator.serve(&stop).await;
+    let (session, _, _) = session(dir.path(), &outbox, &[address]);
+    tokio::spawn(session.run(stop.clone()));
+    let mut status = outbox.status();
+    let sent = status.wait_for(|status| status.last_seq == 2 && status.acked_seq == 2);
+    tokio::time::timeout(Duration::from_secs(5), sent).await.unwrap().unwrap();
+    let names: Vec<_> = coordinator.events().iter().filter_map(booking).collect();
+    assert_eq!(names, ["3", "4"]);
+    assert_eq!(coordinator.durable.lock().unwrap().wrongs, Vec::<String>::new());
+    stop.cancel();
+}
+
+#[tokio::test]
 async fn a_list_is_on_disk_before_it_is_said_to_be_kept() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::new();

@@ -396,7 +396,6 @@ impl Machine {
             pieces_good: (u64::from(item.quantity) * u64::from(done_permille) / 1000) as u32,
             booking_id: item.booking_id,
             operation: item.operation,
-            done_permille,
             expected_end_s: (running.end_ms + 999) / 1000,
         };
         Happened { at_ms, what: What::OperationProgress(progress) }
@@ -405,7 +404,7 @@ impl Machine {
     fn turn(&mut self, at_ms: i64, state: MachineState, happened: &mut Vec<Happened>) {
         if self.memory.state() != state {
             self.memory.state = state.into();
-            let changed = StateChanged { state: state.into(), program: String::new() };
+            let changed = StateChanged { state: state.into() };
             happened.push(Happened { at_ms, what: What::StateChanged(changed) });
         }
     }
@@ -488,7 +487,12 @@ pub async fn run(
         let now_ms = shop.clock.now_ms();
         let happened = machine.advance(now_ms);
         if !happened.is_empty() {
-            tell(&machine, happened, &shop).await?;
+            tokio::select! {
+                // It waits while the outbox is full. What is not written has not happened: its memory is
+                // written with it.
+                () = stop.cancelled() => return Ok(()),
+                told = tell(&machine, happened, &shop) => told?,
+            }
             continue;
         }
         let wake = machine.next_ms().map_or(Duration::from_secs(30), |next_ms| shop.clock.until(next_ms));
@@ -504,7 +508,10 @@ pub async fn run(
                 let happened = machine.advance(kept.since_ms);
                 machine.set_items(kept.items_of(&machine_id), kept.since_ms);
                 if !happened.is_empty() {
-                    tell(&machine, happened, &shop).await?;
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        told = tell(&machine, happened, &shop) => told?,
+                    }
                 }
             }
         }

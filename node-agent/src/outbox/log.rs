@@ -90,6 +90,8 @@ pub struct Log {
     outbox_id: String,
     next_seq: u64,
     acked_seq: u64,
+    /// The part of `acked_seq` that is on disk.
+    noted_seq: u64,
     marks: BTreeMap<String, Bytes>,
 }
 
@@ -106,6 +108,7 @@ impl Log {
             outbox_id: String::new(),
             next_seq: 1,
             acked_seq: 0,
+            noted_seq: 0,
             marks: BTreeMap::new(),
         };
         let numbers = segment_numbers(dir)?;
@@ -116,6 +119,9 @@ impl Log {
             log.outbox_id = new_id();
             log.begin_segment(numbers.last().copied().unwrap_or(0) + 1)?;
         }
+        log.noted_seq = log.acked_seq;
+        // Segments go before the acknowledgement is on disk; that they are gone says it as well.
+        log.acked_seq = log.acked_seq.max(log.first_seq() - 1);
         Ok(log)
     }
 
@@ -185,6 +191,10 @@ impl Log {
 
     fn append_frame(&mut self, mut group: Group) -> Result<(), LogError> {
         let first_seq = self.next_seq;
+        if self.acked_seq > self.noted_seq {
+            group.acked_seq = self.acked_seq;
+            self.noted_seq = self.acked_seq;
+        }
         for entry in &mut group.entries {
             for event in &mut entry.events {
                 event.seq = self.next_seq;
@@ -230,7 +240,8 @@ impl Log {
         Ok(events)
     }
 
-    /// Everything up to `seq` is acknowledged; whole segments of it are deleted.
+    /// Everything up to `seq` is acknowledged; whole segments of it are deleted, first of all, because the
+    /// disk may be full. It is on disk with the next entries, or after [`Log::note_acked`].
     pub fn trim(&mut self, seq: u64) -> Result<(), LogError> {
         self.acked_seq = self.acked_seq.max(seq.min(self.last_seq()));
         while self.segments.len() > 1 && self.segments[1].first_seq <= self.acked_seq + 1 {
@@ -241,6 +252,16 @@ impl Log {
         Ok(())
     }
 
+    /// Puts on disk what is acknowledged, unless it is there: through a restart, too, it must not be sent to
+    /// a coordinator that has forgotten it.
+    pub fn note_acked(&mut self) -> Result<(), LogError> {
+        if self.acked_seq == self.noted_seq {
+            return Ok(());
+        }
+        self.write(Group::default())?;
+        self.sync()
+    }
+
     /// Begins a new outbox with another identity, and moves what is not acknowledged into it, numbered
     /// from 1. The new segment appears under its name only when it is whole.
     pub fn refound(&mut self, new_id: String) -> Result<(), LogError> {
@@ -249,13 +270,13 @@ impl Log {
         let unfinished = self.dir.join("unfinished");
         self.outbox_id = new_id;
         self.next_seq = 1;
-        self.acked_seq = 0;
+        (self.acked_seq, self.noted_seq) = (0, 0);
         let old = std::mem::take(&mut self.segments);
         let segment = self.create(number, &unfinished)?;
         self.segments.push_back(segment);
         for chunk in kept.chunks(256) {
             let entry = Entry { events: chunk.to_vec(), mark: None };
-            self.append_frame(Group { founding: None, entries: vec![entry] })?;
+            self.append_frame(Group { entries: vec![entry], ..Group::default() })?;
         }
         self.sync()?;
         let path = segment_path(&self.dir, number);
@@ -276,6 +297,7 @@ impl Log {
         let path = segment_path(&self.dir, number);
         let segment = self.create(number, &path)?;
         self.segments.push_back(segment);
+        self.noted_seq = self.acked_seq;
         sync_dir(&self.dir)
     }
 
@@ -296,7 +318,7 @@ impl Log {
             acked_seq: self.acked_seq,
             marks: marks.collect(),
         };
-        let group = Group { founding: Some(founding), entries: Vec::new() };
+        let group = Group { founding: Some(founding), ..Group::default() };
         let frame = record::encode(&group).ok_or(LogError::EntryTooLarge { bytes: group.encoded_len() })?;
         file.write_all(&frame).map_err(io("write to", path))?;
         file.sync_all().map_err(io("sync", path))?;
@@ -381,6 +403,7 @@ impl Log {
 
     fn take(&mut self, group: &Group, segment: &mut Segment, offset: usize) -> Result<(), LogError> {
         let first_seq = self.next_seq;
+        self.acked_seq = self.acked_seq.max(group.acked_seq);
         for entry in &group.entries {
             for event in &entry.events {
                 if event.seq != self.next_seq {

@@ -7,10 +7,9 @@
 //!
 //! - [`log`]: the files. [`record`]: the bytes in them.
 //!
-//! **Pressure.** The outbox has a size limit. From half of it on, a machine that flaps is thinned: of
-//! the state changes within a minute only the last is kept. From nine tenths on only the last state of
-//! each machine is kept, in memory, until something else happens to that machine. Operations' events are
-//! never thinned: when the outbox is full, whoever appends one waits until the coordinator has taken some.
+//! **Pressure.** The outbox has a size limit. When it is full, whoever appends waits until the coordinator
+//! has taken some; nothing is thinned, and nothing is answered that is not on disk. An adapter that waits
+//! reads on later from its machine's own buffer, and what that has lost by then is a recorded gap.
 
 pub mod log;
 pub mod record;
@@ -21,7 +20,6 @@ pub use record::{Entry, Mark};
 use bytes::Bytes;
 use log::Log;
 use millpool_proto::v1::AgentEvent;
-use millpool_proto::v1::agent_event::What;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,8 +30,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 const REQUESTS_MAX: usize = 1024;
 /// Requests taken together into one sync.
 const GROUP_REQUESTS_MAX: usize = 512;
-/// Under pressure, state changes of one machine closer together than this are thinned, in plant time.
-pub const THIN_BELOW_MS: i64 = 60_000;
 /// Least size limit that is accepted.
 pub const BYTES_MAX_LEAST: u64 = 4 << 20;
 /// Size limit where the config names none.
@@ -63,8 +59,6 @@ pub struct Status {
     pub acked_seq: u64,
     /// Size on disk.
     pub bytes: u64,
-    /// State changes thinned under pressure, since the start.
-    pub thinned: u64,
     /// Appends that wait because it is full.
     pub waiting: u64,
     /// Why it has stopped, if it has.
@@ -108,10 +102,7 @@ pub fn open(options: &Options) -> Result<Outbox, LogError> {
         bytes_max: options.bytes_max.max(BYTES_MAX_LEAST),
         status: status_sender,
         timed: timed.clone(),
-        last_state_ms: BTreeMap::new(),
-        held: BTreeMap::new(),
         blocked: VecDeque::new(),
-        thinned: 0,
     };
     writer.publish(None);
     let named = std::thread::Builder::new().name("outbox".to_owned());
@@ -124,8 +115,7 @@ pub fn open(options: &Options) -> Result<Outbox, LogError> {
 }
 
 impl Outbox {
-    /// Puts events and a mark on disk; answers when they are durable (or thinned away). Waits while the
-    /// outbox is full.
+    /// Puts events and a mark on disk; answers when they are durable. Waits while the outbox is full.
     pub async fn append(&self, entry: Entry) -> Result<(), OutboxError> {
         let (done, answer) = oneshot::channel();
         self.ask(Request::Append { entry, done, since: Instant::now() }).await?;
@@ -152,7 +142,7 @@ impl Outbox {
         answer.await.map_err(|_| self.stopped())
     }
 
-    /// Writes what is held back, and stops.
+    /// Writes what was asked before, and stops.
     pub async fn close(&self) {
         let (done, answer) = oneshot::channel();
         if self.ask(Request::Close { done }).await.is_ok() {
@@ -209,13 +199,8 @@ struct Writer {
     bytes_max: u64,
     status: watch::Sender<Status>,
     timed: Arc<Mutex<VecDeque<(u64, Instant)>>>,
-    /// When each machine's last written state change happened.
-    last_state_ms: BTreeMap<String, i64>,
-    /// The last state of each machine that is being thinned.
-    held: BTreeMap<String, Entry>,
     /// Appends that wait for room. One for each appender at most, for an appender awaits its answer.
     blocked: VecDeque<Append>,
-    thinned: u64,
 }
 
 impl Writer {
@@ -261,6 +246,7 @@ impl Writer {
             next = if taken < GROUP_REQUESTS_MAX { requests.try_recv().ok() } else { None };
         }
         self.commit(appends)?;
+        self.log.note_acked()?;
         Ok(None)
     }
 
@@ -283,26 +269,19 @@ impl Writer {
                 let _ = done.send(());
             }
             Request::Close { done } => {
-                let held = std::mem::take(&mut self.held);
-                self.log.commit(held.into_values().collect())?;
-                self.publish(None);
+                self.log.note_acked()?;
                 return Ok(Some(done));
             }
         }
         Ok(None)
     }
 
-    /// Room again: write what waited, as far as it goes, then what was held back.
+    /// Room again: write what waited, as far as it goes.
     fn relieve(&mut self) -> Result<(), LogError> {
         let room = self.bytes_max.saturating_sub(self.log.bytes()) / 1024;
         let freed = self.blocked.len().min(usize::try_from(room).unwrap_or(usize::MAX));
         let appends = self.blocked.drain(..freed).collect();
-        self.commit(appends)?;
-        if self.log.bytes() < self.bytes_max / 2 && !self.held.is_empty() {
-            let held = std::mem::take(&mut self.held);
-            self.log.commit(held.into_values().collect())?;
-        }
-        Ok(())
+        self.commit(appends)
     }
 
     /// Writes appends as one group, syncs, and then answers.
@@ -315,10 +294,6 @@ impl Writer {
         let mut timed = Vec::new();
         let mut next_seq = self.log.last_seq() + 1;
         for (entry, done, since) in appends {
-            let Some(entry) = self.thin(entry) else {
-                let _ = done.send(());
-                continue;
-            };
             if self.log.bytes() >= self.bytes_max && !entry.events.is_empty() {
                 self.blocked.push_back((entry, done, since));
                 continue;
@@ -340,37 +315,6 @@ impl Writer {
         Ok(())
     }
 
-    /// What is to be written of an entry now: nothing if it is held back, and together with what was held
-    /// back before otherwise.
-    fn thin(&mut self, mut entry: Entry) -> Option<Entry> {
-        let Some(machine) = entry.events.first().map(|event| event.machine_id.clone()) else {
-            // A mark alone must not overtake a state that is held back.
-            let overtakes = entry.mark.as_ref().is_some_and(|mark| self.held.contains_key(&mark.key));
-            return (!overtakes).then_some(entry);
-        };
-        let flaps = match entry.events.as_slice() {
-            [AgentEvent { what: Some(What::StateChanged(_)), at_ms, .. }] => {
-                let last_ms = self.last_state_ms.get(&machine);
-                let soon = last_ms.is_some_and(|last_ms| at_ms - last_ms < THIN_BELOW_MS);
-                let bytes = self.log.bytes();
-                (soon && bytes >= self.bytes_max / 2) || bytes >= self.bytes_max / 10 * 9
-            }
-            _ => false,
-        };
-        if flaps {
-            self.thinned += u64::from(self.held.insert(machine, entry).is_some());
-            return None;
-        }
-        if let Some(held) = self.held.remove(&machine) {
-            entry.events.splice(0..0, held.events);
-        }
-        let is_state = |event: &&AgentEvent| matches!(event.what, Some(What::StateChanged(_)));
-        if let Some(state) = entry.events.iter().rev().find(is_state) {
-            self.last_state_ms.insert(machine, state.at_ms);
-        }
-        Some(entry)
-    }
-
     fn remember_times(&self, new: Vec<(u64, Instant)>) {
         let mut timed = self.timed.lock().unwrap_or_else(PoisonError::into_inner);
         timed.extend(new);
@@ -385,7 +329,6 @@ impl Writer {
             last_seq: self.log.last_seq(),
             acked_seq: self.log.acked_seq(),
             bytes: self.log.bytes(),
-            thinned: self.thinned,
             waiting: self.blocked.len() as u64,
             failed,
         };

@@ -26,6 +26,9 @@ pub struct Group {
     /// What was appended.
     #[prost(message, repeated, tag = "2")]
     pub entries: Vec<Entry>,
+    /// Highest number acknowledged, where that is news; else 0.
+    #[prost(uint64, tag = "3")]
+    pub acked_seq: u64,
 }
 
 /// What a segment knows of those before it, so that they can be deleted.

@@ -4,7 +4,7 @@ use super::registry::{read_windows, window};
 use super::{booking, command, registry, required, unknown_enum};
 use millpool_alliance::command::{Disturbed, Reply};
 use millpool_alliance::line::{Down, Occupation, Phase, Station, Use};
-use millpool_alliance::state::{Agent, Answer, AnswerKey, Image, Optimisation};
+use millpool_alliance::state::{Agent, Answer, AnswerKey, Image, Optimisation, Outbox};
 use millpool_alliance::{
     Booking, BookingId, MachineId, OfferId, Place, PlantId, PrincipalId, Progress, Reason, Refusal, Step,
     Window,
@@ -47,6 +47,11 @@ pub fn encode(image: &Image) -> Vec<u8> {
                 agent_id: a.agent.clone(),
                 outbox_id: a.outbox.clone(),
                 applied_seq: a.applied_seq,
+                earlier: a
+                    .earlier
+                    .iter()
+                    .map(|o| pb::Outbox { id: o.id.clone(), applied_seq: o.applied_seq })
+                    .collect(),
             })
             .collect(),
         answers: image.answers.iter().map(|(key, a)| answer(key, a)).collect(),
@@ -88,6 +93,11 @@ pub fn decode(bytes: &[u8]) -> Result<Image, Refusal> {
                 agent: a.agent_id,
                 outbox: a.outbox_id,
                 applied_seq: a.applied_seq,
+                earlier: a
+                    .earlier
+                    .into_iter()
+                    .map(|o| Outbox { id: o.id, applied_seq: o.applied_seq })
+                    .collect(),
             })
         })?,
         answers: s
@@ -236,6 +246,7 @@ fn step(s: &Step) -> pb::Step {
         }),
         state: booking::operation_state(&s.progress).into(),
         pieces_scrapped: s.pieces_scrapped,
+        left_plant_ids: s.left.iter().map(PlantId::to_string).collect(),
         ..pb::Step::default()
     };
     match &s.progress {
@@ -291,7 +302,8 @@ fn read_step(s: pb::Step) -> Result<Step, Refusal> {
             })
         }
     };
-    Ok(Step { place, progress, pieces_scrapped: s.pieces_scrapped })
+    let left = s.left_plant_ids.iter().map(|id| PlantId::parse(id)).collect::<Result<_, _>>()?;
+    Ok(Step { place, progress, pieces_scrapped: s.pieces_scrapped, left })
 }
 
 fn answer(key: &AnswerKey, a: &Answer) -> pb::Answer {

@@ -71,7 +71,7 @@ pub const KINDS: [(u32, Kind); 25] = [
     (10, Kind::MoveWell),
     (5, Kind::MoveBlindly),
     (8, Kind::Repair),
-    (1, Kind::Attach),
+    (2, Kind::Attach),
     (14, Kind::Start),
     (6, Kind::Progress),
     (12, Kind::Finish),
@@ -170,7 +170,10 @@ struct Run {
     log: Vec<Entry>,
     hashes: Vec<u64>,
     trace: Vec<String>,
-    outboxes: BTreeMap<PlantId, Outbox>,
+    /// Of each plant, the one in use last.
+    outboxes: BTreeMap<PlantId, Vec<Outbox>>,
+    /// How far each is applied, of each plant the one attached last at the end.
+    applied: BTreeMap<PlantId, Vec<(String, u64)>>,
     answered: Vec<Answered>,
     given: u32,
     tally: Tally,
@@ -186,6 +189,7 @@ pub fn run(world: u32, steps: &[Step]) -> Result<Tally, String> {
         hashes: Vec::new(),
         trace: Vec::new(),
         outboxes: BTreeMap::new(),
+        applied: BTreeMap::new(),
         answered: Vec::new(),
         given: 0,
         tally: Tally::new(),
@@ -326,6 +330,7 @@ impl Run {
         step.check(&expiring)?;
         step.check_preview(preview)?;
         self.check_request(&entry, &outcome)?;
+        self.check_outbox(&entry, &outcome)?;
         Ok(outcome.result.is_ok())
     }
 
@@ -362,6 +367,30 @@ impl Run {
             }
             (None, Err(_)) => Ok(()),
         }
+    }
+
+    /// An outbox goes on where it was, whichever others have stood in for it; only one that has been away
+    /// for long may begin anew.
+    fn check_outbox(&mut self, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
+        let Ok(Reply::Applied(seq, _)) = outcome.result else { return Ok(()) };
+        if outcome.revision < self.state.revision() {
+            return Ok(());
+        }
+        let (Command::AttachAgent { plant, outbox, .. } | Command::Report { plant, outbox, .. }) =
+            &entry.command
+        else {
+            return Err("only agents' commands have something applied".into());
+        };
+        let known = self.applied.entry(plant.clone()).or_default();
+        let at = known.iter().position(|(id, _)| id == outbox);
+        let away = at.map_or(0, |at| known.len() - 1 - at);
+        let (_, was) = at.map_or((String::new(), 0), |at| known.remove(at));
+        known.push((outbox.clone(), seq));
+        let attached = matches!(entry.command, Command::AttachAgent { .. });
+        if attached && seq != was && (seq > 0 || away < state::OUTBOXES_MAX) {
+            return Err(format!("{outbox} was applied up to {was} and is to go on from {seq}"));
+        }
+        Ok(())
     }
 
     /// Enters an earlier request again: the same, or another body under its id.
@@ -801,12 +830,15 @@ impl Run {
     }
 
     fn attach_command(&mut self, plant: &PlantId, dice: &mut Dice) -> Command {
-        if dice.one_in(2) || !self.outboxes.contains_key(plant) {
+        let known = self.outboxes.entry(plant.clone()).or_default();
+        if known.is_empty() || dice.one_in(2) {
             self.given += 1;
-            let name = format!("outbox-{}", self.given);
-            self.outboxes.insert(plant.clone(), Outbox { name, sent: Vec::new() });
+            known.push(Outbox { name: format!("outbox-{}", self.given), sent: Vec::new() });
+        } else if dice.one_in(2) {
+            let again = known.remove(dice.below(known.len()));
+            known.push(again);
         }
-        let outbox = self.outboxes[plant].name.clone();
+        let outbox = known.last().map(|o| o.name.clone()).unwrap_or_default();
         Command::AttachAgent { plant: plant.clone(), agent: "agent".into(), outbox }
     }
 
@@ -899,7 +931,7 @@ impl Run {
         let plant = plant.unwrap_or_else(|| self.some_plant(dice));
         let at =
             if dice.one_in(8) { dice.of(&[0, i64::MIN, i64::MAX, self.now - 3 * HOUR]) } else { self.now };
-        let outbox = self.outboxes.get_mut(&plant)?;
+        let outbox = self.outboxes.get_mut(&plant)?.last_mut()?;
         let seq = outbox.sent.len() as u64 + 1;
         let event = Event { seq, at, machine, what };
         let name = outbox.name.clone();
