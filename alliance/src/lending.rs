@@ -135,7 +135,7 @@ impl State {
             }
         }
         let machine = Arc::new(machine);
-        self.edit_station(id, |s| s.machine = machine);
+        self.edit_station(id, |s| s.refit(machine));
         let touched = self.settle([id.clone()].into()).map_err(|r| disturb(r.message))?;
         let planned = station.line.iter().filter_map(|o| match &o.purpose {
             Use::Work { booking, .. } => Some(booking.clone()),
@@ -259,7 +259,7 @@ impl State {
         let lent = Windows::union(offers.iter().flat_map(|o| o.open.iter().copied()));
         let notice_s = offers.iter().map(|o| o.notice_s).max().unwrap_or(0);
         self.edit_station(machine, |s| {
-            s.open = lent.without(s.down.as_ref().map(|d| Window::new(d.since, d.until)));
+            s.set_open(lent.without(s.down.as_ref().map(|d| Window::new(d.since, d.until))));
             s.notice_s = notice_s;
         });
     }

@@ -2,8 +2,11 @@
 //!
 //! The rule of an occupation: it begins with the changeover from the family before it, then its work; a
 //! planned one starts on a tick inside an open window and ends where [`Windows::finish`] says. Occupations
-//! do not overlap. [`Station::settle`] derives every changeover and end anew and names what breaks the
-//! rule, so that nobody's arithmetic is believed.
+//! do not overlap. [`Station::settle`] derives changeovers and ends and names what breaks the rule, so that
+//! nobody's arithmetic is believed.
+//!
+//! Between an edit and the next settling, an occupation whose changeover the edit may have changed is
+//! **unsettled**: it ends where it starts. So settling costs what has changed, not what stands.
 
 use crate::id::{BookingId, MachineId};
 use crate::planted::{Bug, planted};
@@ -91,6 +94,11 @@ impl Occupation {
             Use::Work { booking, operation } => Some((booking.clone(), *operation)),
             Use::Tooling => None,
         }
+    }
+
+    /// Whether its end is known.
+    fn is_settled(&self) -> bool {
+        self.end > self.start
     }
 
     /// Its stretch of time.
@@ -187,11 +195,39 @@ impl Station {
     pub fn put(&mut self, occupation: Occupation) {
         let at = self.line.partition_point(|o| (o.start, o.end) <= (occupation.start, occupation.end));
         self.line.insert(at, occupation);
+        self.unsettle(at + 1);
     }
 
     /// Takes an operation's occupation out, with nothing left in its place.
     pub fn take(&mut self, booking: &BookingId, operation: u32) -> Option<Occupation> {
-        self.find(booking, operation).map(|at| self.line.remove(at))
+        let at = self.find(booking, operation)?;
+        let gone = self.line.remove(at);
+        self.unsettle(at);
+        Some(gone)
+    }
+
+    /// Takes the tooling at an index out.
+    pub(crate) fn remove_tooling(&mut self, at: usize) {
+        self.line.remove(at);
+        self.unsettle(at);
+    }
+
+    /// Changes when it is open.
+    pub(crate) fn set_open(&mut self, open: Windows) {
+        self.open = open;
+        (0..self.line.len()).for_each(|at| self.unsettle(at));
+    }
+
+    /// Changes what the machine can do.
+    pub(crate) fn refit(&mut self, machine: Arc<Machine>) {
+        self.machine = machine;
+        (0..self.line.len()).for_each(|at| self.unsettle(at));
+    }
+
+    fn unsettle(&mut self, at: usize) {
+        if let Some(o) = self.line.get_mut(at).filter(|o| o.phase == Phase::Planned) {
+            o.end = o.start;
+        }
     }
 
     /// Takes a planned occupation out so that what follows can stay as it is: where the follower counts on
@@ -207,8 +243,11 @@ impl Station {
             let tooling = Occupation { purpose: Use::Tooling, work_s: TICK_S, ..gone.clone() };
             if let Some((end, changeover_s)) = self.finish(at, &tooling) {
                 self.line.insert(at, Occupation { end, changeover_s, ..tooling });
+                self.unsettle(at + 1);
+                return Some(gone);
             }
         }
+        self.unsettle(at);
         Some(gone)
     }
 
@@ -221,15 +260,19 @@ impl Station {
         Some((end, changeover_s))
     }
 
-    /// Derives changeovers and ends of all that is planned, and drops tooling that nothing needs. O(n).
+    /// Derives changeovers and ends of what is unsettled, and drops tooling that nothing needs. O(n) over
+    /// numbers, and the rule for what has changed.
     pub fn settle(&mut self) -> Settled {
         self.drop_needless_tooling();
         let Settled { mut broken, mut changed } = Settled::default();
         let mut taken_until = i64::MIN;
         for (at, begun_next) in self.begun_next().into_iter().enumerate() {
             if self.line[at].phase == Phase::Planned {
-                let start = self.line[at].start;
-                match self.finish(at, &self.line[at]) {
+                let o = &self.line[at];
+                let start = o.start;
+                let by_the_rule =
+                    if o.is_settled() { Some((o.end, o.changeover_s)) } else { self.finish(at, o) };
+                match by_the_rule {
                     _ if start % TICK_S != 0 => {
                         broken
                             .push(Broken { index: at, how: format!("start {start} is not a whole minute") });
@@ -289,6 +332,8 @@ impl Station {
             if with.is_some() && without != with {
                 self.line.insert(at, tooling);
                 at += 1;
+            } else {
+                self.unsettle(at);
             }
         }
     }
@@ -303,7 +348,7 @@ impl Station {
             let over = self.line[at].end <= now
                 && match self.line[at].phase {
                     Phase::Done => true,
-                    Phase::Planned => self.line[at].purpose == Use::Tooling,
+                    Phase::Planned => self.line[at].purpose == Use::Tooling && self.line[at].is_settled(),
                     Phase::Running => begun_after(),
                 };
             let window = self.line[at].window();

@@ -518,7 +518,7 @@ impl State {
                 match &s.line[first.index].purpose {
                     Use::Work { booking, operation } => Some(Some((booking.clone(), *operation))),
                     Use::Tooling => {
-                        s.line.remove(first.index);
+                        s.remove_tooling(first.index);
                         Some(None)
                     }
                 }

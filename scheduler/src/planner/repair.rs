@@ -53,7 +53,10 @@ fn lift(state: &State, pool: &mut Pool, booking: &Booking, from: usize) -> BTree
         station.vacate(&booking.id, k as u32);
     }
     let machines = lifted.keys().cloned().collect();
-    lifted.into_values().for_each(|station| pool.pretend(station));
+    for mut station in lifted.into_values() {
+        station.settle();
+        pool.pretend(station);
+    }
     machines
 }
 
