@@ -57,6 +57,8 @@ pub struct MachineReport {
     pub machine_state: String,
     /// The operation at hand, `booking/operation`.
     pub operation: Option<String>,
+    /// The program that is active, if the machine says.
+    pub program: Option<String>,
     /// What went wrong last.
     pub trouble: Option<String>,
     /// What was found on the machine.

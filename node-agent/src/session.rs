@@ -320,12 +320,7 @@ impl Session {
     }
 
     fn hello(&self, status: &outbox::Status) -> wire::Hello {
-        let machines =
-            self.health.report().machines.into_iter().map(|(machine_id, report)| wire::AgentMachine {
-                machine_id,
-                adapter: report.adapter.to_owned(),
-                capability: report.capability,
-            });
+        let machines = self.health.report().machines.into_keys();
         wire::Hello {
             plant_id: self.options.plant_id.clone(),
             agent_id: self.options.agent_id.clone(),
@@ -333,8 +328,7 @@ impl Session {
             last_seq: status.last_seq,
             clock_ms: self.clock.now_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            machines: machines.collect(),
-            dispatch_revision: self.dispatch.revision(),
+            machines: machines.map(|machine_id| wire::AgentMachine { machine_id }).collect(),
         }
     }
 
@@ -449,7 +443,12 @@ impl Link<'_> {
         match message.body {
             Some(Down::EventsApplied(applied)) => self.applied(applied).await,
             Some(Down::DispatchList(list)) => self.keep(list).await,
-            Some(Down::Heartbeat(_)) => Ok(()),
+            Some(Down::Heartbeat(beat)) => {
+                let ahead_ms = self.session.clock.now_ms().saturating_sub(beat.clock_ms);
+                let plant = self.session.options.plant_id.clone();
+                metrics::gauge!("millpool_agent_clock_ahead_ms", "plant" => plant).set(ahead_ms as f64);
+                Ok(())
+            }
             Some(Down::Welcome(_)) => Err(Ended::Lost("the coordinator said Welcome twice".to_owned())),
             // A later version's message that this one does not know.
             None => Ok(()),

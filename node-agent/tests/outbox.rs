@@ -17,7 +17,7 @@ fn started(name: &str) -> AgentEvent {
 }
 
 fn state(at_ms: i64, state: MachineState) -> AgentEvent {
-    let what = What::StateChanged(StateChanged { state: state.into(), program: String::new() });
+    let what = What::StateChanged(StateChanged { state: state.into() });
     AgentEvent { seq: 0, at_ms, machine_id: "flapper".to_owned(), what: Some(what) }
 }
 

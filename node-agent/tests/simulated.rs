@@ -29,7 +29,7 @@ fn words(happened: &[Happened]) -> Vec<String> {
             What::StateChanged(changed) => format!("{at_s} {:?}", changed.state()),
             What::OperationStarted(started) => format!("{at_s} started {}", started.booking_id),
             What::OperationProgress(progress) => {
-                format!("{at_s} {}/1000 ends {}", progress.done_permille, progress.expected_end_s)
+                format!("{at_s} good {} ends {}", progress.pieces_good, progress.expected_end_s)
             }
             What::OperationFinished(done) => format!(
                 "{at_s} finished {} good {} bad {} in {} s with {} Wh",
@@ -69,8 +69,8 @@ fn an_undisturbed_operation_is_told_from_setup_to_end() {
             "1000 Setup",
             "1000 started b",
             "1600 Producing",
-            "2800 333/1000 ends 5200",
-            "4600 833/1000 ends 5200",
+            "2800 good 1 ends 5200",
+            "4600 good 3 ends 5200",
             "5200 finished b good 4 bad 0 in 4200 s with 6250 Wh",
             "5200 Idle",
         ]
@@ -184,7 +184,8 @@ fn check(history: &[Happened], items: &[DispatchItem]) -> Result<(), TestCaseErr
             }
             What::OperationProgress(progress) => {
                 prop_assert!(progress.expected_end_s * 1000 >= happened.at_ms);
-                prop_assert!(progress.done_permille <= 1000);
+                let item = items.iter().find(|item| item.booking_id == progress.booking_id).unwrap();
+                prop_assert!(progress.pieces_good <= item.quantity);
             }
             _ => {}
         }

@@ -396,7 +396,6 @@ impl Machine {
             pieces_good: (u64::from(item.quantity) * u64::from(done_permille) / 1000) as u32,
             booking_id: item.booking_id,
             operation: item.operation,
-            done_permille,
             expected_end_s: (running.end_ms + 999) / 1000,
         };
         Happened { at_ms, what: What::OperationProgress(progress) }
@@ -405,7 +404,7 @@ impl Machine {
     fn turn(&mut self, at_ms: i64, state: MachineState, happened: &mut Vec<Happened>) {
         if self.memory.state() != state {
             self.memory.state = state.into();
-            let changed = StateChanged { state: state.into(), program: String::new() };
+            let changed = StateChanged { state: state.into() };
             happened.push(Happened { at_ms, what: What::StateChanged(changed) });
         }
     }

@@ -261,7 +261,7 @@ impl AgentService for Coordinator {
         };
         self.touch();
         let (outgoing, stream) = mpsc::channel(64);
-        let welcome = wire::Welcome { cluster_id: "test".into(), applied_seq, clock_ms: 0 };
+        let welcome = wire::Welcome { cluster_id: "test".into(), applied_seq };
         outgoing.try_send(Ok(down(Down::Welcome(welcome)))).unwrap();
         if let Some(list) = manner.list.clone() {
             outgoing.try_send(Ok(down(Down::DispatchList(list)))).unwrap();

@@ -10,10 +10,13 @@ use millpool_alliance::command::{Caller, Event};
 use millpool_alliance::progress::EVENTS_MAX;
 use millpool_alliance::registry::Role;
 use millpool_alliance::{Command, MachineId, PlantId, Reason, Refusal, Reply};
-use millpool_proto::v1::{self, agent_message, agent_service_server::AgentService, coordinator_message};
+use millpool_proto::v1::{
+    self, agent_event, agent_message, agent_service_server::AgentService, coordinator_message,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 const ATTACH: &str = "/millpool.v1.AgentService/Attach";
@@ -103,10 +106,19 @@ impl AgentService for Core {
         let Ok(Reply::Applied(applied_seq, _)) = outcome.result else {
             return Err(Status::internal("an agent's command was answered with something else"));
         };
-        tracing::info!(%plant, agent = hello.agent_id, applied_seq, version = hello.version, "agent attached");
+        let backlog = hello.last_seq.saturating_sub(applied_seq);
+        let v1::Hello { agent_id, version, .. } = &hello;
+        tracing::info!(%plant, agent = agent_id, applied_seq, backlog, version, "agent attached");
         let (writer, answers) = stream::channel();
-        let session =
-            Session { core: self.clone(), caller, plant, outbox: hello.outbox_id, applied_seq, _seat: seat };
+        let session = Session {
+            core: self.clone(),
+            caller,
+            plant,
+            outbox: hello.outbox_id,
+            applied_seq,
+            unkept: None,
+            _seat: seat,
+        };
         tokio::spawn(session.run(incoming, writer));
         Ok(Response::new(answers))
     }
@@ -140,8 +152,12 @@ impl Core {
                 return Err(refused(&Refusal::unknown("machines.machine_id", &id)));
             }
         }
+        self.check_clock(hello.clock_ms)
+    }
+
+    fn check_clock(&self, clock_ms: i64) -> Result<(), Status> {
         let now_ms = self.clock.now_ms();
-        let off_ms = hello.clock_ms.saturating_sub(now_ms);
+        let off_ms = clock_ms.saturating_sub(now_ms);
         let most_ms = self.clock.stretch_s(CLOCK_SKEW_MAX) * 1000;
         if off_ms.unsigned_abs() > most_ms.unsigned_abs() {
             return Err(failed(
@@ -150,7 +166,7 @@ impl Core {
                 format!("the agent's clock is {} s off; set it, e.g. by NTP", off_ms / 1000),
                 &[
                     ("field", "clock_ms".into()),
-                    ("value", hello.clock_ms.to_string()),
+                    ("value", clock_ms.to_string()),
                     ("accepted", format!("within {most_ms} ms of {now_ms}")),
                 ],
             ));
@@ -165,7 +181,18 @@ struct Session {
     plant: PlantId,
     outbox: String,
     applied_seq: u64,
+    /// The list that was sent last, while the agent has not said that it is kept.
+    unkept: Option<Unkept>,
     _seat: Seat,
+}
+
+/// A list that is not yet said to be on the agent's disk.
+struct Unkept {
+    revision: u64,
+    /// When the plant began to work from an older one.
+    since: Instant,
+    /// The operator knows.
+    told: bool,
 }
 
 impl Session {
@@ -189,17 +216,16 @@ impl Session {
         let welcome = v1::Welcome {
             cluster_id: self.core.consensus.cluster_id().to_owned(),
             applied_seq: self.applied_seq,
-            clock_ms: self.core.clock.now_ms(),
         };
         self.send(writer, coordinator_message::Body::Welcome(welcome)).await?;
         let mut listed = self.send_list(writer, None).await?;
         let mut seen = self.core.history.newest();
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        let mut heard = tokio::time::Instant::now();
+        let mut heard = Instant::now();
         loop {
             tokio::select! {
                 message = incoming.message() => {
-                    heard = tokio::time::Instant::now();
+                    heard = Instant::now();
                     match message {
                         Ok(Some(message)) => self.receive(message, writer).await?,
                         Ok(None) | Err(_) => return Err(None),
@@ -217,6 +243,7 @@ impl Session {
                     if heard.elapsed() > SILENCE_MAX {
                         return Err(Some(Status::deadline_exceeded("no sign of life from the agent")));
                     }
+                    self.tell_unkept();
                     let beat = v1::Heartbeat { clock_ms: self.core.clock.now_ms() };
                     self.send(writer, coordinator_message::Body::Heartbeat(beat)).await?;
                 }
@@ -235,7 +262,7 @@ impl Session {
 
     /// Sends the plant's dispatch list if it differs from the one sent last.
     async fn send_list(
-        &self,
+        &mut self,
         writer: &Writer<v1::CoordinatorMessage>,
         last: Option<Vec<v1::DispatchItem>>,
     ) -> Result<Option<Vec<v1::DispatchItem>>, Option<Status>> {
@@ -245,8 +272,31 @@ impl Session {
             return Ok(last);
         }
         let items = list.items.clone();
+        let (since, told) =
+            self.unkept.take().map_or((Instant::now(), false), |older| (older.since, older.told));
+        self.unkept = Some(Unkept { revision: list.revision, since, told });
         self.send(writer, coordinator_message::Body::DispatchList(list)).await?;
         Ok(Some(items))
+    }
+
+    /// A plant that cannot keep its list works on from an older one, and cannot be told otherwise: somebody
+    /// should look.
+    fn tell_unkept(&mut self) {
+        let Some(unkept) = self.unkept.as_mut().filter(|u| !u.told && u.since.elapsed() > SILENCE_MAX) else {
+            return;
+        };
+        unkept.told = true;
+        metrics::counter!("millpool_lists_unkept_total").increment(1);
+        tracing::warn!(plant = %self.plant, revision = unkept.revision,
+            "the agent has not kept its dispatch list; the plant works on from an older one");
+    }
+
+    /// A list is kept. Where it is not the newest, the plant does keep lists, and has a while for the next.
+    fn kept(&mut self, revision: u64) {
+        match &mut self.unkept {
+            Some(unkept) if revision < unkept.revision => unkept.since = Instant::now(),
+            _ => self.unkept = None,
+        }
     }
 
     async fn receive(
@@ -256,13 +306,27 @@ impl Session {
     ) -> Result<(), Option<Status>> {
         match message.body {
             Some(agent_message::Body::Events(events)) => self.report(events.events, writer).await,
-            Some(agent_message::Body::DispatchKept(_) | agent_message::Body::Heartbeat(_)) => Ok(()),
+            Some(agent_message::Body::DispatchKept(kept)) => {
+                self.kept(kept.revision);
+                Ok(())
+            }
+            Some(agent_message::Body::Heartbeat(beat)) => self.core.check_clock(beat.clock_ms).map_err(Some),
             Some(agent_message::Body::Hello(_)) | None => Err(Some(failed(
                 Code::InvalidArgument,
                 reasons::OUT_OF_ORDER,
                 "after Hello come events, DispatchKept and heartbeats",
                 &[],
             ))),
+        }
+    }
+
+    /// Holes in the evidence are for people: no plan depends on them.
+    fn tell_gaps(&self, events: &[v1::AgentEvent]) {
+        for event in events.iter().filter(|event| event.seq > self.applied_seq) {
+            let Some(agent_event::What::EvidenceGap(gap)) = &event.what else { continue };
+            metrics::counter!("millpool_evidence_gaps_total").increment(1);
+            tracing::warn!(plant = %self.plant, machine = event.machine_id, from_ms = gap.from_ms,
+                until_ms = gap.until_ms, reason = gap.reason, "a gap in the evidence");
         }
     }
 
@@ -283,6 +347,7 @@ impl Session {
             }
             events.into_iter().map(wire::read_event).collect()
         };
+        self.tell_gaps(&events);
         let events = read(events).map_err(|r| Some(refused(&r)))?;
         let count = events.len() as u64;
         let command = Command::Report { plant: self.plant.clone(), outbox: self.outbox.clone(), events };

@@ -49,9 +49,7 @@ pub fn read_event(e: v1::AgentEvent) -> Result<Event, Refusal> {
 pub fn event(e: &Event) -> v1::AgentEvent {
     use v1::agent_event::What;
     let what = match &e.what {
-        Happening::State(s) => {
-            What::StateChanged(v1::StateChanged { state: machine_state(*s).into(), program: String::new() })
-        }
+        Happening::State(s) => What::StateChanged(v1::StateChanged { state: machine_state(*s).into() }),
         Happening::Started { booking, operation } => What::OperationStarted(v1::OperationStarted {
             booking_id: booking.to_string(),
             operation: *operation,
@@ -60,7 +58,6 @@ pub fn event(e: &Event) -> v1::AgentEvent {
             What::OperationProgress(v1::OperationProgress {
                 booking_id: booking.to_string(),
                 operation: *operation,
-                done_permille: 0,
                 pieces_good: *pieces_good,
                 expected_end_s: *expected_end,
             })
@@ -94,6 +91,7 @@ pub fn event(e: &Event) -> v1::AgentEvent {
             What::MachineDown(v1::MachineDown { reason: reason.clone(), expected_until_s: *expected_until })
         }
         Happening::Up => What::MachineUp(v1::MachineUp {}),
+        // The log keeps its length: times and reason are told to the operator as it comes in.
         Happening::Gap { seconds } => What::EvidenceGap(v1::EvidenceGap {
             from_ms: (e.at - seconds).saturating_mul(1000),
             until_ms: e.at.saturating_mul(1000),

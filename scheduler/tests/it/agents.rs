@@ -49,6 +49,12 @@ impl Agent {
         self.to.send(v1::AgentMessage { body }).await.unwrap();
     }
 
+    /// A sign of life from a plant whose clock shows this.
+    async fn beat(&self, clock_ms: i64) {
+        let body = Some(agent_message::Body::Heartbeat(v1::Heartbeat { clock_ms }));
+        self.to.send(v1::AgentMessage { body }).await.unwrap();
+    }
+
     async fn next(&mut self) -> Result<coordinator_message::Body, Status> {
         let message =
             tokio::time::timeout(PATIENCE, self.from.message()).await.expect("a message in time")?;
@@ -122,7 +128,7 @@ async fn one_agent_a_plant_with_a_clock_that_is_right_and_its_own_machines() {
     assert_eq!((elsewhere.code, elsewhere.reason.as_str()), (Code::Unavailable, "NOT_LEADER"));
     assert_eq!(elsewhere.metadata["leader"], format!("127.0.0.1:{}", cluster.ports(leader).0));
 
-    let machine = |id: &str| v1::AgentMachine { machine_id: id.into(), ..Default::default() };
+    let machine = |id: &str| v1::AgentMachine { machine_id: id.into() };
     let good = hello("p-1", "a-1", "box");
     for (what, hello, code, reason, field) in [
         (
@@ -187,6 +193,27 @@ async fn one_agent_a_plant_with_a_clock_that_is_right_and_its_own_machines() {
     drop(first);
     eventually("the place to be free", || async { Agent::attach(&at, "p-1", "a-2", "box-2").await.ok() })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_clock_goes_wrong_is_sent_away_and_goes_on_after_a_spare_where_it_was() {
+    let cluster = Cluster::start(1).await;
+    found_alliance(&cluster.operator(0)).await;
+    let at = cluster.client(0, "agent:p-1");
+    let mut agent = Agent::attach(&at, "p-1", "a-1", "box").await.unwrap();
+    agent.report(vec![down(1, "mill-1", 0), event(2, "mill-1", What::MachineUp(v1::MachineUp {}))]).await;
+    assert_eq!(agent.applied().await.seq, 2);
+    agent.beat(now_s() * 1000).await;
+    agent.beat((now_s() - 120) * 1000).await;
+    let sent_away = said(&agent.acknowledged().await.unwrap_err());
+    assert_eq!((sent_away.reason.as_str(), sent_away.field.as_str()), ("CLOCK_SKEW", "clock_ms"));
+
+    let attach = |outbox| Agent::attach(&at, "p-1", "a-1", outbox);
+    let spare = eventually("the place to be free", || async { attach("box-2").await.ok() }).await;
+    assert_eq!(spare.welcome.applied_seq, 0);
+    drop(spare);
+    let again = eventually("the place to be free", || async { attach("box").await.ok() }).await;
+    assert_eq!(again.welcome.applied_seq, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,7 +289,7 @@ async fn events_are_applied_once_and_in_order() {
         down(11, "mill-1", i64::MAX),
         down(12, "mill-1", i64::MIN),
         event(13, "mill-1", What::MachineUp(v1::MachineUp {})),
-        event(14, "mill-1", What::StateChanged(v1::StateChanged { state: 4711, program: "\u{0}".into() })),
+        event(14, "mill-1", What::StateChanged(v1::StateChanged { state: 4711 })),
     ];
     for (i, event) in extreme.iter_mut().enumerate() {
         event.at_ms = if i % 2 == 0 { i64::MIN } else { i64::MAX };

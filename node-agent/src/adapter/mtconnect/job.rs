@@ -289,7 +289,6 @@ impl Running {
         let progress = OperationProgress {
             booking_id: self.item.booking_id.clone(),
             operation: self.item.operation,
-            done_permille: done as u32,
             pieces_good: self.counted,
             expected_end_s: self.item.end_ms.max(at_ms + left_ms) / 1000,
         };

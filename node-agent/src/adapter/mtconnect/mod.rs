@@ -40,6 +40,8 @@ const DOCUMENT_MAX: Duration = Duration::from_secs(20);
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Delay after what a retry does not cure soon: a device or data item that is not there.
 const RETRY_SLOW: Duration = Duration::from_secs(30);
+/// Longest name of a program that is shown, bytes.
+const PROGRAM_LENGTH_MAX: usize = 200;
 /// Its place is put on disk this often when nothing happens.
 const MARK_EVERY: Duration = Duration::from_secs(60);
 
@@ -318,6 +320,8 @@ impl Line {
             report.machine_state = super::state_name(self.watch.state()).to_owned();
             let operation = self.watch.operation();
             report.operation = operation.map(|(booking, operation)| format!("{booking}/{operation}"));
+            report.program =
+                self.watch.program().map(|program| document::cut(program, PROGRAM_LENGTH_MAX).to_owned());
             if report.adapter_state == "streaming" {
                 report.trouble = None;
             }

@@ -87,6 +87,11 @@ impl Watch {
         self.memory.follower.operation()
     }
 
+    /// The program that is active, if the machine says.
+    pub fn program(&self) -> Option<&str> {
+        self.memory.signals.value(Signal::Program)
+    }
+
     /// A signal's value as a number.
     pub fn number(&self, signal: Signal) -> Option<f64> {
         self.memory.signals.number(signal)
@@ -201,10 +206,7 @@ impl Watch {
         let at_ms = at_ms.max(self.memory.told_ms);
         self.memory.told_ms = at_ms;
         self.memory.state = state.into();
-        let program = self.memory.signals.value(Signal::Program).unwrap_or_default();
-        let program = program.chars().take(200).collect();
-        let changed = StateChanged { state: state.into(), program };
-        happened.push(Happened { at_ms, what: What::StateChanged(changed) });
+        happened.push(Happened { at_ms, what: What::StateChanged(StateChanged { state: state.into() }) });
         self.tell(at_ms, Told::State(state), happened);
     }
 
