@@ -453,7 +453,7 @@ fn coordinator(
     }
     for address in &addresses {
         if !is_address(address) {
-            found.wrong::<()>(&format!("{field}.addresses"), address, "host:port, e.g. 127.0.0.1:7001");
+            found.wrong::<()>(&format!("{field}.addresses"), address, "host:port, e.g. 127.0.0.1:7400");
         }
     }
     let insecure = overrides.insecure_dev || own.insecure_dev.or(all.insecure_dev).unwrap_or(false);

@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Stopped on request.
 const EXIT_STOPPED: u8 = 0;
-/// An agent failed while it ran.
+/// An agent failed while it ran: the disk is full, or cannot be written.
 const EXIT_FAILED: u8 = 1;
 /// The configuration cannot be used.
 const EXIT_CONFIG: u8 = 78;
-/// Something on disk cannot be used: outbox damaged or in use, folder not writable.
+/// At the start something on disk was damaged, not writable, or in use by another process.
 const EXIT_DISK: u8 = 74;
 /// The HTTP address cannot be bound.
 const EXIT_ADDRESS: u8 = 69;
@@ -85,10 +85,10 @@ seconds, the rest stays on disk and is sent after the next start.
 
 Exit codes:
   0   stopped on request, or the configuration was checked and is good
-  1   an agent failed while it ran
+  1   an agent failed while it ran: the disk is full, or cannot be written
   2   the command line cannot be understood
   69  the HTTP address cannot be bound
-  74  something on disk cannot be used: an outbox damaged, full disk, or in use by another process
+  74  at the start something on disk was damaged, not writable, or in use by another process
   78  the configuration cannot be used; every problem is named
 
 Examples:

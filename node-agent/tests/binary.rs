@@ -128,6 +128,22 @@ fn exit_codes_are_as_documented() {
     assert_eq!(damaged.status.code(), Some(74), "{}", String::from_utf8_lossy(&damaged.stderr));
 }
 
+#[test]
+fn the_manual_and_the_help_say_the_same_of_exit_codes() {
+    let help = Command::new(env!("CARGO_BIN_EXE_millpool-node-agent")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let manual = include_str!("../README.md");
+    let rows = manual.lines().skip_while(|line| *line != "| code | means |").skip(2);
+    let rows: Vec<_> = rows.take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        let [_, code, means, _] = row.split('|').map(str::trim).collect::<Vec<_>>()[..] else {
+            panic!("{row}")
+        };
+        assert!(help.contains(&format!("  {code:<3} {means}\n")), "{row} is not in {help}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plant_works_on_through_a_cut_line_and_a_restart_and_tells_it_later() {
     let coordinator = Coordinator::new();

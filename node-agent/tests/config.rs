@@ -10,7 +10,7 @@ use std::path::Path;
 const GOOD: &str = r#"
     data_dir = "/tmp/agents"
     [coordinator]
-    addresses = ["127.0.0.1:7001"]
+    addresses = ["127.0.0.1:7400"]
     insecure_dev = true
     [simulated]
     seed = 9
@@ -91,7 +91,7 @@ fn every_problem_is_named_with_its_field_value_and_what_is_accepted() {
         [clock]
         scale = 0.0
         [coordinator]
-        addresses = ["10.0.0.1:7001", "nowhere"]
+        addresses = ["10.0.0.1:7400", "nowhere"]
         insecure_dev = true
         [[agent]]
         plant = "Plant 1"
@@ -111,8 +111,8 @@ fn every_problem_is_named_with_its_field_value_and_what_is_accepted() {
         "http.listen = \"here\": accepted is an IP address and port, e.g. 127.0.0.1:9464",
         "agent[0].plant = \"Plant 1\": accepted is 1 to 40 lower-case letters, digits and dashes",
         "agent[0].data_dir = \"none\": accepted is a folder, here or as data_dir at the top",
-        "agent[0].coordinator.addresses = \"nowhere\": accepted is host:port, e.g. 127.0.0.1:7001",
-        "agent[0].coordinator.addresses = \"10.0.0.1:7001\": accepted is a loopback address, with insecure_dev",
+        "agent[0].coordinator.addresses = \"nowhere\": accepted is host:port, e.g. 127.0.0.1:7400",
+        "agent[0].coordinator.addresses = \"10.0.0.1:7400\": accepted is a loopback address, with insecure_dev",
         "agent[0].machine[0].adapter = \"opcua\": accepted is simulated or mtconnect",
         "agent[0].machine[1].id = \"m\": accepted is an id that no other machine of the agent has",
         "agent[0].machine[1].mtconnect.url = \"ftp://x\": accepted is http://host:port",
@@ -141,7 +141,10 @@ fn the_examples_are_good() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
-        load(&entry.unwrap().path(), &Overrides::default()).unwrap();
+        let config = load(&entry.unwrap().path(), &Overrides::default()).unwrap();
+        for address in config.agents.iter().flat_map(|agent| &agent.coordinators) {
+            assert!(address.ends_with(":7400"), "{address}: a coordinator's public port is 7400 by default");
+        }
         seen += 1;
     }
     assert_eq!(seen, 2);
