@@ -181,7 +181,7 @@ struct Session {
     plant: PlantId,
     outbox: String,
     applied_seq: u64,
-    /// The list that was sent last, and since when the plant works from an older one.
+    /// The list that was sent last, while the agent has not said that it is kept.
     unkept: Option<Unkept>,
     _seat: Seat,
 }
@@ -189,7 +189,9 @@ struct Session {
 /// A list that is not yet said to be on the agent's disk.
 struct Unkept {
     revision: u64,
+    /// When the plant began to work from an older one.
     since: Instant,
+    /// The operator knows.
     told: bool,
 }
 
@@ -214,7 +216,6 @@ impl Session {
         let welcome = v1::Welcome {
             cluster_id: self.core.consensus.cluster_id().to_owned(),
             applied_seq: self.applied_seq,
-            clock_ms: self.core.clock.now_ms(),
         };
         self.send(writer, coordinator_message::Body::Welcome(welcome)).await?;
         let mut listed = self.send_list(writer, None).await?;
@@ -285,14 +286,16 @@ impl Session {
             return;
         };
         unkept.told = true;
-        metrics::counter!("millpool_agent_lists_unkept_total").increment(1);
+        metrics::counter!("millpool_lists_unkept_total").increment(1);
         tracing::warn!(plant = %self.plant, revision = unkept.revision,
             "the agent has not kept its dispatch list; the plant works on from an older one");
     }
 
+    /// A list is kept. Where it is not the newest, the plant does keep lists, and has a while for the next.
     fn kept(&mut self, revision: u64) {
-        if self.unkept.as_ref().is_some_and(|unkept| revision >= unkept.revision) {
-            self.unkept = None;
+        match &mut self.unkept {
+            Some(unkept) if revision < unkept.revision => unkept.since = Instant::now(),
+            _ => self.unkept = None,
         }
     }
 
@@ -321,7 +324,7 @@ impl Session {
     fn tell_gaps(&self, events: &[v1::AgentEvent]) {
         for event in events.iter().filter(|event| event.seq > self.applied_seq) {
             let Some(agent_event::What::EvidenceGap(gap)) = &event.what else { continue };
-            metrics::counter!("millpool_agent_evidence_gaps_total").increment(1);
+            metrics::counter!("millpool_evidence_gaps_total").increment(1);
             tracing::warn!(plant = %self.plant, machine = event.machine_id, from_ms = gap.from_ms,
                 until_ms = gap.until_ms, reason = gap.reason, "a gap in the evidence");
         }

@@ -128,7 +128,7 @@ async fn one_agent_a_plant_with_a_clock_that_is_right_and_its_own_machines() {
     assert_eq!((elsewhere.code, elsewhere.reason.as_str()), (Code::Unavailable, "NOT_LEADER"));
     assert_eq!(elsewhere.metadata["leader"], format!("127.0.0.1:{}", cluster.ports(leader).0));
 
-    let machine = |id: &str| v1::AgentMachine { machine_id: id.into(), ..Default::default() };
+    let machine = |id: &str| v1::AgentMachine { machine_id: id.into() };
     let good = hello("p-1", "a-1", "box");
     for (what, hello, code, reason, field) in [
         (
