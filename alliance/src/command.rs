@@ -303,13 +303,13 @@ pub enum Reply {
     /// The plant as stored.
     Plant(Arc<Plant>),
     /// The machine as stored.
-    Machine(MachineId),
+    Machine(Arc<Machine>),
     /// The offer as stored, and what lost its place.
-    Offer(OfferId, Vec<Disturbed>),
-    /// The policy was stored.
-    Policy,
-    /// The principal was stored.
-    Principal(Role, PrincipalId),
+    Offer(Arc<Offer>, Vec<Disturbed>),
+    /// The policy as stored.
+    Policy(Arc<Policy>),
+    /// The principal as stored.
+    Principal(Arc<Principal>),
     /// The booking as it was then.
     Booking(Arc<Booking>),
     /// The plan was committed; so many operations moved.

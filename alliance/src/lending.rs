@@ -76,14 +76,15 @@ impl State {
         self.check_families(&machine)?;
         let old = self.stations.get(&id).cloned();
         expect("machine", id.as_str(), old.as_ref().map(|s| s.machine.revision), expected)?;
+        let machine = Arc::new(machine);
         let Some(old) = old else {
-            self.stations.put(id.clone(), Arc::new(Station::new(Arc::new(machine))));
-            self.changes.machines.insert(id.clone());
-            return Ok(Reply::Machine(id));
+            self.stations.put(id.clone(), Arc::new(Station::new(machine.clone())));
+            self.changes.machines.insert(id);
+            return Ok(Reply::Machine(machine));
         };
         self.owns_plant(caller, &old.machine.plant, "machine.id", &id)?;
-        self.refit(before, &id, machine)?;
-        Ok(Reply::Machine(id))
+        self.refit(before, &id, machine.clone())?;
+        Ok(Reply::Machine(machine))
     }
 
     /// Refuses more setup families than the alliance has room for.
@@ -110,7 +111,7 @@ impl State {
     }
 
     /// Gives a machine new properties, if all that is planned on it can stay.
-    fn refit(&mut self, before: &State, id: &MachineId, machine: Machine) -> Result<(), Refusal> {
+    fn refit(&mut self, before: &State, id: &MachineId, machine: Arc<Machine>) -> Result<(), Refusal> {
         let disturb = |how: String| {
             Refusal::because(Reason::WouldDisturb, format!("work planned on {id} would not stand: {how}"))
         };
@@ -134,7 +135,6 @@ impl State {
                 )));
             }
         }
-        let machine = Arc::new(machine);
         self.edit_station(id, |s| s.refit(machine));
         let touched = self.settle([id.clone()].into()).map_err(|r| disturb(r.message))?;
         let planned = station.line.iter().filter_map(|o| match &o.purpose {
@@ -173,12 +173,13 @@ impl State {
         }
         offer.withdrawn = false;
         offer.revision = self.revision;
-        let (id, machine) = (offer.id.clone(), offer.machine.clone());
-        self.offers.put(id.clone(), Arc::new(offer));
+        let machine = offer.machine.clone();
+        let offer = Arc::new(offer);
+        self.offers.put(offer.id.clone(), offer.clone());
         self.recompute_open(&machine);
         // More open time can only let a splittable operation end sooner.
         self.settle([machine].into())?;
-        Ok(Reply::Offer(id, Vec::new()))
+        Ok(Reply::Offer(offer, Vec::new()))
     }
 
     pub(crate) fn withdraw_offer(
@@ -214,7 +215,8 @@ impl State {
                 &format!("true, to disturb {} planned operations", disturbed.len()),
             ));
         }
-        Ok(Reply::Offer(id.clone(), disturbed))
+        let offer = self.offers.get(id).ok_or_else(|| Refusal::unknown("offer_id", id))?;
+        Ok(Reply::Offer(offer.clone(), disturbed))
     }
 
     /// What withdrawing an offer would disturb; changes nothing.
@@ -277,7 +279,7 @@ impl State {
         }
         policy.revision = self.revision;
         self.policy = Arc::new(policy);
-        Ok(Reply::Policy)
+        Ok(Reply::Policy(self.policy.clone()))
     }
 
     pub(crate) fn put_principal(&mut self, principal: Principal) -> Result<Reply, Refusal> {
@@ -297,16 +299,17 @@ impl State {
             self.tokens.remove(&old.token_sha256);
         }
         self.tokens.insert(principal.token_sha256, key.clone());
-        self.principals.put(key.clone(), Arc::new(principal));
-        Ok(Reply::Principal(key.0, key.1))
+        let principal = Arc::new(principal);
+        self.principals.put(key, principal.clone());
+        Ok(Reply::Principal(principal))
     }
 
     pub(crate) fn revoke_principal(&mut self, role: Role, id: &PrincipalId) -> Result<Reply, Refusal> {
         let key = (role, id.clone());
         let old = self.principals.get(&key).ok_or_else(|| Refusal::unknown("id", id))?;
-        let revoked = Principal { revoked: true, ..Principal::clone(old) };
-        self.principals.put(key, Arc::new(revoked));
-        Ok(Reply::Principal(role, id.clone()))
+        let revoked = Arc::new(Principal { revoked: true, ..Principal::clone(old) });
+        self.principals.put(key, revoked.clone());
+        Ok(Reply::Principal(revoked))
     }
 
     fn owns_plant(

@@ -183,6 +183,7 @@ pub(super) async fn remove_node(
     _caller: Caller,
     request: v1::RemoveNodeRequest,
 ) -> Result<v1::RemoveNodeResponse, Status> {
+    known_member(&core, request.node_id)?;
     core.consensus.remove(request.node_id).await.map_err(membership)?;
     Ok(v1::RemoveNodeResponse { header: Some(core.header(core.applied().revision())), nodes: nodes(&core) })
 }
@@ -193,6 +194,7 @@ pub(super) async fn transfer_leader(
     request: v1::TransferLeaderRequest,
 ) -> Result<v1::TransferLeaderResponse, Status> {
     let to = (request.node_id != 0).then_some(request.node_id);
+    to.map_or(Ok(()), |id| known_member(&core, id))?;
     let leader_id = core.consensus.transfer_leader(to).await.map_err(membership)?;
     Ok(v1::TransferLeaderResponse { header: Some(core.header(core.applied().revision())), leader_id })
 }
@@ -218,21 +220,29 @@ pub(super) async fn put_principal(
     let hash = access::hash(&token);
     let principal = wire::read_principal(&asked, &hash).map_err(|r| refused(&r))?;
     let outcome = core.execute(caller, key, Command::PutPrincipal(principal)).await?;
-    let stored = stored(&core, &outcome.result);
+    let stored = stored(&outcome.result);
     // A repeated request finds the token of the first time, which nobody can tell any more.
     let mine = stored.as_ref().is_some_and(|p| p.token_sha256 == hash);
     Ok(v1::PutPrincipalResponse {
         header: Some(core.header(outcome.revision)),
-        principal: stored.as_deref().map(wire::principal),
+        principal: stored.map(wire::principal),
         token: if mine { token } else { String::new() },
     })
 }
 
-fn stored(core: &Core, result: &Result<Reply, Refusal>) -> Option<std::sync::Arc<Principal>> {
+fn stored(result: &Result<Reply, Refusal>) -> Option<&Principal> {
     match result {
-        Ok(Reply::Principal(role, id)) => core.applied().principals().get(&(*role, id.clone())).cloned(),
+        Ok(Reply::Principal(principal)) => Some(principal),
         _ => None,
     }
+}
+
+/// Refuses a node that is not of the cluster.
+fn known_member(core: &Core, node_id: u64) -> Result<(), Status> {
+    if core.consensus.status().members.iter().any(|member| member.node_id == node_id) {
+        return Ok(());
+    }
+    Err(refused(&Refusal::unknown("node_id", node_id)))
 }
 
 /// 256 random bits, as text.
@@ -269,7 +279,7 @@ pub(super) async fn revoke_principal(
     let outcome = core.execute(caller, key, Command::RevokePrincipal { role, id }).await?;
     Ok(v1::RevokePrincipalResponse {
         header: Some(core.header(outcome.revision)),
-        principal: stored(&core, &outcome.result).as_deref().map(wire::principal),
+        principal: stored(&outcome.result).map(wire::principal),
     })
 }
 
@@ -295,8 +305,9 @@ pub(super) async fn put_policy(
     let policy = required("policy", request.policy).and_then(wire::read_policy).map_err(|r| refused(&r))?;
     let command = Command::PutPolicy { policy, expected_revision: request.expected_revision };
     let outcome = core.execute(caller, key, command).await?;
-    Ok(v1::PutPolicyResponse {
-        header: Some(core.header(outcome.revision)),
-        policy: Some(wire::policy(core.applied().policy())),
-    })
+    let policy = match &outcome.result {
+        Ok(Reply::Policy(policy)) => Some(wire::policy(policy)),
+        _ => None,
+    };
+    Ok(v1::PutPolicyResponse { header: Some(core.header(outcome.revision)), policy })
 }

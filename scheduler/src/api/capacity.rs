@@ -132,7 +132,7 @@ pub(super) async fn put_machine(
     let command = Command::PutMachine { machine, expected_revision: request.expected_revision };
     let outcome = core.execute(caller, key, command).await?;
     let machine = match &outcome.result {
-        Ok(Reply::Machine(id)) => core.applied().stations().get(id).map(|s| wire::station(s, false)),
+        Ok(Reply::Machine(machine)) => Some(wire::machine(machine)),
         _ => None,
     };
     Ok(v1::PutMachineResponse { header: Some(core.header(outcome.revision)), machine })
@@ -153,7 +153,7 @@ pub(super) async fn create_offer(
     let outcome = core.execute(caller, key, Command::CreateOffer(expanded)).await?;
     Ok(v1::CreateOfferResponse {
         header: Some(core.header(outcome.revision)),
-        offer: offered(&core, &outcome.result),
+        offer: offered(&outcome.result),
     })
 }
 
@@ -170,9 +170,9 @@ fn expand(
     Ok(offer)
 }
 
-fn offered(core: &Core, result: &Result<Reply, Refusal>) -> Option<v1::Offer> {
+fn offered(result: &Result<Reply, Refusal>) -> Option<v1::Offer> {
     match result {
-        Ok(Reply::Offer(id, _)) => core.applied().offers().get(id).map(|o| wire::offer(o)),
+        Ok(Reply::Offer(offer, _)) => Some(wire::offer(offer)),
         _ => None,
     }
 }
@@ -203,7 +203,7 @@ pub(super) async fn withdraw_offer(
     };
     Ok(v1::WithdrawOfferResponse {
         header: Some(core.header(outcome.revision)),
-        offer: offered(&core, &outcome.result),
+        offer: offered(&outcome.result),
         disturbed,
     })
 }

@@ -109,10 +109,7 @@ fn command(c: &Command) -> Wire {
             policy: Some(registry::policy(policy)),
             expected_revision: *expected_revision,
         }),
-        Command::PutPrincipal(p) => Wire::PutPrincipal(state::Principal {
-            principal: Some(registry::principal(p)),
-            token_sha256: p.token_sha256.to_vec().into(),
-        }),
+        Command::PutPrincipal(p) => Wire::PutPrincipal(registry::principal_with_token(p)),
         Command::RevokePrincipal { role, id } => Wire::RevokePrincipal(v1::RevokePrincipalRequest {
             request_id: no_id(),
             role: registry::role(*role).into(),
@@ -186,10 +183,7 @@ fn read_command(c: Wire) -> Result<Command, Refusal> {
             policy: registry::read_policy(required("policy", r.policy)?)?,
             expected_revision: r.expected_revision,
         },
-        Wire::PutPrincipal(p) => Command::PutPrincipal(registry::read_principal(
-            &required("principal", p.principal)?,
-            &p.token_sha256,
-        )?),
+        Wire::PutPrincipal(p) => Command::PutPrincipal(registry::read_principal_with_token(p)?),
         Wire::RevokePrincipal(r) => {
             Command::RevokePrincipal { role: registry::read_role(r.role)?, id: PrincipalId::parse(&r.id)? }
         }

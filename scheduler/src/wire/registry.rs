@@ -312,6 +312,16 @@ pub fn principal(p: &Principal) -> v1::Principal {
     }
 }
 
+/// A principal with the hash of its token, as the log and snapshots have it.
+pub fn principal_with_token(p: &Principal) -> state::Principal {
+    state::Principal { principal: Some(principal(p)), token_sha256: p.token_sha256.to_vec().into() }
+}
+
+/// Reads a principal with the hash of its token.
+pub fn read_principal_with_token(p: state::Principal) -> Result<Principal, Refusal> {
+    read_principal(&required("principal", p.principal)?, &p.token_sha256)
+}
+
 /// Reads a principal, with the hash of its token.
 pub fn read_principal(p: &v1::Principal, token_sha256: &[u8]) -> Result<Principal, Refusal> {
     let token_sha256 = token_sha256.try_into().map_err(|_| {

@@ -6,8 +6,7 @@ use millpool_alliance::command::{Disturbed, Reply};
 use millpool_alliance::line::{Down, Occupation, Phase, Station, Use};
 use millpool_alliance::state::{Agent, Answer, AnswerKey, Image, Optimisation, Outbox};
 use millpool_alliance::{
-    Booking, BookingId, MachineId, OfferId, Place, PlantId, PrincipalId, Progress, Reason, Refusal, Step,
-    Window,
+    Booking, BookingId, MachineId, Place, PlantId, PrincipalId, Progress, Reason, Refusal, Step, Window,
 };
 use millpool_proto::{state::v1 as pb, v1};
 use prost::Message as _;
@@ -30,14 +29,7 @@ pub fn encode(image: &Image) -> Vec<u8> {
         plants: image.plants.iter().map(|p| registry::plant(p)).collect(),
         stations: image.stations.iter().map(|s| station(s)).collect(),
         offers: image.offers.iter().map(|o| registry::offer(o)).collect(),
-        principals: image
-            .principals
-            .iter()
-            .map(|p| pb::Principal {
-                principal: Some(registry::principal(p)),
-                token_sha256: p.token_sha256.to_vec().into(),
-            })
-            .collect(),
+        principals: image.principals.iter().map(|p| registry::principal_with_token(p)).collect(),
         bookings: image.bookings.iter().map(|b| stored(b)).collect(),
         agents: image
             .agents
@@ -312,15 +304,13 @@ fn answer(key: &AnswerKey, a: &Answer) -> pb::Answer {
         Reply::Done => Wire::Done(pb::Tick {}),
         Reply::Member(m) => Wire::Member(registry::member(m)),
         Reply::Plant(p) => Wire::Plant(registry::plant(p)),
-        Reply::Machine(id) => Wire::MachineId(id.to_string()),
-        Reply::Offer(id, lost) => Wire::Offer(pb::OfferReply {
-            offer_id: id.to_string(),
+        Reply::Machine(m) => Wire::Machine(registry::machine(m)),
+        Reply::Offer(offer, lost) => Wire::Offer(pb::OfferReply {
+            offer: Some(registry::offer(offer)),
             disturbed: lost.iter().map(registry::disturbed).collect(),
         }),
-        Reply::Policy => Wire::Policy(pb::Tick {}),
-        Reply::Principal(role, id) => {
-            Wire::Principal(pb::Caller { role: registry::role(*role).into(), id: id.to_string() })
-        }
+        Reply::Policy(p) => Wire::Policy(registry::policy(p)),
+        Reply::Principal(p) => Wire::Principal(registry::principal_with_token(p)),
         Reply::Booking(b) => Wire::Booking(stored(b)),
         Reply::Plan(moved) => Wire::Plan(*moved),
         Reply::Applied(seq, refused) => Wire::Applied(pb::AppliedReply {
@@ -351,13 +341,13 @@ fn read_answer(a: pb::Answer) -> Result<(AnswerKey, Answer), Refusal> {
         Wire::Done(_) => Reply::Done,
         Wire::Member(m) => Reply::Member(Arc::new(registry::read_member(m)?)),
         Wire::Plant(p) => Reply::Plant(Arc::new(registry::read_plant(p)?)),
-        Wire::MachineId(id) => Reply::Machine(MachineId::parse(&id)?),
+        Wire::Machine(m) => Reply::Machine(Arc::new(registry::read_machine(m)?)),
         Wire::Offer(o) => Reply::Offer(
-            OfferId::parse(&o.offer_id)?,
+            Arc::new(registry::read_offer(required("answer.offer", o.offer)?)?),
             o.disturbed.into_iter().map(read_disturbed).collect::<Result<_, _>>()?,
         ),
-        Wire::Policy(_) => Reply::Policy,
-        Wire::Principal(c) => Reply::Principal(registry::read_role(c.role)?, PrincipalId::parse(&c.id)?),
+        Wire::Policy(p) => Reply::Policy(Arc::new(registry::read_policy(p)?)),
+        Wire::Principal(p) => Reply::Principal(Arc::new(registry::read_principal_with_token(p)?)),
         Wire::Booking(b) => Reply::Booking(Arc::new(read_stored(b)?)),
         Wire::Plan(moved) => Reply::Plan(moved),
         Wire::Applied(r) => Reply::Applied(r.seq, r.refused.into_iter().map(|e| (e.seq, e.reason)).collect()),

@@ -493,9 +493,9 @@ async fn admin(t: &mut Table, op: &Client) {
     };
     t.refuses("no port", client.add_node(node(2, "nowhere")).await, at(INVALID, "node.peer_address"));
     t.refuses("no id", client.add_node(node(0, "127.0.0.1:1")).await, at(INVALID, "node.id"));
-    let wrong = (FAILED, "WRONG_STATUS", "-");
-    t.refuses("no node", client.remove_node(v1::RemoveNodeRequest { node_id: 99 }).await, wrong);
-    t.refuses("no node", client.transfer_leader(v1::TransferLeaderRequest { node_id: 99 }).await, wrong);
+    let unknown = (Code::NotFound, "UNKNOWN_ID", "node_id");
+    t.refuses("no node", client.remove_node(v1::RemoveNodeRequest { node_id: 99 }).await, unknown);
+    t.refuses("no node", client.transfer_leader(v1::TransferLeaderRequest { node_id: 99 }).await, unknown);
 }
 
 async fn lists(t: &mut Table, op: &Client) {
