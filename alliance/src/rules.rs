@@ -205,6 +205,11 @@ impl State {
             }
             machines.extend(self.unseat(kind, base_revision, m)?);
         }
+        // A changeover that was left for a follower which moves as well is in nobody's way.
+        let mut touched = match kind {
+            PlanKind::Repair => self.settle(machines.clone())?,
+            PlanKind::Optimisation => BTreeSet::new(),
+        };
         for m in moves {
             self.seat(&m.booking, m.operation, &m.machine, m.start)?;
             let station = self.station(&m.machine)?;
@@ -224,7 +229,7 @@ impl State {
             unchanged(station.id().as_str(), before.station(&m.machine)?.revision, base_revision)?;
             machines.insert(m.machine.clone());
         }
-        let touched = self.settle(machines)?;
+        touched.extend(self.settle(machines)?);
         let moved = moves.iter().map(|m| m.booking.clone());
         self.check_bookings(before, touched.into_iter().chain(moved).collect())?;
         self.plan_revision = self.revision;

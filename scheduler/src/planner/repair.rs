@@ -54,6 +54,8 @@ fn lift(state: &State, pool: &mut Pool, booking: &Booking, from: usize) -> BTree
     }
     let machines = lifted.keys().cloned().collect();
     for mut station in lifted.into_values() {
+        // As the state does before it seats anything.
+        station.prune(state.now());
         station.settle();
         pool.pretend(station);
     }
