@@ -216,7 +216,7 @@ async fn serve_public(
         .ok();
     macro_rules! sized {
         ($service:ident) => {
-            $service::new(core.clone()).max_decoding_message_size(api::MESSAGE_BYTES_MAX)
+            $service::new(core.clone()).max_decoding_message_size(api::MESSAGE_BYTES_READ_MAX)
         };
     }
     let served = async {

@@ -48,6 +48,11 @@ pub use solve::{Options, Progress, Solution, SolveError, solve};
 pub use stragglers::await_stragglers;
 pub use verify::{Violation, verify};
 
+/// First come, first served: what a plain planner would do. A yardstick, and never the plan.
+pub fn first_come(instance: &Instance) -> Plan {
+    state::State::load(instance, greedy::first_come(instance)).plan()
+}
+
 /// A point or span of time, in ticks of the instance.
 pub type Tick = i64;
 /// Money, in fen.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use millpool_solver::{Instance, Options, Plan, Progress, Solution, SolveError, read_instance, solve};
 
@@ -21,10 +21,10 @@ struct Arguments {
     /// The instance: alliance JSON or flexible job shop text.
     instance: PathBuf,
     /// Wall-clock seconds to spend.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
     /// Threads to use.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1024))]
     threads: usize,
     /// Seed of the search.
     #[arg(long, default_value_t = 1)]
@@ -50,6 +50,11 @@ struct Arguments {
     /// Print progress to standard error.
     #[arg(long)]
     log: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let time = text.parse().ok().filter(|time| (0.0..=1e9).contains(time));
+    time.ok_or_else(|| "accepted: a number of seconds from 0 to 1e9".to_owned())
 }
 
 enum Failure {
@@ -128,9 +133,6 @@ fn load(path: &Path) -> anyhow::Result<Instance> {
 }
 
 fn options(arguments: &Arguments, instance: &Instance) -> anyhow::Result<Options> {
-    if !arguments.seconds.is_finite() || !(0.0..=1e9).contains(&arguments.seconds) {
-        bail!("--seconds {} is not a time to wait for", arguments.seconds);
-    }
     let incumbent = match &arguments.hint {
         Some(path) => {
             let text =
@@ -143,7 +145,7 @@ fn options(arguments: &Arguments, instance: &Instance) -> anyhow::Result<Options
     Ok(Options {
         time_limit: Duration::from_secs_f64(arguments.seconds),
         iterations: arguments.iterations,
-        threads: arguments.threads.max(1),
+        threads: arguments.threads,
         seed: arguments.seed,
         incumbent,
         stability: arguments.stability.clamp(0, millpool_solver::FEN_MAX >> 20),

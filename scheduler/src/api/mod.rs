@@ -26,7 +26,7 @@ use crate::watch::History;
 use answer::{failed, reason, refused};
 use millpool_alliance::command::{Caller, Request as RequestKey};
 use millpool_alliance::digest::hash_of;
-use millpool_alliance::refusal::text;
+use millpool_alliance::refusal::{text, within};
 use millpool_alliance::{Outcome, Refusal, State};
 use millpool_proto::v1;
 use std::future::Future;
@@ -38,6 +38,8 @@ use tonic::{Code, Request, Response, Status};
 pub const LEADER_WAIT: Duration = Duration::from_secs(5);
 /// Largest message that a client may send, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Messages up to here are read, to be refused with all that a refusal says; larger ones are cut off, bytes.
+pub const MESSAGE_BYTES_READ_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 /// Largest page of a list.
 pub const PAGE_MAX: u32 = 1000;
 /// Page of a list if none is asked for.
@@ -97,6 +99,7 @@ impl Core {
         let begun = Instant::now();
         let caller = self.admit(path, &request)?;
         let message = request.into_inner();
+        check_length(&message)?;
         let answer = loop {
             let answer = self.led_once(path, &caller, &message, &local).await;
             let patient = begun.elapsed() < LEADER_WAIT;
@@ -148,12 +151,15 @@ impl Core {
         local: F,
     ) -> Result<Response<A>, Status>
     where
+        Q: prost::Message,
         F: FnOnce(Core, Caller, Q) -> Fut,
         Fut: Future<Output = Result<A, Status>>,
     {
         let begun = Instant::now();
         let caller = self.admit(path, &request)?;
-        let answer = local(self.clone(), caller, request.into_inner()).await;
+        let message = request.into_inner();
+        check_length(&message)?;
+        let answer = local(self.clone(), caller, message).await;
         observe(path, begun, answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
         answer.map(Response::new)
     }
@@ -208,6 +214,11 @@ impl Core {
     fn applied(&self) -> State {
         self.consensus.state().state.0.clone()
     }
+}
+
+fn check_length(message: &impl prost::Message) -> Result<(), Status> {
+    let (bytes, most) = (message.encoded_len() as i64, MESSAGE_BYTES_MAX as i64);
+    within("request (bytes)", bytes, 0, most).map_err(|refusal| refused(&refusal))
 }
 
 /// Nothing was done because nobody led, or somebody else: safe to try again at once.

@@ -581,9 +581,12 @@ async fn a_request_id_stands_for_one_request_and_pages_follow_each_other() {
     assert_eq!(seen.len(), 10);
     assert!(seen.is_sorted());
 
-    // More than a message may hold is refused before it is read.
-    let large = with(|o| o.reference = "x".repeat(2 << 20));
-    let refused = bo.booking().book(booked(Some(large))).await.unwrap_err();
+    // More than a message may hold is refused, and what is larger by far before it is read.
+    let large = |bytes| booked(Some(with(|o| o.reference = "x".repeat(bytes))));
+    let refused = said(&bo.booking().book(large(2 << 20)).await.unwrap_err());
+    assert_eq!((refused.reason.as_str(), refused.field.as_str()), ("INVALID_FIELD", "request (bytes)"));
+    assert_eq!(refused.accepted, "0 to 1048576");
+    let refused = bo.booking().book(large(8 << 20)).await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
     bo.book(plain()).await;
 }
