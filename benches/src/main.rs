@@ -30,7 +30,14 @@ const EXIT_FAILED: u8 = 2;
 fn main() -> ExitCode {
     let args = args::Args::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let run = runtime.context("starting the runtime").and_then(|runtime| runtime.block_on(run(args)));
+    // Broken off, it takes the coordinators that it started with it.
+    let measured = async {
+        tokio::select! {
+            done = run(args) => done,
+            () = interrupted() => anyhow::bail!("interrupted"),
+        }
+    };
+    let run = runtime.context("starting the runtime").and_then(|runtime| runtime.block_on(measured));
     match run {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(EXIT_BROKEN),
@@ -38,6 +45,19 @@ fn main() -> ExitCode {
             eprintln!("millpool-load: {error:#}");
             ExitCode::from(EXIT_FAILED)
         }
+    }
+}
+
+/// Resolves on SIGTERM and SIGINT.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
     }
 }
 
