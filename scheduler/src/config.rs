@@ -20,6 +20,8 @@ pub mod exit {
     pub const LISTEN: u8 = 4;
 }
 
+/// The operator's token of a single node that was given none, in its data folder.
+const OPERATOR_TOKEN_FILE: &str = "operator.token";
 /// What is logged if nothing is said.
 const LOG_DEFAULT: &str = "info,openraft=warn,fjall=warn,lsm_tree=warn";
 
@@ -27,8 +29,10 @@ const AFTER_HELP: &str = "\
 Settings come from the file given by --config, then the environment, then flags; the later wins.
 
 Examples:
+  millpool-scheduler --single
+      one node on loopback; the operator's token is in ./millpool-data/operator.token
   millpool-scheduler --single --insecure-dev --data-dir ./data
-      one node on loopback, everybody an operator: to try things out
+      the same, and everybody is who they say they are: to try things out
   millpool-scheduler --config /etc/millpool/scheduler.toml
       a node of a cluster
   millpool-scheduler --node-id 1 --data-dir /var/lib/millpool --peer-listen 10.0.0.1:7401 \\
@@ -110,7 +114,8 @@ settings! {
     tls_key: PathBuf = "MILLPOOL_TLS_KEY", "FILE";
     /// The authority that signs the coordinators' certificates, PEM
     peer_ca: PathBuf = "MILLPOOL_PEER_CA", "FILE";
-    /// File that holds the first operator's token; read when the alliance has no principal yet
+    /// File that holds the first operator's token; read when the alliance has no principal yet [default: with
+    /// single, DATA_DIR/operator.token, made if missing]
     operator_token_file: PathBuf = "MILLPOOL_OPERATOR_TOKEN_FILE", "FILE";
     /// Pause between two optimisations of the plan, ms [default: 5000]
     optimise_every_ms: u64 = "MILLPOOL_OPTIMISE_EVERY_MS", "MS";
@@ -247,6 +252,9 @@ impl Config {
             None | Some("") => Vec::new(),
             Some(list) => first_members(list)?,
         };
+        let data_dir = s.data_dir.unwrap_or_else(|| "millpool-data".into());
+        let insecure_dev = s.insecure_dev.unwrap_or(false);
+        let own_token = (single && !insecure_dev).then(|| data_dir.join(OPERATOR_TOKEN_FILE));
         let log_json = match s.log_format.as_deref().unwrap_or("text") {
             "text" => false,
             "json" => true,
@@ -255,7 +263,7 @@ impl Config {
         let config = Config {
             node_id,
             cluster_id: s.cluster_id.unwrap_or_else(|| "millpool".into()),
-            data_dir: s.data_dir.unwrap_or_else(|| "millpool-data".into()),
+            data_dir,
             single,
             initial_cluster,
             public_listen,
@@ -263,9 +271,9 @@ impl Config {
             metrics_listen: listen(s.metrics_listen, 7402),
             public_address,
             peer_address,
-            insecure_dev: s.insecure_dev.unwrap_or(false),
+            insecure_dev,
             tls: tls(s.tls_cert, s.tls_key, s.peer_ca)?,
-            operator_token_file: s.operator_token_file,
+            operator_token_file: s.operator_token_file.or(own_token),
             optimise_every_ms: s.optimise_every_ms.unwrap_or(5000),
             optimise_for_ms: s.optimise_for_ms.unwrap_or(5000),
             solver_threads: s.solver_threads.unwrap_or(cores.saturating_sub(1).max(1)),
@@ -308,23 +316,32 @@ impl Config {
         self.check_security()
     }
 
+    /// Without certificates only this machine may speak to a node, and a node only to itself.
     fn check_security(&self) -> Result<(), BadSetting> {
-        if self.insecure_dev {
-            for (setting, address) in
-                [("public_listen", self.public_listen), ("peer_listen", self.peer_listen)]
-            {
-                if !address.ip().is_loopback() {
-                    return Err(bad(setting, address, "a loopback address, as insecure_dev is on"));
-                }
-            }
-            return Ok(());
-        }
         match &self.tls {
-            None => Err(bad("tls_cert", "", "a certificate (with tls_key), or insecure_dev on loopback")),
             Some(tls) if tls.peer_ca.is_none() && !self.single => {
                 Err(bad("peer_ca", "", "the authority that signs the coordinators' certificates"))
             }
-            Some(_) => Ok(()),
+            Some(_) if !self.insecure_dev => Ok(()),
+            None if !self.insecure_dev && !self.single => Err(bad(
+                "tls_cert",
+                "",
+                "a certificate (with tls_key); or, on loopback, single or insecure_dev",
+            )),
+            _ => self.check_loopback(),
+        }
+    }
+
+    fn check_loopback(&self) -> Result<(), BadSetting> {
+        let listeners = [("public_listen", self.public_listen), ("peer_listen", self.peer_listen)];
+        match listeners.into_iter().find(|(_, address)| !address.ip().is_loopback()) {
+            Some((setting, address)) if self.insecure_dev => {
+                Err(bad(setting, address, "a loopback address, as insecure_dev is on"))
+            }
+            Some((setting, address)) => {
+                Err(bad(setting, address, "a loopback address, as there is no certificate (tls_cert)"))
+            }
+            None => Ok(()),
         }
     }
 }
@@ -379,6 +396,20 @@ mod tests {
     }
 
     #[test]
+    fn a_single_node_makes_its_own_operator() {
+        let config = load(&["--single", "--data-dir", "/d"]).unwrap();
+        assert_eq!(config.operator_token_file, Some(PathBuf::from("/d/operator.token")));
+        assert!(!config.insecure_dev);
+    }
+
+    #[test]
+    fn the_example_file_is_accepted() {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/scheduler.toml");
+        let config = load(&["--config", example]).unwrap();
+        assert_eq!((config.node_id, config.initial_cluster.len()), (1, 3));
+    }
+
+    #[test]
     fn flags_win_over_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "single = true\ninsecure_dev = true\nnode_id = 4\ncluster_id = 'file'")
@@ -391,7 +422,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_is_accepted() {
         for (args, setting) in [
-            (&["--single", "true"][..], "tls_cert"),
+            (&[][..], "tls_cert"),
+            (&["--single", "--public-listen", "10.0.0.1:7400"], "public_listen"),
             (&["--insecure-dev", "true", "--public-listen", "0.0.0.0:1"], "public_listen"),
             (&["--insecure-dev", "true", "--node-id", "0"], "node_id"),
             (&["--insecure-dev", "true", "--initial-cluster", "1=a:1"], "initial_cluster"),

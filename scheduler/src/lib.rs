@@ -2,12 +2,14 @@
 //!
 //! A write's way: [`api`] reads it and makes out who asks, [`planner`] places it on the live plan,
 //! [`consensus`] replicates it, [`replica`] applies it on every node, [`watch`] tells whoever follows.
-//! [`wire`] maps messages to the alliance's types and back; [`config`] and [`serve`] start and stop it all.
+//! [`wire`] maps messages to the alliance's types and back; [`config`] and [`serve`] start and stop it all,
+//! [`meters`] tells how it fares.
 
 pub mod api;
 pub mod clock;
 pub mod config;
 pub mod consensus;
+pub mod meters;
 pub mod planner;
 pub mod replica;
 pub mod serve;

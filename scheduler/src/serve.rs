@@ -4,12 +4,13 @@ use crate::api::{self, Access, Core, Forwarded};
 use crate::clock::Clock;
 use crate::config::{Config, FirstMember, Tls};
 use crate::consensus::{self, Addresses, Dial, MembershipError, StartError, StopReason, Storage, Transport};
+use crate::meters;
 use crate::planner::{self, Schedule};
 use crate::replica::Replica;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::routing::get;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use millpool_alliance::PrincipalId;
 use millpool_alliance::command::Command;
 use millpool_alliance::registry::{Principal, Role};
@@ -78,7 +79,8 @@ pub enum Failed {
 
 /// Runs a coordinator until `shutdown` resolves, or until it has to stop by itself.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Failed> {
-    let recorder = PrometheusBuilder::new().install_recorder().ok();
+    // Several nodes in one process (tests do so) share the first one's meters.
+    let recorder = meters::install().ok();
     let public = listen("public", config.public_listen).await?;
     let peers = if config.single { None } else { Some(listen("peers", config.peer_listen).await?) };
     let metrics = listen("metrics", config.metrics_listen).await?;
@@ -342,7 +344,11 @@ async fn form_cluster(node: consensus::Handle<Replica>, config: Config) {
 /// While the alliance has no principal, the token in the configured file makes its bearer an operator.
 async fn first_operator(core: Core, config: Config) {
     let Some(file) = config.operator_token_file else { return };
-    let token = match std::fs::read_to_string(&file) {
+    let read = match std::fs::read_to_string(&file) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && config.single => make_token(&file),
+        read => read,
+    };
+    let token = match read {
         Ok(token) => token.trim().to_owned(),
         Err(e) => return tracing::error!(file = %file.display(), error = %e, "operator_token_file"),
     };
@@ -372,4 +378,18 @@ async fn first_operator(core: Core, config: Config) {
             Err(e) => tracing::warn!(error = %e, "the first operator's token"),
         }
     }
+}
+
+/// A new token of 256 random bits, in a file that only this user reads.
+fn make_token(file: &Path) -> io::Result<String> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut random = [0_u8; 32];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut created = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    writeln!(created, "{token}")?;
+    created.sync_all()?;
+    tracing::info!(file = %file.display(), "made the first operator's token");
+    Ok(token)
 }

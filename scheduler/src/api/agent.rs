@@ -3,7 +3,7 @@
 
 use super::answer::{failed, failure, reasons, refused};
 use super::stream::{self, Answers, Gone, Writer};
-use super::{Core, operator};
+use super::{Core, observe, operator};
 use crate::planner::Failure;
 use crate::wire::agent as wire;
 use millpool_alliance::command::{Caller, Event};
@@ -87,6 +87,19 @@ impl AgentService for Core {
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let begun = std::time::Instant::now();
+        let answer = self.seat(request).await;
+        observe(ATTACH, begun, answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        answer.map(Response::new)
+    }
+}
+
+impl Core {
+    /// Begins an agent's session, if it may have one.
+    async fn seat(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Answers<v1::CoordinatorMessage>, Status> {
         let caller = self.admit(ATTACH, &request)?;
         self.must_lead()?;
         let mut incoming = request.into_inner();
@@ -120,7 +133,7 @@ impl AgentService for Core {
             _seat: seat,
         };
         tokio::spawn(session.run(incoming, writer));
-        Ok(Response::new(answers))
+        Ok(answers)
     }
 }
 

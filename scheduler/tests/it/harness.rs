@@ -275,7 +275,8 @@ pub struct Client {
 }
 
 impl Client {
-    fn of(port: u16, token: &str) -> Client {
+    /// A client of whoever listens on a port, with a token.
+    pub fn of(port: u16, token: &str) -> Client {
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
         let channel = endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy();
         Client { channel, token: Token(format!("Bearer {token}").parse().unwrap()) }

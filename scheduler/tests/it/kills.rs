@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tonic::Code;
 
+/// Between two bookings of a buyer, so that the machines have room for all the kills there are.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Books with retries under the same request id, whichever node answers, until it is told to stop.
 async fn buyer(
     nodes: Vec<Client>,
@@ -21,8 +24,9 @@ async fn buyer(
     let mut at = number;
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(PAUSE).await;
         count += 1;
-        let mut wanted = order(vec![operation(["a", "b", "c"][count % 3], 5)]);
+        let mut wanted = order(vec![operation(["a", "b", "c"][count % 3], 1)]);
         wanted.reference = format!("{number}/{count}");
         wanted.due_s = minutes(19 * 24 * 60);
         let request =

@@ -2,6 +2,7 @@
 
 use crate::harness::*;
 use millpool_proto::v1;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,16 @@ fn ends(mut command: Command) -> Output {
         std::thread::sleep(Duration::from_millis(20));
     }
     child.wait_with_output().unwrap()
+}
+
+/// A cluster of one on a folder, with ports that nobody has; the public one is told.
+fn alone(data: &Path, flags: &[&str]) -> (Command, u16) {
+    let ports = free_ports(2);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millpool-scheduler"));
+    command.arg("--single").arg("--data-dir").arg(data).args(flags);
+    command.args(["--public-listen", &format!("127.0.0.1:{}", ports[0])]);
+    command.args(["--metrics-listen", &format!("127.0.0.1:{}", ports[1])]);
+    (command, ports[0])
 }
 
 fn told(output: &Output) -> String {
@@ -59,33 +70,21 @@ async fn a_folder_that_is_damaged_or_anothers_and_a_port_that_is_taken_are_told(
     let taken = ends(cluster.command(0));
     assert_eq!(taken.status.code(), Some(4), "{}", told(&taken));
     assert!(told(&taken).contains(&public.to_string()), "{}", told(&taken));
-    // A second process on the same folder.
-    let ports = free_ports(2);
-    let aside = |command: &mut Command| {
-        command.args(["--public-listen", &format!("127.0.0.1:{}", ports[0])]);
-        command.args(["--metrics-listen", &format!("127.0.0.1:{}", ports[1])]);
-    };
-    let _ = aside;
+    // A second process on the same folder, with ports of its own.
+    let data = cluster.data(0);
+    let same = ends(alone(&data, &["--insecure-dev", "--cluster-id", "test"]).0);
+    assert_eq!(same.status.code(), Some(3), "{}", told(&same));
+    assert!(told(&same).contains(&data.display().to_string()), "{}", told(&same));
     assert_eq!(cluster.terminate(0).await.code(), Some(0));
 
-    // Another node's folder.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millpool-scheduler"));
-    let data = cluster.data(0);
-    let local = |port: u16| format!("127.0.0.1:{port}");
-    command.args(["--insecure-dev", "--single", "--cluster-id", "test", "--node-id", "7"]);
-    command.args(["--public-listen", &local(ports[0]), "--metrics-listen", &local(ports[1])]);
-    command.arg("--data-dir").arg(&data);
-    let another = ends(command);
-    assert_eq!(another.status.code(), Some(3), "{}", told(&another));
-    assert!(told(&another).contains(&data.display().to_string()), "{}", told(&another));
-
-    // A folder of another cluster.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millpool-scheduler"));
-    command.args(["--insecure-dev", "--single", "--cluster-id", "other", "--node-id", "1"]);
-    command.args(["--public-listen", &local(ports[0]), "--metrics-listen", &local(ports[1])]);
-    command.arg("--data-dir").arg(&data);
-    let another = ends(command);
-    assert_eq!(another.status.code(), Some(3), "{}", told(&another));
+    // A folder of another node, and of another cluster.
+    for others in [["--cluster-id", "test", "--node-id", "7"], ["--cluster-id", "other", "--node-id", "1"]] {
+        let (mut command, _) = alone(&data, &["--insecure-dev"]);
+        command.args(others);
+        let another = ends(command);
+        assert_eq!(another.status.code(), Some(3), "{}", told(&another));
+        assert!(told(&another).contains(&data.display().to_string()), "{}", told(&another));
+    }
 
     // Every file cut in half.
     let mut cut = 0;
@@ -113,4 +112,27 @@ async fn a_folder_that_is_damaged_or_anothers_and_a_port_that_is_taken_are_told(
     let wrong = ends(command);
     assert_eq!(wrong.status.code(), Some(2), "{}", told(&wrong));
     assert!(told(&wrong).contains("public_listen"), "{}", told(&wrong));
+}
+
+/// `--single` alone: tokens are asked for, and the first operator's is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_node_needs_no_setting_and_lets_nobody_in_without_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (mut command, port) = alone(&data, &[]);
+    let mut node = command.spawn().unwrap();
+    let token = eventually("the operator's token", || async {
+        std::fs::read_to_string(data.join("operator.token")).ok().filter(|t| t.len() > 32)
+    })
+    .await;
+    let list = |token: String| async move {
+        Client::of(port, token.trim()).capacity().list_members(v1::ListMembersRequest::default()).await
+    };
+    eventually("the operator to be let in", || async { list(token.clone()).await.ok() }).await;
+    for other in ["operator:op", "0123456789abcdef0123456789abcdef"] {
+        let refused = list(other.into()).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused}");
+    }
+    node.kill().unwrap();
+    node.wait().unwrap();
 }

@@ -1,0 +1,131 @@
+//! What a coordinator counts and times: one table of names, units and meanings. `/metrics` shows them with
+//! their help; a test holds the table against the code.
+
+use metrics::Unit;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// What a meter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows, and begins at 0 with the process.
+    Counter,
+    /// The value of now.
+    Gauge,
+    /// How often which size was seen, in buckets, so that several nodes' can be added up.
+    Histogram,
+}
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// Every meter: name, kind, unit, meaning (with its labels).
+pub const METERS: &[(&str, Kind, Unit, &str)] = &[
+    ("millpool_rpc_total", Counter, Unit::Count, "Requests answered, by path and code"),
+    (
+        "millpool_rpc_seconds",
+        Histogram,
+        Unit::Seconds,
+        "Time to answer a request, by path; of a stream, to open it",
+    ),
+    ("millpool_refusals_total", Counter, Unit::Count, "Commands refused by the rules, by reason"),
+    ("millpool_planner_queue", Gauge, Unit::Count, "Questions and commands that wait for the planner"),
+    (
+        "millpool_planner_panics_total",
+        Counter,
+        Unit::Count,
+        "Times the planner stumbled and began anew; should be 0",
+    ),
+    (
+        "millpool_bookings_placed_anew_total",
+        Counter,
+        Unit::Count,
+        "Bookings whose first place was taken in between",
+    ),
+    (
+        "millpool_plan_cost_fen",
+        Gauge,
+        Unit::Count,
+        "Cost of the movable and frozen work after the last optimisation, fen",
+    ),
+    ("millpool_plan_bound_fen", Gauge, Unit::Count, "Proven lower bound on that cost, fen"),
+    ("millpool_plan_moves_total", Counter, Unit::Count, "Operations that optimisations moved"),
+    (
+        "millpool_plans_overtaken_total",
+        Counter,
+        Unit::Count,
+        "Improved plans given up, as the state had moved on",
+    ),
+    ("millpool_solver_errors_total", Counter, Unit::Count, "Optimisations that failed; should be 0"),
+    ("millpool_machines", Gauge, Unit::Count, "Machines known"),
+    ("millpool_bookings", Gauge, Unit::Count, "Bookings known"),
+    ("millpool_bookings_open", Gauge, Unit::Count, "Bookings held or confirmed with work to come"),
+    (
+        "millpool_bookings_at_risk",
+        Gauge,
+        Unit::Count,
+        "Open bookings that miss their promise as things stand",
+    ),
+    ("millpool_request_ids", Gauge, Unit::Count, "Request ids whose answers are remembered"),
+    ("millpool_agents_connected", Gauge, Unit::Count, "Plants' agents attached to this node"),
+    ("millpool_agent_events_total", Counter, Unit::Count, "Events that agents reported and the log took"),
+    (
+        "millpool_evidence_gaps_total",
+        Counter,
+        Unit::Count,
+        "Gaps that agents reported in their machines' evidence",
+    ),
+    (
+        "millpool_lists_unkept_total",
+        Counter,
+        Unit::Count,
+        "Dispatch lists that an agent could not keep on its disk",
+    ),
+    ("millpool_consensus_term", Gauge, Unit::Count, "Raft term"),
+    ("millpool_consensus_is_leader", Gauge, Unit::Count, "1 on the leader, else 0"),
+    ("millpool_consensus_applied_index", Gauge, Unit::Count, "Last log index applied"),
+    ("millpool_consensus_applied_total", Counter, Unit::Count, "Log entries applied"),
+    ("millpool_consensus_apply_seconds", Histogram, Unit::Seconds, "Time to apply a batch of entries"),
+    (
+        "millpool_consensus_hashes_equal_total",
+        Counter,
+        Unit::Count,
+        "Times the leader's state hash was the same here",
+    ),
+    ("millpool_log_sync_seconds", Histogram, Unit::Seconds, "Time for a write to the log with its fsync"),
+    ("millpool_log_group_entries", Histogram, Unit::Count, "Entries that shared an fsync"),
+    ("millpool_log_bytes_total", Counter, Unit::Bytes, "Bytes written to the log"),
+    ("millpool_log_last_index", Gauge, Unit::Count, "Last log index on this disk"),
+    (
+        "millpool_peer_rpc_errors_total",
+        Counter,
+        Unit::Count,
+        "Calls to other coordinators that failed, by rpc",
+    ),
+    ("millpool_snapshot_build_seconds", Histogram, Unit::Seconds, "Time to build a snapshot"),
+    ("millpool_snapshot_write_seconds", Histogram, Unit::Seconds, "Time to write a snapshot to disk"),
+    ("millpool_snapshot_send_seconds", Histogram, Unit::Seconds, "Time to send a snapshot to a follower"),
+    ("millpool_snapshot_bytes", Gauge, Unit::Bytes, "Size of the last snapshot"),
+];
+
+/// Upper ends of the buckets of what is timed, seconds: from an fsync to a snapshot, each about twice the last.
+const SECONDS: [f64; 18] = [
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0,
+    60.0,
+];
+/// Of what is counted.
+const COUNTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// Begins to count, for the whole process; whoever renders the handle reads the meters. Fails the second time.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_entries".into()), &COUNTS)?
+        .install_recorder()?;
+    for &(name, kind, unit, meaning) in METERS {
+        match kind {
+            Counter => metrics::describe_counter!(name, unit, meaning),
+            Gauge => metrics::describe_gauge!(name, unit, meaning),
+            Histogram => metrics::describe_histogram!(name, unit, meaning),
+        }
+    }
+    Ok(handle)
+}
