@@ -8,14 +8,16 @@ BINARIES := -p millpool-scheduler -p millpool-node-agent -p millpool-cli -p mill
 say = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fmt clippy unit doctest deps bench-load clean-demo
+.PHONY: help setup build demo test fmt clippy unit doctest deps bench-load bench-fjsp \
+	bench-alliance clean-demo
 
 help: ## Show this
 	@echo "Millpool: make TARGET"
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "  %-14s %s\n", $$1, $$2 }'
 	@echo
 	@echo "make demo SECONDS=90 [ORDERS=720] [SEED=1]   ends by itself, checks included"
 	@echo "make bench-load LOAD='--clients 1,16,64'     see target/release/millpool-load --help"
+	@echo "make bench-fjsp FJSP='--seconds 60 --every 3', bench-alliance ALLIANCE='--machines 60 --peer'"
 
 setup: ## Install the system packages that are missing (cmake, clang, libclang, make, g++, pkg-config, python3)
 	@missing=""; \
@@ -71,6 +73,15 @@ deps: ## Licences and bans of all dependencies (needs cargo-deny)
 bench-load: build ## Throughput, latency and failover of a three-node cluster on this machine
 	$(say) "Load"
 	@target/release/millpool-load $(LOAD)
+
+bench-fjsp: build ## Makespans and bounds on the public flexible job shops, against best known
+	$(say) "Flexible job shops"
+	@python3 benches/solver/bench.py fjsp $(FJSP)
+
+bench-alliance: build ## Plans, bounds and speed on drawn alliances of 12 to 3,000 machines
+	$(say) "Alliances"
+	@$(CARGO) build --release --locked --quiet -p millpool-solver --example alliance_instance
+	@python3 benches/solver/bench.py alliance $(ALLIANCE)
 
 clean-demo: ## Remove what the demonstration left
 	@rm -rf .demo

@@ -3,6 +3,7 @@
 A case is {"instance", "plan"} in the exchange format with its optional fields; a verdict is the plan's cost, or null
 where a rule is broken.
 """
+import bisect
 import json
 import sys
 
@@ -11,9 +12,10 @@ def open_ticks(machine):
     return [t for a, b in machine["open"] for t in range(a, b)]
 
 
-def end_of(machine, start, work, splittable):
+def end_of(open, start, work, splittable):
     """The occupation's end, by counting open ticks one by one."""
-    ticks = [t for t in open_ticks(machine) if t >= start][:work]
+    first = bisect.bisect_left(open, start)
+    ticks = open[first:first + work]
     if len(ticks) < work or ticks[0] != start:
         return None
     if not splittable and ticks[-1] - ticks[0] != work - 1:
@@ -27,11 +29,15 @@ def cost_of(inst, plan):
     matrices = [inst["setup"]] + inst.get("setup_matrices", [])
     index = {m["id"]: i for i, m in enumerate(inst["machines"])}
     total, setups, at = 0, {}, {}
+    open = {name: open_ticks(machine) for name, machine in machines.items()}
+    lines = {name: [] for name in machines}
+    for a in plan["assignments"]:
+        lines[a["machine"]].append(a)
     out = plan["rejected"]
     if len(set(out)) != len(out):
         return None
     for name, machine in machines.items():
-        mine = sorted((a for a in plan["assignments"] if a["machine"] == name), key=lambda a: a["start"])
+        mine = sorted(lines[name], key=lambda a: a["start"])
         family = machine.get("initial_family")
         for i, a in enumerate(mine):
             if i and a["start"] < mine[i - 1]["end"]:
@@ -67,7 +73,7 @@ def cost_of(inst, plan):
                 charge += inst["transport_cost"][place][machine["plant"]]
             if a["start"] < max(ready, mode.get("earliest") or 0) or a["end"] > inst["horizon"]:
                 return None
-            if end_of(machine, a["start"], setups[job["id"], k] + mode["duration"], op["splittable"]) != a["end"]:
+            if end_of(open[a["machine"]], a["start"], setups[job["id"], k] + mode["duration"], op["splittable"]) != a["end"]:
                 return None
             fixed = op.get("fixed")
             if fixed and (fixed["machine"], fixed["start"]) != (index[a["machine"]], a["start"]):
@@ -83,6 +89,7 @@ def cost_of(inst, plan):
     return total
 
 
-for line in sys.stdin:
-    case = json.loads(line)
-    print(json.dumps(cost_of(case["instance"], case["plan"])))
+if __name__ == "__main__":
+    for line in sys.stdin:
+        case = json.loads(line)
+        print(json.dumps(cost_of(case["instance"], case["plan"])))

@@ -1,20 +1,19 @@
-//! What the solver makes of an alliance's week, against the plan of somebody who serves first come, first
-//! served: each order when it arrives, each operation where it alone is cheapest.
+//! Draws an alliance's week from a seed, in the exchange format.
 //!
-//! `cargo run --release -p millpool-solver --example against_first_come -- [seconds] [threads]`
+//! `cargo run --release -p millpool-solver --example alliance_instance -- --machines 60 --seed 1 > week.json`
 //!
 //! The alliances are drawn from a seed: 23 plants on a plain, machines of five classes that are lent in the
 //! windows which their owners' shifts and own work (two fifths) leave, routes of one to four operations, and
 //! work asked for that would fill three fifths of the open time.
 
+use clap::Parser;
 use millpool_solver::{
-    Calendar, Instance, Job, Machine, Mode, Objective, Op, Options, SetupMatrix, Shop, Tick, first_come,
-    solve, verify,
+    Calendar, Instance, Job, Machine, Mode, Objective, Op, SetupMatrix, Shop, Tick, first_come, write_json,
 };
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
-use std::time::Duration;
+use std::path::PathBuf;
 
 const PLANTS: usize = 23;
 const FAMILIES: usize = 6;
@@ -32,35 +31,29 @@ const CLASSES: [(&str, u32, i64, i64); 5] = [
 const ROUTES: [(u32, &[usize]); 6] =
     [(30, &[2]), (22, &[0, 2, 4]), (16, &[1, 2]), (12, &[0, 1, 3, 4]), (12, &[1, 4]), (8, &[0, 3])];
 
-fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let seconds = arguments.next().and_then(|s| s.parse().ok()).unwrap_or(10.0);
-    let threads = arguments.next().and_then(|s| s.parse().ok()).unwrap_or(2);
-    println!("machines  seed  operations  first come       cost      bound    gap  of first come");
-    for machines in [10, 60, 300] {
-        for seed in 1..=3 {
-            row(machines, seed, seconds, threads);
-        }
-    }
-    millpool_solver::await_stragglers();
+/// Draws an alliance's week.
+#[derive(Parser)]
+struct Arguments {
+    /// How many machines it has.
+    #[arg(long, default_value_t = 60)]
+    machines: usize,
+    /// What it is drawn from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where the plan of somebody goes who serves first come, first served: each order when it arrives, each
+    /// operation where it alone is cheapest.
+    #[arg(long)]
+    first_come: Option<PathBuf>,
 }
 
-fn row(machines: usize, seed: u64, seconds: f64, threads: usize) {
-    let instance = alliance(machines, seed);
-    let operations: usize = instance.jobs.iter().map(|job| job.ops.len()).sum();
-    let plain = verify(&instance, &first_come(&instance)).expect("a plan").total();
-    let time_limit = Duration::from_secs_f64(seconds);
-    let options = Options { time_limit, threads, seed, ..Options::default() };
-    let solution = solve(&instance, &options, |_| ()).expect("a plan");
-    let fen = |amount: i64| amount as f64 / 1e6;
-    println!(
-        "{machines:>8}  {seed:>4}  {operations:>10}  {:>10.2}  {:>9.2}  {:>9.2}  {:>4.1} %  {:>11.1} %",
-        fen(plain),
-        fen(solution.cost),
-        fen(solution.bound),
-        100.0 * solution.gap(),
-        100.0 * solution.cost as f64 / plain as f64,
-    );
+fn main() -> std::io::Result<()> {
+    let arguments = Arguments::parse();
+    let instance = alliance(arguments.machines, arguments.seed);
+    println!("{}", write_json(&instance));
+    match arguments.first_come {
+        Some(path) => std::fs::write(path, first_come(&instance).write_json(&instance)),
+        None => Ok(()),
+    }
 }
 
 /// An alliance's week.
