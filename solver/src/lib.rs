@@ -21,7 +21,6 @@ mod gantt;
 mod greedy;
 mod lines;
 mod makespan;
-mod makespan_bound;
 mod master;
 mod model;
 mod place;

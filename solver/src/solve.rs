@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::bound::Bound;
 use crate::greedy;
-use crate::makespan::Tabu;
-use crate::makespan_bound;
+use crate::makespan;
 use crate::master::{Decision, Master, Pool};
 use crate::place::Placer;
 use crate::random::Random;
 use crate::search::Search;
 use crate::state::State;
-use crate::{Fen, Fixed, Instance, Malformed, Objective, Plan, Priced, Tick, verify};
+use crate::{Fen, Fixed, Instance, Malformed, Objective, Plan, Priced, verify};
 
 /// How to solve.
 #[derive(Clone, Debug)]
@@ -128,7 +127,7 @@ pub fn solve(
     instance.check()?;
     lower_priority(options);
     if instance.objective == Objective::Makespan {
-        return solve_makespan(instance, options, started, progress);
+        return makespan::solve(instance, options, started, progress);
     }
     let mut placer = Placer::default();
     let (state, mut found_by) = start(instance, options, &mut placer);
@@ -162,7 +161,7 @@ const MASTER_SHARE: f64 = 0.04;
 /// With a thread for it, a master may take this long, after the bound has had as long again.
 const MASTER_LIMIT: Duration = Duration::from_millis(1500);
 /// How long to wait for HiGHS between two looks at whether to go on at all.
-const MASTER_POLL: Duration = Duration::from_millis(10);
+pub(crate) const MASTER_POLL: Duration = Duration::from_millis(10);
 
 /// What the ways of running share.
 struct Run<'a, 'p> {
@@ -374,135 +373,9 @@ impl Shared {
     }
 }
 
-/// Moves between two looks at the clock.
-const MOVES_PER_LOOK: u64 = 16;
-/// The share of the time that one thread gives to proving, and two to proving on the second.
-const PROOF_SHARE: f64 = 0.3;
-
-/// The flexible job shop: tabu search, and a bound from the assignment of operations to machines.
-fn solve_makespan(
-    instance: &Instance,
-    options: &Options,
-    started: Instant,
-    mut progress: impl FnMut(Progress),
-) -> Result<Solution, SolveError> {
-    let mut tabu = Tabu::new(instance, options.seed);
-    let proof = Proof::new(instance, options);
-    let mut report = |tabu: &Tabu, found_by| {
-        let (cost, bound, elapsed) = (tabu.best(), proof.bound(), started.elapsed());
-        progress(Progress { elapsed, cost, bound, iterations: tabu.moves, found_by });
-    };
-    report(&tabu, "dispatch");
-    let mut found_by = "dispatch";
-    let mut search = |tabu: &mut Tabu, until: Instant| {
-        while tabu.best() > proof.bound() {
-            if options.iterations.is_some_and(|n| tabu.moves >= n) {
-                return;
-            }
-            if tabu.moves.is_multiple_of(MOVES_PER_LOOK) && (proof.halted() || Instant::now() >= until) {
-                return;
-            }
-            if tabu.step() {
-                found_by = "tabu";
-                report(tabu, found_by);
-            }
-        }
-    };
-    let at = |share: f64| started + options.time_limit.mul_f64(share);
-    if options.iterations.is_some() {
-        search(&mut tabu, at(1.0));
-        proof.start(tabu.best(), at(1.0)).wait();
-    } else if options.threads >= 2 {
-        // A little search first gives the proof a makespan to aim below.
-        search(&mut tabu, at(0.05));
-        proof.start(tabu.best(), at(0.95));
-        search(&mut tabu, at(1.0));
-    } else {
-        search(&mut tabu, at(0.1));
-        proof.start(tabu.best(), at(PROOF_SHARE)).wait();
-        search(&mut tabu, at(1.0));
-    }
-    proof.stop();
-    let bound = proof.bound();
-    report(&tabu, found_by);
-    let mut plan = tabu.plan();
-    plan.bound = Some(bound);
-    let priced = verify(instance, &plan).map_err(|v| SolveError::Broken(v[0].to_string()))?;
-    let (cost, elapsed) = (priced.makespan, started.elapsed());
-    Ok(Solution { plan, priced, cost, bound, found_by, iterations: tabu.moves, moved: 0, elapsed })
-}
-
-/// A makespan's bound, proven on a thread of its own. HiGHS cannot be interrupted, so the thread is
-/// left to its own time limit when nobody wants its answer any more.
-struct Proof {
-    instance: Arc<Instance>,
-    options: Options,
-    bound: Arc<AtomicI64>,
-    stop: Arc<AtomicBool>,
-}
-
-/// A proof under way.
-struct UnderWay<'a> {
-    proof: &'a Proof,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Proof {
-    fn new(instance: &Instance, options: &Options) -> Proof {
-        Proof {
-            instance: Arc::new(instance.clone()),
-            options: options.clone(),
-            bound: Arc::new(AtomicI64::new(makespan_bound::plain(instance))),
-            stop: Arc::default(),
-        }
-    }
-
-    fn bound(&self) -> Tick {
-        self.bound.load(Ordering::Relaxed)
-    }
-
-    fn halted(&self) -> bool {
-        self.options.cancel.load(Ordering::Relaxed)
-    }
-
-    fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    fn start(&self, incumbent: Tick, until: Instant) -> UnderWay<'_> {
-        let (instance, options) = (self.instance.clone(), self.options.clone());
-        let (bound, stop) = (self.bound.clone(), self.stop.clone());
-        let thread = std::thread::spawn(move || {
-            lower_priority(&options);
-            let proven = makespan_bound::assignment(&instance, incumbent, until, |b| {
-                bound.fetch_max(b, Ordering::Relaxed);
-                stop.load(Ordering::Relaxed) || options.cancel.load(Ordering::Relaxed)
-            });
-            bound.fetch_max(proven, Ordering::Relaxed);
-        });
-        UnderWay { proof: self, thread: Some(thread) }
-    }
-}
-
-impl UnderWay<'_> {
-    /// Until it is done, or the solve is cancelled.
-    fn wait(self) {
-        let running = || self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
-        while running() && !self.proof.halted() {
-            std::thread::sleep(MASTER_POLL);
-        }
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.thread.take().into_iter().for_each(crate::stragglers::leave);
-    }
-}
-
 /// Gives way to everything else on the machine, where that is asked for. Linux keeps the priority by
 /// thread, so this is called on each.
-fn lower_priority(options: &Options) {
+pub(crate) fn lower_priority(options: &Options) {
     if options.idle_priority {
         // Failing to be modest is no reason to fail.
         let _ = rustix::process::setpriority_process(None, 19);

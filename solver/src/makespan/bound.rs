@@ -21,11 +21,13 @@ const FIRST_SLICE: Duration = Duration::from_secs(1);
 /// Slack for HiGHS's tolerances before a value is rounded up.
 const TOLERANCE: f64 = 1e-6;
 
-struct Operation {
-    head: Tick,
-    tail: Tick,
-    job: usize,
-    modes: Vec<(usize, Tick)>,
+/// An operation, with the least that comes before and behind it in its job.
+pub(super) struct Operation {
+    pub(super) head: Tick,
+    pub(super) tail: Tick,
+    pub(super) job: usize,
+    /// Machine and duration.
+    pub(super) modes: Vec<(usize, Tick)>,
 }
 
 /// A cut: on `machine`, the operations with head at least `head` and tail at least `tail`.
@@ -36,7 +38,7 @@ struct Cut {
     tail: Tick,
 }
 
-fn operations(instance: &Instance) -> Vec<Operation> {
+pub(super) fn operations(instance: &Instance) -> Vec<Operation> {
     let mut operations = Vec::new();
     for (j, job) in instance.jobs.iter().enumerate() {
         let least: Vec<Tick> =
@@ -54,7 +56,7 @@ fn operations(instance: &Instance) -> Vec<Operation> {
 }
 
 /// What holds without any solver: the longest job, and all work spread evenly.
-pub(crate) fn plain(instance: &Instance) -> Tick {
+pub(super) fn plain(instance: &Instance) -> Tick {
     let operations = operations(instance);
     let longest = operations.iter().map(|o| o.head + least(o) + o.tail).max().unwrap_or(0);
     let work: Tick = operations.iter().map(least).sum();
@@ -141,7 +143,7 @@ fn separate(instance: &Instance, operations: &[Operation], x: &[Vec<f64>], makes
     cuts
 }
 
-fn quiet(model: &mut Model, left: Duration) {
+pub(super) fn quiet(model: &mut Model, left: Duration) {
     model.make_quiet();
     model.set_option("threads", 1);
     model.set_option("time_limit", left.as_secs_f64().max(0.01));
@@ -149,7 +151,7 @@ fn quiet(model: &mut Model, left: Duration) {
 
 /// The best bound that the time allows; `incumbent` is a makespan that can be had. `stop` is looked
 /// at between calls of HiGHS, each of which ends by `until`.
-pub(crate) fn assignment(
+pub(super) fn assignment(
     instance: &Instance,
     incumbent: Tick,
     until: Instant,

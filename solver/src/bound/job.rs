@@ -1,230 +1,31 @@
-//! A lower bound on the cost of any plan, by pricing machine time.
+//! One job by itself at given prices, exactly: a dynamic program over time cells of `grain` ticks.
 //!
-//! Machine time is cut into buckets. Instead of forbidding that a bucket is used beyond its open
-//! ticks, its use is charged for: every open tick of an occupation costs the bucket's price. For any
-//! prices, the sum over jobs of what each costs by itself at best, kept or rejected, less the prices
-//! of all capacity, is a bound (Lagrangian relaxation). Setups are relaxed to nothing, budgets are
-//! not looked at; both err downward. Prices follow the overload, by subgradient steps.
-//!
-//! A job by itself is solved exactly by dynamic programming over time cells of `grain` ticks: an
-//! operation that begins inside a cell is let begin at the cell's start for all that follows, and
-//! pays the least that any start in the cell would pay. At grain 1 nothing is lost; a coarser grain
-//! errs downward, and is what makes large instances quick.
-//!
-//! Prices are multiples of 1/16 fen and all sums stay below 2^48, so the floating-point arithmetic
-//! here is exact; the bound is rounded down once, at the end.
+//! An operation that begins inside a cell is let begin at the cell's start for all that follows, and pays the
+//! least that any start in the cell would pay. At grain 1 nothing is lost; a coarser grain errs downward, and is
+//! what makes large instances quick.
 
+use super::{BUCKET, Bound, PRICE_STEP};
 use crate::{Fen, Instance, Job, Op, Tick};
-
-/// Prices are multiples of this many fen.
-const PRICE_STEP: f64 = 1.0 / 16.0;
-/// Above this, sums might not be exact any more.
-const EXACT_MAX: f64 = (1u64 << 48) as f64;
-/// Ticks in a bucket.
-const BUCKET: Tick = 15;
-/// Ticks in a cell of the dynamic program while prices are sought.
-const GRAIN: Tick = 5;
-/// Beyond this many machine ticks prices are not kept; the bound is then the jobs' sum alone.
-const TABLE_MAX: i64 = 150_000_000;
-/// Iterations without improvement until the step is halved.
-const PATIENCE: u32 = 4;
-/// Share of the newest overload in the direction of a step.
-const FRESH: f64 = 0.4;
-
-/// One machine's buckets among all.
-#[derive(Clone, Debug, Default)]
-struct Line {
-    /// Price of open time before each tick.
-    paid: Vec<f64>,
-    /// Index of its first bucket.
-    first: usize,
-}
-
-/// The relaxation, between passes.
-pub(crate) struct Bound<'a> {
-    instance: &'a Instance,
-    lines: Vec<Line>,
-    capacity: Vec<f64>,
-    prices: Vec<f64>,
-    best_prices: Vec<f64>,
-    usage: Vec<f64>,
-    direction: Vec<f64>,
-    best: Fen,
-    /// The best value of a coarse pass; exact ones prove more and do not steer.
-    best_coarse: f64,
-    theta: f64,
-    stale: u32,
-    next_job: usize,
-    total: f64,
-    grain: Tick,
-    scratch: Scratch,
-    pub(crate) passes: u64,
-}
 
 /// Buffers of one job's dynamic program.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     /// By operation and mode: least cost by start cell (by end cell where splittable).
     tables: Vec<Vec<Vec<f64>>>,
     arrive: Vec<f64>,
 }
 
 /// The chain that a job would choose at the prices: machine and start by operation.
-type Choice = Vec<(usize, Tick)>;
+pub(super) type Choice = Vec<(usize, Tick)>;
 
-impl<'a> Bound<'a> {
-    pub(crate) fn new(instance: &'a Instance) -> Bound<'a> {
-        let machines = &instance.shop.machines;
-        let table = instance.horizon.saturating_mul(machines.len() as i64);
-        let dearest = instance.jobs.iter().map(|job| instance.dearest(job)).max().unwrap_or(0);
-        let exact = (dearest as f64) * (instance.jobs.len().max(1) as f64) < EXACT_MAX / 16.0;
-        let priced = exact && table <= TABLE_MAX;
-        let mut lines = Vec::new();
-        let mut capacity = Vec::new();
-        for machine in machines.iter().filter(|_| priced) {
-            lines.push(Line { paid: vec![0.0; instance.horizon as usize + 1], first: capacity.len() });
-            for b in 0..=instance.horizon / BUCKET {
-                let calendar = &machine.calendar;
-                let open = calendar.open_until((b + 1) * BUCKET) - calendar.open_until(b * BUCKET);
-                capacity.push(open as f64);
-            }
-        }
-        let buckets = capacity.len();
-        let plain: Fen = instance.jobs.iter().map(|job| cheapest_alone(instance, job)).sum();
-        Bound {
-            instance,
-            lines,
-            capacity,
-            prices: vec![0.0; buckets],
-            best_prices: vec![0.0; buckets],
-            usage: vec![0.0; buckets],
-            direction: vec![0.0; buckets],
-            best: plain,
-            best_coarse: f64::NEG_INFINITY,
-            theta: 1.0,
-            stale: 0,
-            next_job: 0,
-            total: 0.0,
-            grain: GRAIN,
-            scratch: Scratch::default(),
-            passes: 0,
-        }
-    }
-
-    /// The best bound proven so far.
-    pub(crate) fn best(&self) -> Fen {
-        self.best
-    }
-
-    /// Whether there is nothing to price, so that the bound stands as it is.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.lines.is_empty() || self.instance.jobs.is_empty()
-    }
-
-    /// Goes on for some jobs of the pass at hand; at its end the bound and the prices are brought up
-    /// to date, `incumbent` being the cost of the best plan known. True where the pass has ended.
-    pub(crate) fn work(&mut self, jobs: usize, incumbent: Fen) -> bool {
-        if self.is_plain() {
-            return true;
-        }
-        if self.next_job == 0 {
-            self.begin();
-        }
-        let last = (self.next_job + jobs).min(self.instance.jobs.len());
-        for j in self.next_job..last {
-            let out = self.instance.jobs[j].rejection_cost.map_or(f64::INFINITY, |c| c as f64);
-            let (value, choice) = self.cheapest(j, out);
-            // A promised job that fits nowhere bounds nothing by itself.
-            self.total += if value.is_finite() { value } else { 0.0 };
-            self.use_up(j, &choice);
-        }
-        self.next_job = last;
-        if last < self.instance.jobs.len() {
-            return false;
-        }
-        self.next_job = 0;
-        self.end(incumbent);
-        true
-    }
-
-    fn begin(&mut self) {
-        self.usage.fill(0.0);
-        self.total = 0.0;
-        for (machine, line) in self.instance.shop.machines.iter().zip(&mut self.lines) {
-            let mut sum = 0.0;
-            let mut at = 0usize;
-            for &(open, close) in machine.calendar.windows() {
-                line.paid[at..=open as usize].fill(sum);
-                for t in open..close {
-                    sum += self.prices[line.first + (t / BUCKET) as usize];
-                    line.paid[t as usize + 1] = sum;
-                }
-                at = close as usize;
-            }
-            line.paid[at..].fill(sum);
-        }
-    }
-
-    /// Makes the next pass exact in time, at the best prices so far.
-    pub(crate) fn sharpen(&mut self) {
-        if self.next_job == 0 && !self.lines.is_empty() {
-            self.grain = 1;
-            self.prices.clone_from(&self.best_prices);
-        }
-    }
-
-    fn end(&mut self, incumbent: Fen) {
-        self.passes += 1;
-        let held: f64 = self.prices.iter().zip(&self.capacity).map(|(p, c)| p * c).sum();
-        let value = self.total - held;
-        if held < EXACT_MAX && self.total < EXACT_MAX {
-            self.best = self.best.max(value.floor() as Fen);
-        }
-        if std::mem::replace(&mut self.grain, GRAIN) == 1 {
-            return;
-        }
-        if value > self.best_coarse {
-            self.best_coarse = value;
-            self.best_prices.clone_from(&self.prices);
-            self.stale = 0;
-        } else {
-            self.stale += 1;
-            if self.stale >= PATIENCE {
-                self.stale = 0;
-                self.theta = (self.theta * 0.6).max(0.002);
-                self.prices.clone_from(&self.best_prices);
-            }
-        }
-        self.step(value, incumbent);
-    }
-
-    fn step(&mut self, value: f64, incumbent: Fen) {
-        let mut norm = 0.0;
-        for i in 0..self.prices.len() {
-            let mut over = self.usage[i] - self.capacity[i];
-            if over < 0.0 && self.prices[i] == 0.0 {
-                over = 0.0;
-            }
-            self.direction[i] = FRESH * over + (1.0 - FRESH) * self.direction[i];
-            if self.direction[i] < 0.0 && self.prices[i] == 0.0 {
-                self.direction[i] = 0.0;
-            }
-            norm += self.direction[i] * self.direction[i];
-        }
-        let room = (incumbent as f64 - value).max(1.0);
-        let length = self.theta * room / norm.max(1.0);
-        for (price, d) in self.prices.iter_mut().zip(&self.direction) {
-            let next = (*price + length * d).clamp(0.0, 1e7);
-            *price = (next / PRICE_STEP).round() * PRICE_STEP;
-        }
-    }
-
-    fn use_up(&mut self, j: usize, choice: &Choice) {
+impl Bound<'_> {
+    pub(super) fn use_up(&mut self, j: usize, choice: &Choice) {
         for (op, &(mode, start)) in self.instance.jobs[j].ops.iter().zip(choice) {
             let mode = &op.modes[mode];
             let calendar = &self.instance.shop.machines[mode.machine].calendar;
             let Some(end) = calendar.finish(start, mode.duration, op.splittable) else { continue };
-            let first = self.lines[mode.machine].first;
+            let line = &self.lines[mode.machine];
+            let first = line.first + usize::from(line.class[op.family]) * self.buckets;
             for b in start / BUCKET..=(end - 1) / BUCKET {
                 let (from, to) = (start.max(b * BUCKET), end.min((b + 1) * BUCKET));
                 let open = calendar.open_until(to) - calendar.open_until(from);
@@ -234,7 +35,7 @@ impl<'a> Bound<'a> {
     }
 
     /// The least that job `j` costs at the prices, at most `out`, and the chain that costs it.
-    fn cheapest(&mut self, j: usize, out: f64) -> (f64, Choice) {
+    pub(super) fn cheapest(&mut self, j: usize, out: f64) -> (f64, Choice) {
         let job = &self.instance.jobs[j];
         let last = latest_end(self.instance, job);
         if last <= job.release {
@@ -318,6 +119,12 @@ impl<'a> Bound<'a> {
         }
     }
 
+    /// The price of a machine's open time before each tick, to a family.
+    fn paid(&self, machine: usize, family: usize) -> &[f64] {
+        let line = &self.lines[machine];
+        &line.paid[usize::from(line.class[family])]
+    }
+
     /// Cells between an operation's table entry and its part's arrival elsewhere.
     fn shift(&self, op: &Op, duration: Tick, transport: Tick) -> usize {
         let worked = if op.splittable { 0 } else { duration };
@@ -330,7 +137,7 @@ impl<'a> Bound<'a> {
         if op.fixed.is_some_and(|f| f.machine != mode.machine) {
             return;
         }
-        let paid = &self.lines[mode.machine].paid;
+        let paid = self.paid(mode.machine, op.family);
         let last_op = k + 1 == job.ops.len();
         let from = (span.first * span.grain).max(mode.earliest).max(op.fixed.map_or(0, |f| f.start));
         let to = op.fixed.map_or(span.last - mode.duration, |f| f.start);
@@ -370,7 +177,7 @@ impl<'a> Bound<'a> {
         if op.fixed.is_some_and(|f| f.machine != mode.machine) {
             return;
         }
-        let paid = &self.lines[mode.machine].paid;
+        let paid = self.paid(mode.machine, op.family);
         let last_op = k + 1 == job.ops.len();
         let from = (span.first * span.grain).max(mode.earliest).max(op.fixed.map_or(0, |f| f.start));
         let to = op.fixed.map_or(span.last, |f| f.start);
@@ -423,7 +230,7 @@ impl<'a> Bound<'a> {
     fn start_of(&self, op: &Op, i: usize, span: &Span, cell: usize) -> Tick {
         let mode = &op.modes[i];
         let calendar = &self.instance.shop.machines[mode.machine].calendar;
-        let paid = &self.lines[mode.machine].paid;
+        let paid = self.paid(mode.machine, op.family);
         let from = (cell as Tick + span.first) * span.grain;
         if op.splittable {
             // The entry names the end: the latest start whose work ends in the cell.
@@ -476,13 +283,4 @@ fn latest_end(instance: &Instance, job: &Job) -> Tick {
         last = last.min(job.due + (out - least).max(0) / job.tardiness_weight);
     }
     last
-}
-
-/// What a job costs at least, with every machine to itself and always open.
-fn cheapest_alone(instance: &Instance, job: &Job) -> Fen {
-    let least = |f: fn(&crate::Mode) -> i64| -> i64 {
-        job.ops.iter().map(|op| op.modes.iter().map(f).min().unwrap_or(0)).sum()
-    };
-    let kept = least(|m| m.cost) + job.tardiness((job.release + least(|m| m.duration)).min(instance.horizon));
-    job.rejection_cost.map_or(kept, |out| out.min(kept))
 }

@@ -1,0 +1,331 @@
+//! A lower bound on the cost of any plan, by pricing machine time.
+//!
+//! Machine time is cut into buckets. Instead of forbidding that a bucket is used beyond its open ticks, its use
+//! is charged for, and offering it is paid for: every open tick of an occupation costs the bucket's price, and
+//! the machine earns it. For any prices, the sum over jobs of what each costs by itself at best, kept or
+//! rejected (`job`), less the sum over machines of what each earns at most (`machine`), is a bound (Lagrangian
+//! relaxation; budgets are not looked at, which errs downward). Prices follow the overload, by subgradient
+//! steps along a smoothed direction.
+//!
+//! At first a machine offers all its open time to everybody, and changeovers are relaxed to nothing. Once that
+//! has been priced, [`Bound::refine`] gives each setup family prices of its own: a machine then offers its time
+//! to the one family that it is set up for, and changes over at the cost and in the time that it takes.
+//!
+//! Prices are multiples of 1/16 fen and all sums stay below 2^48, so the floating-point arithmetic here is
+//! exact; the bound is rounded down once, at the end.
+
+mod job;
+mod machine;
+
+use crate::{Fen, Instance, Job, Tick};
+use job::Scratch;
+use machine::Path;
+
+/// Prices are multiples of this many fen.
+const PRICE_STEP: f64 = 1.0 / 16.0;
+/// Above this, sums might not be exact any more.
+const EXACT_MAX: f64 = (1u64 << 48) as f64;
+/// Ticks in a bucket.
+const BUCKET: Tick = 15;
+/// Ticks in a cell of the dynamic program while prices are sought.
+const GRAIN: Tick = 5;
+/// Beyond this many machine ticks prices are not kept; the bound is then the jobs' sum alone.
+const TABLE_MAX: i64 = 150_000_000;
+/// Iterations without improvement until the step is halved.
+const PATIENCE: u32 = 4;
+/// Once steps are shorter than this, families get prices of their own.
+const REFINE_BELOW: f64 = 0.2;
+/// The step's length once families have prices of their own.
+const THETA_REFINED: f64 = 0.2;
+/// Share of the newest overload in the direction of a step.
+const FRESH: f64 = 0.4;
+
+/// More families than this on a machine are not told apart.
+const FAMILIES_MAX: usize = 16;
+
+/// One machine's prices among all.
+#[derive(Clone, Debug, Default)]
+struct Line {
+    /// The families that are priced apart on it; one for all, where they are not.
+    families: Vec<usize>,
+    /// By family of its setup matrix: which of these.
+    class: Vec<u8>,
+    /// By class: the shortest work there is of it, or `None` where some may pause while the machine is closed.
+    shortest: Vec<Option<Tick>>,
+    /// By class: price of open time before each tick.
+    paid: Vec<Vec<f64>>,
+    /// Index of its first price; each class has `buckets`.
+    first: usize,
+}
+
+/// The relaxation, between passes.
+pub(crate) struct Bound<'a> {
+    instance: &'a Instance,
+    lines: Vec<Line>,
+    /// Buckets of each class.
+    buckets: usize,
+    /// Open ticks that the machines offer to each class in each bucket.
+    offered: Vec<f64>,
+    /// What they earn by that.
+    earned: f64,
+    path: Path,
+    prices: Vec<f64>,
+    best_prices: Vec<f64>,
+    usage: Vec<f64>,
+    direction: Vec<f64>,
+    best: Fen,
+    /// The best value of a coarse pass; exact ones prove more and do not steer.
+    best_coarse: f64,
+    theta: f64,
+    stale: u32,
+    next_job: usize,
+    total: f64,
+    grain: Tick,
+    scratch: Scratch,
+    refined: bool,
+    pub(crate) passes: u64,
+}
+
+impl<'a> Bound<'a> {
+    pub(crate) fn new(instance: &'a Instance) -> Bound<'a> {
+        let dearest = instance.jobs.iter().map(|job| instance.dearest(job)).max().unwrap_or(0);
+        let exact = (dearest as f64) * (instance.jobs.len().max(1) as f64) < EXACT_MAX / 16.0;
+        let plain: Fen = instance.jobs.iter().map(|job| cheapest_alone(instance, job)).sum();
+        let mut bound = Bound {
+            instance,
+            lines: Vec::new(),
+            buckets: (instance.horizon / BUCKET + 1) as usize,
+            offered: Vec::new(),
+            earned: 0.0,
+            path: Path::default(),
+            prices: Vec::new(),
+            best_prices: Vec::new(),
+            usage: Vec::new(),
+            direction: Vec::new(),
+            best: plain,
+            best_coarse: f64::NEG_INFINITY,
+            theta: 1.0,
+            stale: 0,
+            next_job: 0,
+            total: 0.0,
+            grain: GRAIN,
+            scratch: Scratch::default(),
+            passes: 0,
+            refined: false,
+        };
+        let one = vec![vec![0]; instance.shop.machines.len()];
+        if exact && bound.table(&one) <= TABLE_MAX {
+            bound.draw_lines(one);
+        }
+        bound
+    }
+
+    /// Entries that the prices of time take, with so many classes on the machines.
+    fn table(&self, families: &[Vec<usize>]) -> i64 {
+        let classes: usize = families.iter().map(Vec::len).sum();
+        self.instance.horizon.saturating_mul(classes as i64)
+    }
+
+    /// Lays out lines with these families apart, every price at nothing.
+    fn draw_lines(&mut self, families: Vec<Vec<usize>>) {
+        let shop = &self.instance.shop;
+        let mut first = 0;
+        self.lines.clear();
+        for (machine, families) in shop.machines.iter().zip(families) {
+            let class = |family| families.iter().position(|&f| f == family).unwrap_or(0) as u8;
+            self.lines.push(Line {
+                class: (0..shop.setups[machine.setup].families()).map(class).collect(),
+                paid: vec![vec![0.0; self.instance.horizon as usize + 1]; families.len()],
+                shortest: vec![Some(Tick::MAX / 4); families.len()],
+                first,
+                families,
+            });
+            first += self.lines.last().map_or(0, |line| line.families.len()) * self.buckets;
+        }
+        for op in self.instance.jobs.iter().flat_map(|job| &job.ops) {
+            for mode in &op.modes {
+                let line = &mut self.lines[mode.machine];
+                let shortest = &mut line.shortest[usize::from(line.class[op.family])];
+                *shortest = shortest.filter(|_| !op.splittable).map(|ticks| ticks.min(mode.duration));
+            }
+        }
+        for table in
+            [&mut self.offered, &mut self.prices, &mut self.best_prices, &mut self.usage, &mut self.direction]
+        {
+            table.clear();
+            table.resize(first, 0.0);
+        }
+    }
+
+    /// Gives the families on each machine prices of their own, which begin as the best for all. False where
+    /// that has been done, or is of no use, or takes too much memory.
+    fn refine(&mut self) -> bool {
+        if self.refined || self.is_plain() || self.next_job > 0 {
+            return false;
+        }
+        self.refined = true;
+        let families = self.families_in_use();
+        if self.table(&families) > TABLE_MAX || families.iter().all(|families| families.len() < 2) {
+            return false;
+        }
+        let (blind, prices) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.best_prices));
+        self.draw_lines(families);
+        for (line, was) in self.lines.iter().zip(blind) {
+            for class in 0..line.families.len() {
+                let at = line.first + class * self.buckets;
+                self.best_prices[at..at + self.buckets]
+                    .copy_from_slice(&prices[was.first..was.first + self.buckets]);
+            }
+        }
+        self.prices.clone_from(&self.best_prices);
+        self.theta = THETA_REFINED;
+        self.stale = 0;
+        true
+    }
+
+    /// By machine: the families of the operations that it could do, and the one that it begins with.
+    fn families_in_use(&self) -> Vec<Vec<usize>> {
+        let machines = &self.instance.shop.machines;
+        let mut families: Vec<Vec<usize>> =
+            machines.iter().map(|machine| machine.initial_family.into_iter().collect()).collect();
+        for op in self.instance.jobs.iter().flat_map(|job| &job.ops) {
+            op.modes.iter().for_each(|mode| families[mode.machine].push(op.family));
+        }
+        for families in &mut families {
+            families.sort_unstable();
+            families.dedup();
+            if families.is_empty() || families.len() > FAMILIES_MAX {
+                *families = vec![0];
+            }
+        }
+        families
+    }
+
+    /// The best bound proven so far.
+    pub(crate) fn best(&self) -> Fen {
+        self.best
+    }
+
+    /// Whether there is nothing to price, so that the bound stands as it is.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.lines.is_empty() || self.instance.jobs.is_empty()
+    }
+
+    /// Goes on for some jobs of the pass at hand; at its end the bound and the prices are brought up
+    /// to date, `incumbent` being the cost of the best plan known. True where the pass has ended.
+    pub(crate) fn work(&mut self, jobs: usize, incumbent: Fen) -> bool {
+        if self.is_plain() {
+            return true;
+        }
+        if self.next_job == 0 {
+            self.begin();
+        }
+        let last = (self.next_job + jobs).min(self.instance.jobs.len());
+        for j in self.next_job..last {
+            let out = self.instance.jobs[j].rejection_cost.map_or(f64::INFINITY, |c| c as f64);
+            let (value, choice) = self.cheapest(j, out);
+            // A promised job that fits nowhere bounds nothing by itself.
+            self.total += if value.is_finite() { value } else { 0.0 };
+            self.use_up(j, &choice);
+        }
+        self.next_job = last;
+        if last < self.instance.jobs.len() {
+            return false;
+        }
+        self.next_job = 0;
+        self.end(incumbent);
+        true
+    }
+
+    fn begin(&mut self) {
+        self.usage.fill(0.0);
+        self.offered.fill(0.0);
+        (self.total, self.earned) = (0.0, 0.0);
+        for m in 0..self.lines.len() {
+            let line = &mut self.lines[m];
+            let calendar = &self.instance.shop.machines[m].calendar;
+            let size = line.families.len() * self.buckets;
+            let prices = &self.prices[line.first..line.first + size];
+            for (paid, prices) in line.paid.iter_mut().zip(prices.chunks_exact(self.buckets)) {
+                let mut sum = 0.0;
+                let mut at = 0usize;
+                for &(open, close) in calendar.windows() {
+                    paid[at..=open as usize].fill(sum);
+                    for t in open..close {
+                        sum += prices[(t / BUCKET) as usize];
+                        paid[t as usize + 1] = sum;
+                    }
+                    at = close as usize;
+                }
+                paid[at..].fill(sum);
+            }
+            let offered = &mut self.offered[line.first..line.first + size];
+            self.earned += self.path.dearest(&self.instance.shop, m, line, prices, offered);
+        }
+    }
+
+    /// Makes the next pass exact in time, at the best prices so far.
+    pub(crate) fn sharpen(&mut self) {
+        if self.next_job == 0 && !self.lines.is_empty() {
+            self.grain = 1;
+            self.prices.clone_from(&self.best_prices);
+        }
+    }
+
+    fn end(&mut self, incumbent: Fen) {
+        self.passes += 1;
+        let value = self.total - self.earned;
+        if self.earned < EXACT_MAX && self.total < EXACT_MAX {
+            self.best = self.best.max(value.floor() as Fen);
+        }
+        if std::mem::replace(&mut self.grain, GRAIN) == 1 {
+            return;
+        }
+        if value > self.best_coarse {
+            self.best_coarse = value;
+            self.best_prices.clone_from(&self.prices);
+            self.stale = 0;
+        } else {
+            self.stale += 1;
+            if self.stale >= PATIENCE {
+                self.stale = 0;
+                self.theta = (self.theta * 0.6).max(0.002);
+                self.prices.clone_from(&self.best_prices);
+                if self.theta < REFINE_BELOW && self.refine() {
+                    return;
+                }
+            }
+        }
+        self.step(value, incumbent);
+    }
+
+    fn step(&mut self, value: f64, incumbent: Fen) {
+        let mut norm = 0.0;
+        for i in 0..self.prices.len() {
+            let mut over = self.usage[i] - self.offered[i];
+            if over < 0.0 && self.prices[i] == 0.0 {
+                over = 0.0;
+            }
+            self.direction[i] = FRESH * over + (1.0 - FRESH) * self.direction[i];
+            if self.direction[i] < 0.0 && self.prices[i] == 0.0 {
+                self.direction[i] = 0.0;
+            }
+            norm += self.direction[i] * self.direction[i];
+        }
+        let room = (incumbent as f64 - value).max(1.0);
+        let length = self.theta * room / norm.max(1.0);
+        for (price, d) in self.prices.iter_mut().zip(&self.direction) {
+            let next = (*price + length * d).clamp(0.0, 1e7);
+            *price = (next / PRICE_STEP).round() * PRICE_STEP;
+        }
+    }
+}
+
+/// What a job costs at least, with every machine to itself and always open.
+fn cheapest_alone(instance: &Instance, job: &Job) -> Fen {
+    let least = |f: fn(&crate::Mode) -> i64| -> i64 {
+        job.ops.iter().map(|op| op.modes.iter().map(f).min().unwrap_or(0)).sum()
+    };
+    let kept = least(|m| m.cost) + job.tardiness((job.release + least(|m| m.duration)).min(instance.horizon));
+    job.rejection_cost.map_or(kept, |out| out.min(kept))
+}
