@@ -130,3 +130,91 @@ impl Path {
         best.map_or(0.0, |best| self.most[best])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::bound::Bound;
+    use crate::place::Placer;
+    use crate::random::Random;
+    use crate::state::State;
+    use crate::{Calendar, Instance, SetupMatrix, greedy, tiny};
+
+    /// The same instance with every tick a bucket long.
+    fn stretched(mut instance: Instance) -> Instance {
+        let by = super::BUCKET;
+        instance.horizon *= by;
+        instance.shop.transport.iter_mut().flatten().for_each(|t| *t *= by);
+        for setup in &mut instance.shop.setups {
+            let row = |f| (0..setup.families()).map(|g| setup.ticks(Some(f), g) * by).collect();
+            *setup = SetupMatrix::new(&(0..setup.families()).map(row).collect::<Vec<_>>()).unwrap();
+        }
+        for machine in &mut instance.shop.machines {
+            let windows = machine.calendar.windows().iter().map(|w| (w.0 * by, w.1 * by)).collect();
+            machine.calendar = Calendar::new(windows).unwrap();
+        }
+        for job in &mut instance.jobs {
+            (job.release, job.due) = (job.release * by, job.due * by);
+            job.deadline = job.deadline.map(|t| t * by);
+            for mode in job.ops.iter_mut().flat_map(|op| &mut op.modes) {
+                (mode.duration, mode.earliest) = (mode.duration * by, mode.earliest * by);
+            }
+        }
+        instance
+    }
+
+    /// No line of any plan earns more than the dearest path, and the path earns what it offers.
+    #[test]
+    fn no_plan_earns_more_than_the_dearest_path() {
+        let (mut tight, mut lines) = (0, 0);
+        for seed in 0..500 {
+            let instance = stretched(tiny::instance(seed, 12, 3, 60));
+            let mut random = Random::new(seed);
+            let mut state = State::empty(&instance);
+            let mut order: Vec<usize> = (0..instance.jobs.len()).collect();
+            random.shuffle(&mut order);
+            greedy::insert_all(&mut state, &mut Placer::default(), &order);
+            let mut bound = Bound::new(&instance);
+            assert!(bound.refine() || instance.shop.machines.is_empty());
+            // Prices that reward this very plan.
+            for m in 0..instance.shop.machines.len() {
+                for o in state.lines.on(m) {
+                    let line = &bound.lines[m];
+                    let class = usize::from(line.class[o.family as usize]);
+                    let from = line.first + class * bound.buckets;
+                    for b in o.start / super::BUCKET..o.end / super::BUCKET {
+                        bound.prices[from + b as usize] =
+                            [0.0, 5.0, 1000.0][random.below(3).max(seed as usize % 3)];
+                    }
+                }
+            }
+            bound.begin();
+            for m in 0..instance.shop.machines.len() {
+                let (line, calendar) = (&bound.lines[m], &instance.shop.machines[m].calendar);
+                let rate = instance.shop.machines[m].setup_cost_per_tick as f64;
+                let mut earned = 0.0;
+                for o in state.lines.on(m) {
+                    let class = usize::from(line.class[o.family as usize]);
+                    let open: Vec<i64> = (o.start..o.end)
+                        .filter(|&t| calendar.open_until(t + 1) > calendar.open_until(t))
+                        .collect();
+                    for t in &open[o.setup as usize..] {
+                        let at = line.first + class * bound.buckets + (t / super::BUCKET) as usize;
+                        earned += bound.prices[at];
+                    }
+                    earned -= o.setup as f64 * rate;
+                }
+                let size = line.families.len() * bound.buckets;
+                let prices = bound.prices[line.first..line.first + size].to_vec();
+                let mut offered = vec![0.0; size];
+                let mut path = super::Path::default();
+                let most = path.dearest(&instance.shop, m, line, &prices, &mut offered);
+                assert!(earned <= most, "seed {seed}, machine {m}: a plan earns {earned}, the path {most}");
+                let gross: f64 = prices.iter().zip(&offered).map(|(p, o)| p * o).sum();
+                assert!(gross >= most, "seed {seed}, machine {m}: {most} out of {gross}");
+                tight += usize::from(earned == most);
+                lines += usize::from(earned > 0.0);
+            }
+        }
+        assert!(lines > 300 && tight > 100, "{tight} of {lines} lines are dearest paths themselves");
+    }
+}

@@ -322,6 +322,20 @@ mod tests {
         assert!(found >= 149 && proven >= 149, "of 150: {found} found, {proven} proven");
     }
 
+    #[test]
+    fn refuting_ends_at_the_optimum() {
+        for seed in 0..150 {
+            let instance = shop(seed, 3, 3, 3);
+            let operations = bound::operations(&instance);
+            let optimum = shortest(&instance);
+            // As if no schedule had been found that is short.
+            let until = Instant::now() + Duration::from_secs(60);
+            let proven =
+                indexed::refute(&operations, 3, bound::plain(&instance), optimum + 5, until, |_| false);
+            assert_eq!(proven, optimum, "seed {seed}");
+        }
+    }
+
     /// Heads, tails and makespan by walking the plan, sharing nothing with the schedule.
     fn walked(shop: &Shop, plan: &Plan) -> Tick {
         let mut by_machine: BTreeMap<usize, Vec<&Assignment>> = BTreeMap::new();
