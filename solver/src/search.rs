@@ -142,6 +142,13 @@ impl<'a> Search<'a> {
         true
     }
 
+    /// Goes on from the best plan.
+    pub(crate) fn return_to_best(&mut self) {
+        self.state = self.best_state();
+        self.dirty.clear();
+        self.is_dirty.fill(false);
+    }
+
     /// What the best plan costs.
     pub(crate) fn best_cost(&self) -> Fen {
         self.best.cost

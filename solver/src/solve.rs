@@ -132,7 +132,17 @@ pub fn solve(
     let mut placer = Placer::default();
     let (state, mut found_by) = start(instance, options, &mut placer);
     progress(Progress { elapsed: started.elapsed(), cost: state.cost(), bound: 0, iterations: 0, found_by });
-    let mut run = Run { instance, options, started, best: state.weight(), found_by, progress: &mut progress };
+    let rounds = Rounds::expecting(0.0, instance.jobs.len());
+    let mut run = Run {
+        rounds,
+        round: 0,
+        instance,
+        options,
+        started,
+        best: state.weight(),
+        found_by,
+        progress: &mut progress,
+    };
     let mut search = Search::new(state, options.seed);
     let bound = match (options.iterations, options.threads) {
         (Some(tries), _) => run.counted(&mut search, tries),
@@ -160,11 +170,47 @@ const MASTER_AT: [f64; 3] = [0.5, 0.75, 0.92];
 const MASTER_SHARE: f64 = 0.04;
 /// With a thread for it, a master may take this long, after the bound has had as long again.
 const MASTER_LIMIT: Duration = Duration::from_millis(1500);
+/// Tries for each job that a round takes at least, and how many rounds there are at most.
+const TRIES_PER_ROUND: f64 = 2000.0;
+const ROUNDS_MAX: f64 = 24.0;
+/// How far from hot to cold plans are worth the master's attention.
+const COLD_FROM: f64 = 0.85;
+/// The share of the time after which the number of rounds is settled.
+const SETTLED_AT: f64 = 0.02;
+/// After an exchange between threads, which takes as long as the instance is large, this many times as long
+/// passes until the next.
+const EXCHANGE_APART: u32 = 20;
 /// How long to wait for HiGHS between two looks at whether to go on at all.
 pub(crate) const MASTER_POLL: Duration = Duration::from_millis(10);
 
+/// The annealing in rounds, each from hot to cold, and each later one from the best plan so far. A small instance
+/// is cold long before the time is up, and finds another valley in each round.
+#[derive(Clone, Copy, Debug)]
+struct Rounds {
+    count: f64,
+}
+
+impl Rounds {
+    /// As many as the tries that are expected allow.
+    fn expecting(tries: f64, jobs: usize) -> Rounds {
+        Rounds { count: (tries / jobs.max(1) as f64 / TRIES_PER_ROUND).floor().clamp(1.0, ROUNDS_MAX) }
+    }
+
+    /// Which round it is after a share of the whole, and how far from hot to cold.
+    fn at(&self, share: f64) -> (usize, f64) {
+        let at = (share * self.count).min(self.count - 1e-9);
+        (at as usize, at.fract())
+    }
+
+    fn is_cold(&self, share: f64) -> bool {
+        self.at(share).1 > COLD_FROM
+    }
+}
+
 /// What the ways of running share.
 struct Run<'a, 'p> {
+    rounds: Rounds,
+    round: usize,
     instance: &'a Instance,
     options: &'a Options,
     started: Instant,
@@ -202,8 +248,10 @@ impl<'a> Run<'a, '_> {
     /// A fixed number of tries, then a fixed number of passes: the same result on every run.
     fn counted(&mut self, search: &mut Search<'a>, tries: u64) -> Fen {
         let incumbent = search.best_cost();
+        self.rounds = Rounds::expecting(tries as f64, self.instance.jobs.len());
         while search.tries < tries && !(search.tries.is_multiple_of(TRIES_PER_LOOK) && self.over()) {
-            search.attempt(search.tries as f64 / tries as f64);
+            let progress = self.progress(search, search.tries as f64 / tries as f64);
+            search.attempt(progress);
         }
         let mut bound = Bound::new(self.instance);
         let passes = 20 + tries / (10 * self.instance.jobs.len().max(1) as u64);
@@ -229,7 +277,9 @@ impl<'a> Run<'a, '_> {
         let mut random = Random::new(self.options.seed);
         while !self.over() {
             self.search_for(search, SEARCH_SLICE);
-            pool.collect(&search.state);
+            if self.rounds.is_cold(self.share()) {
+                pool.collect(&search.state);
+            }
             if MASTER_AT.get(masters).is_some_and(|&at| self.share() > at) {
                 masters += 1;
                 pool.collect(&search.best_state());
@@ -262,10 +312,25 @@ impl<'a> Run<'a, '_> {
             if share >= 1.0 || Instant::now() >= until || self.options.cancel.load(Ordering::Relaxed) {
                 return;
             }
+            if share < SETTLED_AT {
+                self.rounds =
+                    Rounds::expecting(search.tries as f64 / share.max(1e-9), self.instance.jobs.len());
+            }
+            let progress = self.progress(search, share);
             for _ in 0..TRIES_PER_LOOK {
-                search.attempt(share);
+                search.attempt(progress);
             }
         }
+    }
+
+    /// How far from hot to cold the search is; where a round begins, it goes back to its best plan.
+    fn progress(&mut self, search: &mut Search<'a>, share: f64) -> f64 {
+        let (round, progress) = self.rounds.at(share);
+        if round > self.round {
+            self.round = round;
+            search.return_to_best();
+        }
+        progress
     }
 
     /// Search here, the bound on a thread of its own.
@@ -280,9 +345,15 @@ impl<'a> Run<'a, '_> {
         let (instance, started, options) = (self.instance, self.started, self.options);
         std::thread::scope(|scope| {
             scope.spawn(|| shared.prove(instance, options, started));
+            let mut next_exchange = Instant::now();
             while !self.over() {
                 self.search_for(search, SEARCH_SLICE);
-                shared.exchange(search);
+                let began = Instant::now();
+                shared.incumbent.store(search.best_cost(), Ordering::Relaxed);
+                if self.rounds.is_cold(self.share()) && began >= next_exchange {
+                    shared.exchange(search);
+                    next_exchange = Instant::now() + began.elapsed() * EXCHANGE_APART;
+                }
                 self.report(search, shared.bound.load(Ordering::Relaxed));
             }
             shared.stop.store(true, Ordering::Relaxed);
@@ -322,7 +393,6 @@ fn await_chains(master: Master, limit: Duration, over: impl Fn() -> bool) -> Opt
 impl Shared {
     /// The searching thread's part: leaves what it has met, takes what the master has found.
     fn exchange(&self, search: &mut Search<'_>) {
-        self.incumbent.store(search.best_cost(), Ordering::Relaxed);
         if let Ok(mut pool) = self.pool.lock() {
             pool.0.collect(&search.state);
             pool.1 = search.best_chains();
