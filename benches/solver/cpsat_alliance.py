@@ -45,7 +45,7 @@ class Peer:
                 model.add(size == setup + mode["duration"]).only_enforce_if(here)
                 self.terms.append(mode["cost"] * here)
                 modes.append((mode["machine"], here))
-                self.on[mode["machine"]].append((here, start, end, setup, op["family"], interval))
+                self.on[mode["machine"]].append((here, start, end, setup, op["family"], interval, size, mode["duration"]))
             model.add(sum(here for _, here in modes) == kept)
             if before:
                 self.add_trips(before, (start, modes), kept)
@@ -90,7 +90,7 @@ class Peer:
         idle = model.new_bool_var("")
         arcs, of = [(0, 0, idle)], {}
         needs = [[] for _ in items]
-        for i, (here, start, end, setup, family, _) in enumerate(items, 1):
+        for i, (here, start, end, setup, family, *_) in enumerate(items, 1):
             arcs.append((i, i, ~here))
             model.add_implication(here, ~idle)
             of[0, i], of[i, 0] = model.new_bool_var(""), model.new_bool_var("")
@@ -128,6 +128,8 @@ class Peer:
         for both, left, arrived in self.trips:
             value[both.index] = int(any(value[x.index] for x in left) and any(value[x.index] for x in arrived))
         for number, (idle, of, items) in enumerate(self.circuits):
+            for item in items:
+                value[item[3].index], value[item[6].index] = 0, item[7]
             present = [i for i, item in enumerate(items, 1) if value[item[0].index]]
             order = sorted(present, key=lambda i: value[items[i - 1][1].index])
             value[idle.index] = int(not order)
@@ -138,6 +140,7 @@ class Peer:
             for i in order:
                 item = items[i - 1]
                 value[item[3].index] = 0 if family is None else self.instance["setup"][family][item[4]]
+                value[item[6].index] = value[item[3].index] + item[7]
                 family = item[4]
         for number in range(len(self.model.proto.variables)):
             if number in value:

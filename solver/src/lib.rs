@@ -6,7 +6,9 @@
 //! - [`Calendar`]: when a machine is open; [`Lines`]: what stands on each machine;
 //! - [`place`]: Pareto-optimal placements of one job while the rest stands still. Quotes,
 //!   construction, repair and search all go through it;
-//! - [`solve`]: starting plans (`greedy`), search (`state`, `search`), bounds;
+//! - [`solve`]: starting plans (`greedy`), search (`state`, `search`), the integer master (`master`), a lower
+//!   bound by pricing machine time (`bound`);
+//! - the makespan's own search and proofs, for flexible job shops (`makespan`);
 //! - [`verify`]: the rules from the format's text alone.
 //!
 //! Invariants. `verify` shares no code with the search. Nothing here knows members, the wire or
