@@ -14,8 +14,9 @@ use highs::{Col, HighsModelStatus, Model, RowProblem, Sense};
 use super::bound::{Operation, quiet};
 use crate::Tick;
 
-/// Programs with more variables than this are not asked.
+/// Programs with more variables, or more places in the machines' rows, than this are not asked.
 const COLUMNS_MAX: i64 = 40_000;
+const PLACES_MAX: i64 = 4_000_000;
 /// The least time that a question is worth asking for.
 const LEAST: Duration = Duration::from_millis(50);
 
@@ -73,8 +74,12 @@ fn starts(o: &Operation, duration: Tick, makespan: Tick) -> std::ops::RangeInclu
 fn ask(operations: &[Operation], machines: usize, makespan: Tick, integer: bool, until: Instant) -> Answer {
     let left = until.saturating_duration_since(Instant::now());
     let modes = || operations.iter().flat_map(|o| o.modes.iter().map(move |mode| (o, mode)));
-    let count: i64 = modes().map(|(o, mode)| (makespan - o.tail - mode.1 - o.head + 1).max(0)).sum();
-    if left < LEAST || count > COLUMNS_MAX {
+    let count = |(o, mode): (&Operation, &(usize, Tick))| (makespan - o.tail - mode.1 - o.head + 1).max(0);
+    let columns: i64 = modes().map(count).sum();
+    let places =
+        modes().map(|(o, mode)| count((o, mode)).saturating_mul(mode.1)).fold(0, i64::saturating_add);
+    let ticks = makespan.saturating_mul(machines as i64);
+    if left < LEAST || columns > COLUMNS_MAX || places.max(ticks) > PLACES_MAX {
         return Answer::Unknown;
     }
     let mut model = Model::new(program(operations, machines, makespan, integer));
