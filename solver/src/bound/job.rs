@@ -22,6 +22,9 @@ impl Bound<'_> {
     pub(super) fn use_up(&mut self, j: usize, choice: &Choice) {
         for (op, &(mode, start)) in self.instance.jobs[j].ops.iter().zip(choice) {
             let mode = &op.modes[mode];
+            if self.is_free(op, mode.machine) {
+                continue;
+            }
             let calendar = &self.instance.shop.machines[mode.machine].calendar;
             let Some(end) = calendar.finish(start, mode.duration, op.splittable) else { continue };
             let line = &self.lines[mode.machine];
@@ -119,6 +122,13 @@ impl Bound<'_> {
         }
     }
 
+    /// Whether an operation is not charged. A frozen one begins with a changeover of a length that is not known
+    /// here, so that it is not known which ticks its family has to be paid for; to charge for none errs downward.
+    /// Where families are not apart, its first ticks are charged, which it takes in any case.
+    fn is_free(&self, op: &Op, machine: usize) -> bool {
+        op.fixed.is_some() && self.lines[machine].families.len() > 1
+    }
+
     /// The price of a machine's open time before each tick, to a family.
     fn paid(&self, machine: usize, family: usize) -> &[f64] {
         let line = &self.lines[machine];
@@ -138,6 +148,7 @@ impl Bound<'_> {
             return;
         }
         let paid = self.paid(mode.machine, op.family);
+        let charged = if self.is_free(op, mode.machine) { 0.0 } else { 1.0 };
         let last_op = k + 1 == job.ops.len();
         let from = (span.first * span.grain).max(mode.earliest).max(op.fixed.map_or(0, |f| f.start));
         let to = op.fixed.map_or(span.last - mode.duration, |f| f.start);
@@ -153,7 +164,7 @@ impl Bound<'_> {
                     let (a, b) = (s as usize, until as usize);
                     let d = mode.duration as usize;
                     let ends = paid[a + d..b + d].iter().zip(&paid[a..b]);
-                    let price = ends.fold(f64::INFINITY, |least, (e, s)| least.min(e - s));
+                    let price = ends.fold(f64::INFINITY, |least, (e, s)| least.min(e - s)) * charged;
                     let late = if last_op { job.tardiness(s + mode.duration) } else { 0 };
                     let cost = arrive[here] + price + (mode.cost + late) as f64;
                     table[here] = table[here].min(cost);
@@ -178,6 +189,7 @@ impl Bound<'_> {
             return;
         }
         let paid = self.paid(mode.machine, op.family);
+        let charged = if self.is_free(op, mode.machine) { 0.0 } else { 1.0 };
         let last_op = k + 1 == job.ops.len();
         let from = (span.first * span.grain).max(mode.earliest).max(op.fixed.map_or(0, |f| f.start));
         let to = op.fixed.map_or(span.last, |f| f.start);
@@ -189,7 +201,7 @@ impl Bound<'_> {
                     return;
                 }
                 let (here, there) = (s / span.grain - span.first, end / span.grain - span.first);
-                let price = paid[end as usize] - paid[s as usize];
+                let price = (paid[end as usize] - paid[s as usize]) * charged;
                 let late = if last_op { job.tardiness(end) } else { 0 };
                 let cost = arrive[here as usize] + price + (mode.cost + late) as f64;
                 let entry = &mut table[there as usize];

@@ -52,7 +52,9 @@ impl Path {
         let ticks = |f: usize, g: usize| shop.setups[spec.setup].ticks(Some(families[f]), families[g]);
         let setup: Vec<Tick> = (0..count * count).map(|i| ticks(i / count, i % count)).collect();
         let rate = spec.setup_cost_per_tick as f64;
-        let ring = setup.iter().copied().max().unwrap_or(0) as usize + 1;
+        // Longer than the machine is open is never.
+        let longest = spec.calendar.open_total();
+        let ring = setup.iter().copied().filter(|&t| t <= longest).max().unwrap_or(0) as usize + 1;
         self.most.clear();
         let initial = spec.initial_family.and_then(|family| families.iter().position(|&f| f == family));
         let start = |f: usize| if initial.is_none_or(|i| i == f) { 0.0 } else { f64::NEG_INFINITY };
@@ -71,7 +73,7 @@ impl Path {
                     for g in (0..count).filter(|&g| g != f) {
                         let takes = setup[f * count + g];
                         let fits = line.shortest[g].is_none_or(|work| t + takes + work <= close);
-                        if takes == 0 || !fits {
+                        if takes == 0 || takes > longest || !fits {
                             continue;
                         }
                         let value = self.most[f] - takes as f64 * rate;
@@ -187,7 +189,7 @@ mod tests {
                     }
                 }
             }
-            bound.begin();
+            while !bound.begin() {}
             for m in 0..instance.shop.machines.len() {
                 let (line, calendar) = (&bound.lines[m], &instance.shop.machines[m].calendar);
                 let rate = instance.shop.machines[m].setup_cost_per_tick as f64;

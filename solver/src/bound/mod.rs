@@ -40,6 +40,8 @@ const THETA_REFINED: f64 = 0.2;
 /// Share of the newest overload in the direction of a step.
 const FRESH: f64 = 0.4;
 
+/// Machines whose offers are reckoned between two looks at the clock.
+const MACHINES_PER_LOOK: usize = 8;
 /// More families than this on a machine are not told apart.
 const FAMILIES_MAX: usize = 16;
 
@@ -78,6 +80,7 @@ pub(crate) struct Bound<'a> {
     best_coarse: f64,
     theta: f64,
     stale: u32,
+    next_machine: usize,
     next_job: usize,
     total: f64,
     grain: Tick,
@@ -106,6 +109,7 @@ impl<'a> Bound<'a> {
             best_coarse: f64::NEG_INFINITY,
             theta: 1.0,
             stale: 0,
+            next_machine: 0,
             next_job: 0,
             total: 0.0,
             grain: GRAIN,
@@ -160,7 +164,7 @@ impl<'a> Bound<'a> {
     /// Gives the families on each machine prices of their own, which begin as the best for all. False where
     /// that has been done, or is of no use, or takes too much memory.
     fn refine(&mut self) -> bool {
-        if self.refined || self.is_plain() || self.next_job > 0 {
+        if self.refined || self.is_plain() || !self.is_between_passes() {
             return false;
         }
         self.refined = true;
@@ -201,6 +205,11 @@ impl<'a> Bound<'a> {
         families
     }
 
+    /// Prices change between passes only.
+    fn is_between_passes(&self) -> bool {
+        (self.next_machine, self.next_job) == (0, 0)
+    }
+
     /// The best bound proven so far.
     pub(crate) fn best(&self) -> Fen {
         self.best
@@ -217,8 +226,8 @@ impl<'a> Bound<'a> {
         if self.is_plain() {
             return true;
         }
-        if self.next_job == 0 {
-            self.begin();
+        if self.next_job == 0 && !self.begin() {
+            return false;
         }
         let last = (self.next_job + jobs).min(self.instance.jobs.len());
         for j in self.next_job..last {
@@ -232,16 +241,20 @@ impl<'a> Bound<'a> {
         if last < self.instance.jobs.len() {
             return false;
         }
-        self.next_job = 0;
+        (self.next_job, self.next_machine) = (0, 0);
         self.end(incumbent);
         true
     }
 
-    fn begin(&mut self) {
-        self.usage.fill(0.0);
-        self.offered.fill(0.0);
-        (self.total, self.earned) = (0.0, 0.0);
-        for m in 0..self.lines.len() {
+    /// Brings some machines' offers up to the prices; true where all are.
+    fn begin(&mut self) -> bool {
+        if self.next_machine == 0 {
+            self.usage.fill(0.0);
+            self.offered.fill(0.0);
+            (self.total, self.earned) = (0.0, 0.0);
+        }
+        let last = (self.next_machine + MACHINES_PER_LOOK).min(self.lines.len());
+        for m in self.next_machine..last {
             let line = &mut self.lines[m];
             let calendar = &self.instance.shop.machines[m].calendar;
             let size = line.families.len() * self.buckets;
@@ -262,11 +275,13 @@ impl<'a> Bound<'a> {
             let offered = &mut self.offered[line.first..line.first + size];
             self.earned += self.path.dearest(&self.instance.shop, m, line, prices, offered);
         }
+        self.next_machine = last;
+        last == self.lines.len()
     }
 
     /// Makes the next pass exact in time, at the best prices so far.
     pub(crate) fn sharpen(&mut self) {
-        if self.next_job == 0 && !self.lines.is_empty() {
+        if self.is_between_passes() && !self.lines.is_empty() {
             self.grain = 1;
             self.prices.clone_from(&self.best_prices);
         }
@@ -328,4 +343,32 @@ fn cheapest_alone(instance: &Instance, job: &Job) -> Fen {
     };
     let kept = least(|m| m.cost) + job.tardiness((job.release + least(|m| m.duration)).min(instance.horizon));
     job.rejection_cost.map_or(kept, |out| out.min(kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Options, read_instance, solve};
+    use std::time::Duration;
+
+    /// A frozen operation begins with its changeover, so that its work is not where it is frozen.
+    #[test]
+    fn frozen_work_behind_a_changeover_does_not_lift_the_bound_above_the_plan() {
+        let text = r#"{"format": "alliance-instance/1", "name": "frozen", "tick_seconds": 60, "horizon": 120,
+            "plants": ["P"], "transport": [[0]], "transport_cost": [[0]], "setup": [[0, 15], [15, 0]],
+            "machines": [{"id": "M", "class": "mill", "plant": 0, "open": [[0, 120]], "setup_cost_per_tick": 1,
+                "initial_family": 0}],
+            "jobs": [{"id": "J", "release": 0, "due": 120, "deadline": null, "tardiness_weight": 0,
+                "rejection_cost": null, "ops": [{"family": 1, "splittable": false, "modes":
+                [{"machine": 0, "duration": 15, "cost": 15}], "fixed": {"machine": 0, "start": 0}}]}]}"#;
+        let instance = read_instance("frozen", text).unwrap();
+        let mut bound = super::Bound::new(&instance);
+        assert!(bound.refine());
+        for _ in 0..200 {
+            while !bound.work(16, 1000) {}
+        }
+        assert!(bound.best() <= 30, "the only plan costs 30, the bound is {}", bound.best());
+        let options =
+            Options { iterations: Some(10), time_limit: Duration::from_secs(60), ..Options::default() };
+        assert_eq!(solve(&instance, &options, |_| ()).unwrap().cost, 30);
+    }
 }

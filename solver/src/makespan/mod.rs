@@ -67,6 +67,7 @@ pub(crate) fn solve(
                 });
             }
             first.search(hunt.until, || reporter.look());
+            hunt.proof.stop();
         });
     } else {
         first.search(at(0.1), || reporter.look());
