@@ -4,14 +4,21 @@ use crate::place::Placer;
 use crate::state::State;
 use crate::{Fen, Fixed, Instance, Lines, Occupation, Tick};
 
+/// Jobs between two looks at whether to stop.
+const JOBS_PER_LOOK: usize = 16;
+
 /// The plain planner's baseline: each job by release, each operation where it alone is cheapest, in
-/// gaps whose follower's setup stays as it is. Chains as places, `None` for a rejected job.
-pub(crate) fn first_come(instance: &Instance) -> Vec<Option<Vec<Fixed>>> {
+/// gaps whose follower's setup stays as it is. Chains as places, `None` for a rejected job, and for all that
+/// come after it is told to `stop`.
+pub(crate) fn first_come(instance: &Instance, stop: &dyn Fn() -> bool) -> Vec<Option<Vec<Fixed>>> {
     let mut lines = Lines::new(&instance.shop);
     let mut chains = vec![None; instance.jobs.len()];
     let mut order: Vec<usize> = (0..instance.jobs.len()).collect();
     order.sort_by_key(|&j| (instance.jobs[j].release, instance.jobs[j].due));
-    for j in order {
+    for (i, j) in order.into_iter().enumerate() {
+        if i.is_multiple_of(JOBS_PER_LOOK) && stop() {
+            break;
+        }
         let job = &instance.jobs[j];
         let mut put: Vec<(usize, usize)> = Vec::new();
         let mut chain = Vec::new();
@@ -112,19 +119,33 @@ fn first_slot(
     None
 }
 
-/// Inserts every absent job in the order given, each where it adds least to the plan.
-pub(crate) fn insert_all(state: &mut State<'_>, placer: &mut Placer, order: &[usize]) {
-    for &j in order {
+/// Inserts every absent job in the order given, each where it adds least to the plan, until told to `stop`.
+pub(crate) fn insert_all(
+    state: &mut State<'_>,
+    placer: &mut Placer,
+    order: &[usize],
+    stop: &dyn Fn() -> bool,
+) {
+    for (i, &j) in order.iter().enumerate() {
+        if i.is_multiple_of(JOBS_PER_LOOK) && stop() {
+            return;
+        }
         if !state.keeps(j) {
             state.insert_best(placer, j, state.absence(j));
         }
     }
 }
 
+/// How many jobs of the insertion order are frozen or promised.
+pub(crate) fn must_keep(instance: &Instance, order: &[usize]) -> usize {
+    let must = |job: &crate::Job| job.rejection_cost.is_none() || job.ops.iter().any(|op| op.fixed.is_some());
+    order.partition_point(|&j| must(&instance.jobs[j]))
+}
+
 /// Jobs in the order in which construction takes them: frozen, then promised, then by release.
 pub(crate) fn insertion_order(instance: &Instance) -> Vec<usize> {
     let mut order: Vec<usize> = (0..instance.jobs.len()).collect();
-    order.sort_by_key(|&j| {
+    order.sort_by_cached_key(|&j| {
         let job = &instance.jobs[j];
         let frozen = job.ops.iter().filter_map(|op| op.fixed).map(|f| f.start).min();
         (frozen.is_none(), frozen, job.rejection_cost.is_some(), job.release, job.due)

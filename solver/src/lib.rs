@@ -51,7 +51,7 @@ pub use verify::{Violation, verify};
 
 /// First come, first served: what a plain planner would do. A yardstick, and never the plan.
 pub fn first_come(instance: &Instance) -> Plan {
-    state::State::load(instance, greedy::first_come(instance)).plan()
+    state::State::load(instance, greedy::first_come(instance, &|| false)).plan()
 }
 
 /// A point or span of time, in ticks of the instance.

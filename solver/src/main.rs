@@ -83,7 +83,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut log = Log::new(arguments, &instance);
     let solution = solve(&instance, &options, |p| log.line(p)).map_err(|error| match error {
         SolveError::Malformed(_) => Failure::File(error.into()),
-        SolveError::Unkeepable { .. } => Failure::Unkeepable(error.into()),
+        SolveError::Unkeepable { .. } | SolveError::Cancelled { .. } => Failure::Unkeepable(error.into()),
         SolveError::Broken(_) => Failure::Solver(error.into()),
     })?;
     write_out(arguments, &instance, &solution).map_err(Failure::File)

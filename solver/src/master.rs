@@ -6,7 +6,7 @@
 //! out is laid on the lines anew; a job that no longer fits is inserted again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, constraint, variable};
@@ -26,7 +26,7 @@ const CLOSE_TICKS: Tick = 30;
 /// A job's chain as it stood in some plan.
 #[derive(Clone, Debug, PartialEq)]
 struct Column {
-    steps: Vec<Step>,
+    steps: Arc<[Step]>,
     /// Modes, setups, transport and tardiness there.
     cost: Fen,
 }
@@ -49,7 +49,7 @@ impl Pool {
                 continue;
             }
             let steps = state.steps_of(j);
-            if let Some(at) = columns.iter().position(|c| c.steps == steps) {
+            if let Some(at) = columns.iter().position(|c| *c.steps == *steps) {
                 let column = columns.remove(at);
                 columns.push(column);
                 continue;
@@ -57,7 +57,7 @@ impl Pool {
             if columns.len() == COLUMNS_MAX {
                 columns.remove(0);
             }
-            columns.push(Column { steps: steps.to_vec(), cost: state.column_cost(j) });
+            columns.push(Column { steps: steps.into(), cost: state.column_cost(j) });
         }
     }
 }
@@ -68,7 +68,7 @@ pub(crate) type Decision = (usize, Option<Vec<Fixed>>);
 /// One master problem, ready to be solved on any thread.
 pub(crate) struct Master {
     /// Job, what is saved against rejecting it, and whether it stands in the plan to improve.
-    columns: Vec<(usize, Vec<Step>, Fen, bool)>,
+    columns: Vec<(usize, Arc<[Step]>, Fen, bool)>,
     promised: BTreeSet<usize>,
     /// By machine: what stands on it in some column.
     lines: BTreeMap<usize, Vec<Stay>>,
@@ -111,14 +111,14 @@ impl Master {
             }
             let mut seen_here = false;
             for column in &pool.columns[j] {
-                let stands = here == Some(column.steps.as_slice());
+                let stands = here == Some(&*column.steps);
                 seen_here |= stands;
                 if stands || column.steps.iter().all(free) {
                     columns.push((j, column.steps.clone(), column.cost - best.absence(j), stands));
                 }
             }
             if let Some(steps) = here.filter(|_| !seen_here) {
-                columns.push((j, steps.to_vec(), best.column_cost(j) - best.absence(j), true));
+                columns.push((j, steps.into(), best.column_cost(j) - best.absence(j), true));
             }
         }
         let lines = lines_of(instance, &columns);
@@ -216,10 +216,10 @@ impl Master {
     }
 }
 
-fn lines_of(instance: &Instance, columns: &[(usize, Vec<Step>, Fen, bool)]) -> BTreeMap<usize, Vec<Stay>> {
+fn lines_of(instance: &Instance, columns: &[(usize, Arc<[Step]>, Fen, bool)]) -> BTreeMap<usize, Vec<Stay>> {
     let mut lines: BTreeMap<usize, Vec<Stay>> = BTreeMap::new();
     for (column, (job, steps, ..)) in columns.iter().enumerate() {
-        for (op, s) in instance.jobs[*job].ops.iter().zip(steps) {
+        for (op, s) in instance.jobs[*job].ops.iter().zip(steps.iter()) {
             let stay = Stay { start: s.start, end: s.end, column, family: op.family, setup: s.setup };
             lines.entry(s.machine).or_default().push(stay);
         }

@@ -3,6 +3,8 @@
 //! The types mirror the exchange format. All numbers are integers, and [`Instance::check`] bounds
 //! their magnitudes once, so that no arithmetic on a checked instance can overflow.
 
+use std::fmt::Display;
+
 use crate::{Calendar, Fen, Tick};
 
 /// No time in an instance lies beyond this tick.
@@ -227,18 +229,19 @@ impl Malformed {
     }
 }
 
-fn within(place: &str, name: &str, value: i64, least: i64, most: i64) -> Result<(), Malformed> {
+/// `place` is written out only where it is wrong: a large instance has some hundred thousand of them.
+fn within(place: impl Display, name: &str, value: i64, least: i64, most: i64) -> Result<(), Malformed> {
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    Err(Malformed::new(place, format!("{name} is {value}, allowed are {least} to {most}")))
+    Err(Malformed::new(place.to_string(), format!("{name} is {value}, allowed are {least} to {most}")))
 }
 
-fn index(place: &str, name: &str, value: usize, len: usize) -> Result<(), Malformed> {
+fn index(place: impl Display, name: &str, value: usize, len: usize) -> Result<(), Malformed> {
     if value < len {
         return Ok(());
     }
-    Err(Malformed::new(place, format!("{name} {value} does not exist, there are {len}")))
+    Err(Malformed::new(place.to_string(), format!("{name} {value} does not exist, there are {len}")))
 }
 
 impl Instance {
@@ -255,26 +258,32 @@ impl Instance {
                 return Err(Malformed::new(format!("jobs[{j}].id"), format!("\"{}\" is taken", job.id)));
             }
         }
-        let dearest = self.jobs.iter().map(|job| self.dearest(job)).max().unwrap_or(0);
-        if dearest * (self.jobs.len() as i128) >= TOTAL_MAX || u32::try_from(self.jobs.len()).is_err() {
+        if self.dearest_job() * (self.jobs.len() as i128) >= TOTAL_MAX
+            || u32::try_from(self.jobs.len()).is_err()
+        {
             return Err(Malformed::new("jobs", "their costs together are beyond 64-bit arithmetic"));
         }
         Ok(())
     }
 
-    /// The most one job could cost, kept or rejected, with room for a follower's setups.
-    pub(crate) fn dearest(&self, job: &Job) -> i128 {
-        let longest = |rows: &[Vec<i64>]| rows.iter().flatten().copied().max().unwrap_or(0) as i128;
-        let trip = longest(&self.shop.transport_cost);
+    /// The most any one job could cost, kept or rejected, with room for a follower's setups.
+    pub(crate) fn dearest_job(&self) -> i128 {
+        let trip = self.shop.transport_cost.iter().flatten().copied().max().unwrap_or(0);
+        let longest = |matrix: &SetupMatrix| matrix.ticks.iter().copied().max().unwrap_or(0);
+        let setups: Vec<Tick> = self.shop.setups.iter().map(longest).collect();
+        self.jobs.iter().map(|job| self.dearest(job, trip, &setups)).max().unwrap_or(0)
+    }
+
+    fn dearest(&self, job: &Job, trip: Fen, setups: &[Tick]) -> i128 {
         let mut total = job.rejection_cost.unwrap_or(0) as i128;
         total += job.tardiness_weight as i128 * (self.horizon - job.due).max(0) as i128;
         for op in &job.ops {
             let mode = |mode: &Mode| {
                 let machine = &self.shop.machines[mode.machine];
-                let setup = self.shop.setups[machine.setup].ticks.iter().copied().max().unwrap_or(0);
+                let setup = setups[machine.setup];
                 mode.cost.max(mode.charge) as i128 + 2 * setup as i128 * machine.setup_cost_per_tick as i128
             };
-            total += trip + op.modes.iter().map(mode).max().unwrap_or(0);
+            total += trip as i128 + op.modes.iter().map(mode).max().unwrap_or(0);
         }
         total
     }
@@ -321,7 +330,7 @@ impl Instance {
                 index(&place, "initial_family", f, families)?;
             }
             if let Some(last) = m.calendar.windows().last() {
-                within(&format!("{place}.open"), "the last window's end", last.1, 0, self.horizon)?;
+                within(format_args!("{place}.open"), "the last window's end", last.1, 0, self.horizon)?;
             }
         }
         Ok(())
@@ -353,19 +362,22 @@ impl Instance {
         if op.modes.is_empty() {
             return Err(Malformed::new(".modes", "there is no machine to do it on"));
         }
-        let mut seen = std::collections::BTreeSet::new();
         for (i, mode) in op.modes.iter().enumerate() {
-            let place = format!(".modes[{i}]");
-            index(&place, "machine", mode.machine, self.shop.machines.len())?;
-            if !seen.insert(mode.machine) {
-                return Err(Malformed::new(place, format!("machine {} has two modes", mode.machine)));
-            }
+            let place = format_args!(".modes[{i}]");
+            index(place, "machine", mode.machine, self.shop.machines.len())?;
             let families = self.shop.setups[self.shop.machines[mode.machine].setup].families();
-            index(&format!("{place}: family on its machine"), "family", op.family, families)?;
-            within(&place, "duration", mode.duration, 1, TICK_MAX)?;
-            within(&place, "cost", mode.cost, 0, FEN_MAX)?;
-            within(&place, "charge", mode.charge, 0, FEN_MAX)?;
-            within(&place, "earliest", mode.earliest, 0, TICK_MAX)?;
+            index(format_args!("{place}: family on its machine"), "family", op.family, families)?;
+            within(place, "duration", mode.duration, 1, TICK_MAX)?;
+            within(place, "cost", mode.cost, 0, FEN_MAX)?;
+            within(place, "charge", mode.charge, 0, FEN_MAX)?;
+            within(place, "earliest", mode.earliest, 0, TICK_MAX)?;
+        }
+        let mut machines: Vec<(usize, usize)> =
+            op.modes.iter().enumerate().map(|(i, mode)| (mode.machine, i)).collect();
+        machines.sort_unstable();
+        if let Some(twice) = machines.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let (machine, i) = twice[1];
+            return Err(Malformed::new(format!(".modes[{i}]"), format!("machine {machine} has two modes")));
         }
         if let Some(fixed) = op.fixed {
             within(".fixed", "start", fixed.start, 0, TICK_MAX)?;

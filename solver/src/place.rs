@@ -635,7 +635,7 @@ mod tests {
             let mut state = State::empty(&instance);
             let mut order: Vec<usize> = (1..instance.jobs.len()).collect();
             Random::new(seed).shuffle(&mut order);
-            greedy::insert_all(&mut state, &mut Placer::default(), &order);
+            greedy::insert_all(&mut state, &mut Placer::default(), &order, &|| false);
             let (shop, lines, job) = (&instance.shop, &state.lines, &instance.jobs[0]);
             for criterion in [Cost::Plan, Cost::Charge] {
                 let mut all = Exhaustive { shop, lines, job, criterion, horizon: 26, found: Vec::new() };

@@ -10,7 +10,7 @@ use crate::master::Decision;
 use crate::place::Placer;
 use crate::random::Random;
 use crate::state::State;
-use crate::{Fen, Fixed, Instance, Step, Tick};
+use crate::{Fen, Fixed, Instance, Plan, Step, Tick};
 
 /// How hot the annealing begins and ends, as shares of what a job costs on average.
 const HOT: f64 = 0.25;
@@ -25,6 +25,8 @@ const TRIES_PER_SHIFT: u64 = 4096;
 pub(crate) struct Best {
     weight: Fen,
     cost: Fen,
+    missing: i64,
+    moved: i64,
     steps: Vec<Step>,
     kept: Vec<bool>,
 }
@@ -34,6 +36,8 @@ impl Best {
         Best {
             weight: state.weight(),
             cost: state.cost(),
+            missing: state.missing(),
+            moved: state.moved(),
             steps: state.all_steps().to_vec(),
             kept: state.all_kept().to_vec(),
         }
@@ -130,6 +134,8 @@ impl<'a> Search<'a> {
         }
         self.best.weight = self.state.weight();
         self.best.cost = self.state.cost();
+        self.best.missing = self.state.missing();
+        self.best.moved = self.state.moved();
         for &job in &self.dirty {
             let j = job as usize;
             self.is_dirty[j] = false;
@@ -154,6 +160,21 @@ impl<'a> Search<'a> {
         self.best.cost
     }
 
+    /// Promised jobs that the best plan leaves out.
+    pub(crate) fn best_missing(&self) -> usize {
+        self.best.missing as usize
+    }
+
+    /// Operations that the best plan has elsewhere than the incumbent.
+    pub(crate) fn best_moved(&self) -> usize {
+        self.best.moved as usize
+    }
+
+    /// The best plan itself.
+    pub(crate) fn best_plan(&self) -> Plan {
+        self.state.plan_of(&self.best.steps, &self.best.kept)
+    }
+
     /// What found the best plan.
     pub(crate) fn found_by(&self) -> &'static str {
         self.found_by
@@ -174,11 +195,23 @@ impl<'a> Search<'a> {
     }
 
     /// Goes on from other chains, mended where they do not hold, if they make a better plan than the
-    /// best so far.
-    pub(crate) fn adopt(&mut self, chains: Vec<Option<Vec<Fixed>>>, found_by: &'static str) -> bool {
-        let mut state = State::load(self.instance, State::retimed(self.instance, chains));
+    /// best so far. Given up where it is told to `stop`.
+    pub(crate) fn adopt(
+        &mut self,
+        chains: Vec<Option<Vec<Fixed>>>,
+        found_by: &'static str,
+        stop: &dyn Fn() -> bool,
+    ) -> bool {
+        let timed = State::retimed(self.instance, chains);
+        if stop() {
+            return false;
+        }
+        let mut state = State::load(self.instance, timed);
         state.anchor_like(&self.state);
-        insert_all(&mut state, &mut Placer::default(), &insertion_order(self.instance));
+        insert_all(&mut state, &mut Placer::default(), &insertion_order(self.instance), stop);
+        if stop() {
+            return false;
+        }
         if !state.is_anchored() {
             state.shift_left();
         }
@@ -195,12 +228,12 @@ impl<'a> Search<'a> {
 
     /// Takes the master's chains into the best plan: the jobs it decided on stand as it says, all
     /// others as they stood, and what then does not hold is mended.
-    pub(crate) fn merge(&mut self, decided: Vec<Decision>) -> bool {
+    pub(crate) fn merge(&mut self, decided: Vec<Decision>, stop: &dyn Fn() -> bool) -> bool {
         let mut chains = self.best_chains();
         for (j, chain) in decided {
             chains[j] = chain;
         }
-        self.adopt(chains, "master")
+        self.adopt(chains, "master", stop)
     }
 
     /// The best plan as a state of its own.

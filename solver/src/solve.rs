@@ -62,6 +62,8 @@ pub struct Progress {
     pub elapsed: Duration,
     /// Cost of the best plan so far.
     pub cost: Fen,
+    /// Promised jobs that it leaves out; it is no plan before there are none.
+    pub missing: usize,
     /// The bound so far.
     pub bound: Fen,
     /// Search tries so far.
@@ -112,6 +114,12 @@ pub enum SolveError {
         /// The best plan without them: they are in neither of its lists.
         plan: Box<Plan>,
     },
+    /// It was cancelled before every promised job had been given a place.
+    #[error("cancelled before every promised job had a place: {missing} are without")]
+    Cancelled {
+        /// How many had none.
+        missing: usize,
+    },
     /// The solver's own plan fails the checker; a defect.
     #[error("the solver made a plan that breaks a rule: {0}")]
     Broken(String),
@@ -129,16 +137,20 @@ pub fn solve(
     if instance.objective == Objective::Makespan {
         return makespan::solve(instance, options, started, progress);
     }
-    let mut placer = Placer::default();
-    let (state, mut found_by) = start(instance, options, &mut placer);
-    progress(Progress { elapsed: started.elapsed(), cost: state.cost(), bound: 0, iterations: 0, found_by });
+    let watch = Watch { started, limit: options.time_limit, cancel: &options.cancel };
+    let (state, found_by) = start(instance, options, watch);
+    let (cost, missing) = (state.cost(), state.missing() as usize);
+    if missing > 0 && watch.is_cancelled() {
+        return Err(SolveError::Cancelled { missing });
+    }
+    progress(Progress { elapsed: started.elapsed(), cost, missing, bound: 0, iterations: 0, found_by });
     let rounds = Rounds::expecting(0.0, instance.jobs.len());
     let mut run = Run {
         rounds,
         round: 0,
         instance,
         options,
-        started,
+        watch,
         best: state.weight(),
         found_by,
         progress: &mut progress,
@@ -149,11 +161,31 @@ pub fn solve(
         (None, 0 | 1) => run.sliced(&mut search),
         (None, _) => run.parallel(&mut search),
     };
-    found_by = run.found_by;
-    let tries = search.tries;
-    let best = search.best_state();
-    debug_assert_eq!(best.weight(), search.best_weight(), "the best plan's weight, from scratch");
-    finish(instance, options, &best, bound, found_by, tries, started)
+    let found_by = run.found_by;
+    finish(instance, options, &search, bound, found_by, started)
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy)]
+struct Watch<'a> {
+    started: Instant,
+    limit: Duration,
+    cancel: &'a AtomicBool,
+}
+
+impl Watch<'_> {
+    /// The share of the time that is used up.
+    fn share(&self) -> f64 {
+        self.started.elapsed().as_secs_f64() / self.limit.as_secs_f64().max(1e-9)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.share() >= 1.0 || self.is_cancelled()
+    }
 }
 
 /// Tries between two looks at the clock.
@@ -213,20 +245,24 @@ struct Run<'a, 'p> {
     round: usize,
     instance: &'a Instance,
     options: &'a Options,
-    started: Instant,
+    watch: Watch<'a>,
     best: Fen,
     found_by: &'static str,
     progress: &'p mut dyn FnMut(Progress),
 }
 
 impl<'a> Run<'a, '_> {
-    /// The share of the time that is used up.
     fn share(&self) -> f64 {
-        self.started.elapsed().as_secs_f64() / self.options.time_limit.as_secs_f64().max(1e-9)
+        self.watch.share()
     }
 
     fn over(&self) -> bool {
-        self.share() >= 1.0 || self.options.cancel.load(Ordering::Relaxed)
+        self.watch.is_over()
+    }
+
+    /// Whether no plan can be better than the best.
+    fn is_proven(&self, search: &Search<'_>, bound: Fen) -> bool {
+        search.best_weight() <= bound
     }
 
     fn report(&mut self, search: &Search<'_>, bound: Fen) {
@@ -235,10 +271,11 @@ impl<'a> Run<'a, '_> {
             self.best = search.best_weight();
             self.found_by = search.found_by();
         }
-        let (elapsed, found_by) = (self.started.elapsed(), self.found_by);
+        let (elapsed, found_by) = (self.watch.started.elapsed(), self.found_by);
         (self.progress)(Progress {
             elapsed,
             cost,
+            missing: search.best_missing(),
             bound: bound.min(cost),
             iterations: search.tries,
             found_by,
@@ -275,23 +312,24 @@ impl<'a> Run<'a, '_> {
         let mut masters = 0;
         let mut pool = Pool::new(self.instance);
         let mut random = Random::new(self.options.seed);
-        while !self.over() {
+        while !self.over() && !self.is_proven(search, bound.best()) {
             self.search_for(search, SEARCH_SLICE);
             if self.rounds.is_cold(self.share()) {
                 pool.collect(&search.state);
             }
             if MASTER_AT.get(masters).is_some_and(|&at| self.share() > at) {
                 masters += 1;
-                pool.collect(&search.best_state());
+                let best = search.best_state();
+                pool.collect(&best);
                 let limit = self.options.time_limit.mul_f64(MASTER_SHARE);
-                let master = Master::around(&pool, &search.best_state(), &mut random);
+                let master = if self.over() { None } else { Master::around(&pool, &best, &mut random) };
                 if let Some(chains) = master.and_then(|m| await_chains(m, limit, || self.over())) {
-                    search.merge(chains);
+                    search.merge(chains, &|| self.over());
                 }
             }
             let until = Instant::now() + BOUND_SLICE;
             let incumbent = search.best_cost();
-            while Instant::now() < until && !bound.is_plain() {
+            while Instant::now() < until && !bound.is_plain() && !self.over() {
                 if bound.work(JOBS_PER_LOOK, incumbent)
                     && EXACT_AT.get(sharpened).is_some_and(|&at| self.share() > at)
                 {
@@ -309,7 +347,7 @@ impl<'a> Run<'a, '_> {
         let until = Instant::now() + span;
         loop {
             let share = self.share();
-            if share >= 1.0 || Instant::now() >= until || self.options.cancel.load(Ordering::Relaxed) {
+            if share >= 1.0 || Instant::now() >= until || self.watch.is_cancelled() {
                 return;
             }
             if share < SETTLED_AT {
@@ -342,16 +380,18 @@ impl<'a> Run<'a, '_> {
             pool: Mutex::new((Pool::new(self.instance), Vec::new())),
             answer: Mutex::new(None),
         };
-        let (instance, started, options) = (self.instance, self.started, self.options);
+        let (instance, options, watch) = (self.instance, self.options, self.watch);
         std::thread::scope(|scope| {
-            scope.spawn(|| shared.prove(instance, options, started));
+            if !watch.is_over() {
+                scope.spawn(|| shared.prove(instance, options, watch));
+            }
             let mut next_exchange = Instant::now();
-            while !self.over() {
+            while !self.over() && !self.is_proven(search, shared.bound.load(Ordering::Relaxed)) {
                 self.search_for(search, SEARCH_SLICE);
                 let began = Instant::now();
                 shared.incumbent.store(search.best_cost(), Ordering::Relaxed);
                 if self.rounds.is_cold(self.share()) && began >= next_exchange {
-                    shared.exchange(search);
+                    shared.exchange(search, watch);
                     next_exchange = Instant::now() + began.elapsed() * EXCHANGE_APART;
                 }
                 self.report(search, shared.bound.load(Ordering::Relaxed));
@@ -392,25 +432,28 @@ fn await_chains(master: Master, limit: Duration, over: impl Fn() -> bool) -> Opt
 
 impl Shared {
     /// The searching thread's part: leaves what it has met, takes what the master has found.
-    fn exchange(&self, search: &mut Search<'_>) {
+    fn exchange(&self, search: &mut Search<'_>, watch: Watch<'_>) {
         if let Ok(mut pool) = self.pool.lock() {
             pool.0.collect(&search.state);
             pool.1 = search.best_chains();
         }
         if let Some(chains) = self.answer.lock().ok().and_then(|mut answer| answer.take()) {
-            search.merge(chains);
+            search.merge(chains, &|| watch.is_over());
         }
     }
 
     /// Assembles one plan from the columns met.
-    fn assemble(&self, instance: &Instance, options: &Options, random: &mut Random) {
+    fn assemble(&self, instance: &Instance, watch: Watch<'_>, random: &mut Random) {
         let Ok((mut pool, chains)) = self.pool.lock().map(|pool| pool.clone()) else { return };
-        if chains.is_empty() {
+        let over = || self.stop.load(Ordering::Relaxed) || watch.is_over();
+        if chains.is_empty() || over() {
             return;
         }
         let best = State::load(instance, chains);
         pool.collect(&best);
-        let over = || self.stop.load(Ordering::Relaxed) || options.cancel.load(Ordering::Relaxed);
+        if over() {
+            return;
+        }
         let master = Master::around(&pool, &best, random);
         let found = master.and_then(|m| await_chains(m, MASTER_LIMIT, over));
         if let (Some(chains), Ok(mut answer)) = (found, self.answer.lock()) {
@@ -418,24 +461,23 @@ impl Shared {
         }
     }
 
-    fn prove(&self, instance: &Instance, options: &Options, started: Instant) {
+    fn prove(&self, instance: &Instance, options: &Options, watch: Watch<'_>) {
         let mut bound = Bound::new(instance);
         let mut sharpened = 0;
         let mut random = Random::new(options.seed);
         let mut turn = Instant::now();
         lower_priority(options);
-        while !self.stop.load(Ordering::Relaxed) && !options.cancel.load(Ordering::Relaxed) {
+        while !self.stop.load(Ordering::Relaxed) && !watch.is_over() {
             let ended = bound.work(JOBS_PER_LOOK, self.incumbent.load(Ordering::Relaxed));
             self.bound.store(bound.best(), Ordering::Relaxed);
             if bound.is_plain() {
                 std::thread::sleep(MASTER_POLL);
             }
             if turn.elapsed() > MASTER_LIMIT && options.stability == 0 {
-                self.assemble(instance, options, &mut random);
+                self.assemble(instance, watch, &mut random);
                 turn = Instant::now();
             }
-            let share = started.elapsed().as_secs_f64() / options.time_limit.as_secs_f64().max(1e-9);
-            if ended && EXACT_AT.get(sharpened).is_some_and(|&at| share > at) {
+            if ended && EXACT_AT.get(sharpened).is_some_and(|&at| watch.share() > at) {
                 bound.sharpen();
                 sharpened += 1;
             }
@@ -453,8 +495,15 @@ pub(crate) fn lower_priority(options: &Options) {
 }
 
 /// The best of the starting plans.
-fn start<'a>(instance: &'a Instance, options: &Options, placer: &mut Placer) -> (State<'a>, &'static str) {
+fn start<'a>(instance: &'a Instance, options: &Options, watch: Watch<'_>) -> (State<'a>, &'static str) {
     let order = greedy::insertion_order(instance);
+    let must = greedy::must_keep(instance, &order);
+    let fill = |state: &mut State<'_>| {
+        let placer = &mut Placer::default();
+        // Without the promised jobs it is no plan, so they get their places though the time be up.
+        greedy::insert_all(state, placer, &order[..must], &|| watch.is_cancelled());
+        greedy::insert_all(state, placer, &order[must..], &|| watch.is_over());
+    };
     if let Some(incumbent) = &options.incumbent {
         let stands = chains_of(instance, incumbent);
         let fitted = options.hint.as_ref().map(|hint| chains_of(instance, hint));
@@ -462,7 +511,7 @@ fn start<'a>(instance: &'a Instance, options: &Options, placer: &mut Placer) -> 
         let starts = fitted.into_iter().chain([(State::load(instance, stands), "incumbent")]);
         let mended = starts.map(|(mut state, name)| {
             state.anchor(incumbent, options.stability);
-            greedy::insert_all(&mut state, placer, &order);
+            fill(&mut state);
             (state, name)
         });
         if let Some(best) = mended.min_by_key(|(state, _)| state.weight()) {
@@ -470,8 +519,12 @@ fn start<'a>(instance: &'a Instance, options: &Options, placer: &mut Placer) -> 
         }
     }
     let mut inserted = State::load(instance, greedy::frozen_chains(instance));
-    greedy::insert_all(&mut inserted, placer, &order);
-    let first_come = State::load(instance, greedy::first_come(instance));
+    fill(&mut inserted);
+    let chains = greedy::first_come(instance, &|| watch.is_over());
+    if watch.is_over() {
+        return (inserted, "insertion");
+    }
+    let first_come = State::load(instance, chains);
     match first_come.weight() < inserted.weight() {
         true => (first_come, "first come"),
         false => (inserted, "insertion"),
@@ -499,14 +552,13 @@ fn chains_of(instance: &Instance, plan: &Plan) -> Vec<Option<Vec<Fixed>>> {
 fn finish(
     instance: &Instance,
     options: &Options,
-    state: &State<'_>,
+    search: &Search<'_>,
     bound: Fen,
     found_by: &'static str,
-    iterations: u64,
     started: Instant,
 ) -> Result<Solution, SolveError> {
-    let mut plan = state.plan();
-    if state.missing() > 0 {
+    let mut plan = search.best_plan();
+    if search.best_missing() > 0 {
         let (missing, rejected): (Vec<usize>, Vec<usize>) =
             plan.rejected.iter().partition(|&&j| instance.jobs[j].rejection_cost.is_none());
         plan.rejected = rejected;
@@ -519,10 +571,11 @@ fn finish(
     };
     let priced = verify(instance, &plan).map_err(broken)?;
     let cost = priced.objective(instance.objective);
+    debug_assert_eq!(cost, search.best_cost(), "what the search reckons and what the checker does");
     plan.objective = Some(cost);
     plan.bound = Some(bound.min(cost));
-    let moved = if options.incumbent.is_some() { state.moved() as usize } else { 0 };
-    let (bound, elapsed) = (bound.min(cost), started.elapsed());
+    let moved = if options.incumbent.is_some() { search.best_moved() } else { 0 };
+    let (bound, iterations, elapsed) = (bound.min(cost), search.tries, started.elapsed());
     Ok(Solution { plan, priced, cost, bound, found_by, iterations, moved, elapsed })
 }
 
@@ -641,11 +694,8 @@ mod tests {
             instance.jobs.iter_mut().step_by(5).for_each(|job| job.rejection_cost = None);
             let mut search = Search::new(State::empty(&instance), seed);
             if seed % 2 == 0 {
-                greedy::insert_all(
-                    &mut search.state,
-                    &mut Placer::default(),
-                    &greedy::insertion_order(&instance),
-                );
+                let order = greedy::insertion_order(&instance);
+                greedy::insert_all(&mut search.state, &mut Placer::default(), &order, &|| false);
                 let incumbent = search.state.plan();
                 search.state.anchor(&incumbent, 5);
             }

@@ -71,7 +71,6 @@ impl<'a> State<'a> {
             flat += job.ops.len() as u32;
         }
         base.push(flat);
-        let dearest = instance.jobs.iter().map(|job| instance.dearest(job)).max().unwrap_or(0);
         State {
             instance,
             lines: Lines::new(&instance.shop),
@@ -80,7 +79,7 @@ impl<'a> State<'a> {
             kept: vec![false; instance.jobs.len()],
             cost: instance.jobs.iter().filter_map(|job| job.rejection_cost).sum(),
             missing: instance.jobs.iter().filter(|job| job.rejection_cost.is_none()).count() as i64,
-            missing_weight: 2 * dearest as Fen + 1,
+            missing_weight: 2 * instance.dearest_job() as Fen + 1,
             stays: Vec::new(),
             stay_weight: 0,
             moved: 0,
@@ -311,9 +310,14 @@ impl<'a> State<'a> {
     }
 
     pub(crate) fn plan(&self) -> Plan {
+        self.plan_of(&self.steps, &self.kept)
+    }
+
+    /// The plan that has these steps of the jobs kept.
+    pub(crate) fn plan_of(&self, steps: &[Step], kept: &[bool]) -> Plan {
         let mut plan = Plan::default();
-        for j in 0..self.kept.len() {
-            if !self.kept[j] {
+        for (j, &kept) in kept.iter().enumerate() {
+            if !kept {
                 plan.rejected.push(j);
                 continue;
             }
@@ -324,7 +328,8 @@ impl<'a> State<'a> {
                 start: s.start,
                 end: s.end,
             };
-            plan.assignments.extend(self.steps_of(j).iter().enumerate().map(assignment));
+            let (from, to) = self.flat_range(j);
+            plan.assignments.extend(steps[from..to].iter().enumerate().map(assignment));
         }
         plan
     }

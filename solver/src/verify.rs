@@ -258,7 +258,9 @@ mod tests {
     fn planned(seed: u64) -> (Instance, Plan) {
         let mut instance = tiny::instance(seed, 8, 3, 60);
         let mut state = State::empty(&instance);
-        greedy::insert_all(&mut state, &mut Placer::default(), &greedy::insertion_order(&instance));
+        greedy::insert_all(&mut state, &mut Placer::default(), &greedy::insertion_order(&instance), &|| {
+            false
+        });
         let plan = state.plan();
         if let Some(a) = plan.assignments.first() {
             let fixed = Fixed { machine: a.machine, start: a.start };

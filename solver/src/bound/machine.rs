@@ -174,7 +174,7 @@ mod tests {
             let mut state = State::empty(&instance);
             let mut order: Vec<usize> = (0..instance.jobs.len()).collect();
             random.shuffle(&mut order);
-            greedy::insert_all(&mut state, &mut Placer::default(), &order);
+            greedy::insert_all(&mut state, &mut Placer::default(), &order, &|| false);
             let mut bound = Bound::new(&instance);
             assert!(bound.refine() || instance.shop.machines.is_empty());
             // Prices that reward this very plan.

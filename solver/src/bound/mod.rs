@@ -54,7 +54,7 @@ struct Line {
     class: Vec<u8>,
     /// By class: the shortest work there is of it, or `None` where some may pause while the machine is closed.
     shortest: Vec<Option<Tick>>,
-    /// By class: price of open time before each tick.
+    /// By class: price of open time before each tick; laid out in its first pass, as it takes long for many.
     paid: Vec<Vec<f64>>,
     /// Index of its first price; each class has `buckets`.
     first: usize,
@@ -91,8 +91,7 @@ pub(crate) struct Bound<'a> {
 
 impl<'a> Bound<'a> {
     pub(crate) fn new(instance: &'a Instance) -> Bound<'a> {
-        let dearest = instance.jobs.iter().map(|job| instance.dearest(job)).max().unwrap_or(0);
-        let exact = (dearest as f64) * (instance.jobs.len().max(1) as f64) < EXACT_MAX / 16.0;
+        let exact = (instance.dearest_job() as f64) * (instance.jobs.len().max(1) as f64) < EXACT_MAX / 16.0;
         let plain: Fen = instance.jobs.iter().map(|job| cheapest_alone(instance, job)).sum();
         let mut bound = Bound {
             instance,
@@ -139,7 +138,7 @@ impl<'a> Bound<'a> {
             let class = |family| families.iter().position(|&f| f == family).unwrap_or(0) as u8;
             self.lines.push(Line {
                 class: (0..shop.setups[machine.setup].families()).map(class).collect(),
-                paid: vec![vec![0.0; self.instance.horizon as usize + 1]; families.len()],
+                paid: vec![Vec::new(); families.len()],
                 shortest: vec![Some(Tick::MAX / 4); families.len()],
                 first,
                 families,
@@ -156,8 +155,7 @@ impl<'a> Bound<'a> {
         for table in
             [&mut self.offered, &mut self.prices, &mut self.best_prices, &mut self.usage, &mut self.direction]
         {
-            table.clear();
-            table.resize(first, 0.0);
+            *table = vec![0.0; first];
         }
     }
 
@@ -260,6 +258,7 @@ impl<'a> Bound<'a> {
             let size = line.families.len() * self.buckets;
             let prices = &self.prices[line.first..line.first + size];
             for (paid, prices) in line.paid.iter_mut().zip(prices.chunks_exact(self.buckets)) {
+                paid.resize(self.instance.horizon as usize + 1, 0.0);
                 let mut sum = 0.0;
                 let mut at = 0usize;
                 for &(open, close) in calendar.windows() {

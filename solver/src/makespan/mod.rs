@@ -166,7 +166,7 @@ impl<P: FnMut(Progress)> Reporter<'_, P> {
         let found_by = if self.shown.is_some() { "tabu" } else { "dispatch" };
         self.shown = Some((cost, bound));
         let (elapsed, iterations) = (self.started.elapsed(), self.hunt.moves.load(Ordering::Relaxed));
-        (self.progress)(Progress { elapsed, cost, bound, iterations, found_by });
+        (self.progress)(Progress { elapsed, cost, missing: 0, bound, iterations, found_by });
     }
 }
 
