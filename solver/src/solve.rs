@@ -153,6 +153,7 @@ pub fn solve(
         watch,
         best: state.weight(),
         found_by,
+        checked: None,
         progress: &mut progress,
     };
     let mut search = Search::new(state, options.seed);
@@ -161,8 +162,23 @@ pub fn solve(
         (None, 0 | 1) => run.sliced(&mut search),
         (None, _) => run.parallel(&mut search),
     };
-    let found_by = run.found_by;
-    finish(instance, options, &search, bound, found_by, started)
+    let (found_by, checked) = (run.found_by, run.checked);
+    let checked = checked.unwrap_or_else(|| Checked::new(instance, &search));
+    finish(instance, options, &search, checked, (bound, found_by), started)
+}
+
+/// The best plan and what the checker says of it.
+struct Checked {
+    plan: Plan,
+    verdict: Result<Priced, Vec<crate::Violation>>,
+}
+
+impl Checked {
+    fn new(instance: &Instance, search: &Search<'_>) -> Checked {
+        let plan = search.best_plan();
+        let verdict = verify(instance, &plan);
+        Checked { plan, verdict }
+    }
 }
 
 /// Whether to go on.
@@ -248,6 +264,7 @@ struct Run<'a, 'p> {
     watch: Watch<'a>,
     best: Fen,
     found_by: &'static str,
+    checked: Option<Checked>,
     progress: &'p mut dyn FnMut(Progress),
 }
 
@@ -397,6 +414,8 @@ impl<'a> Run<'a, '_> {
                 self.report(search, shared.bound.load(Ordering::Relaxed));
             }
             shared.stop.store(true, Ordering::Relaxed);
+            // A large plan takes the checker some time, in which the proving thread comes to its end.
+            self.checked = Some(Checked::new(instance, search));
         });
         shared.bound.into_inner()
     }
@@ -553,11 +572,10 @@ fn finish(
     instance: &Instance,
     options: &Options,
     search: &Search<'_>,
-    bound: Fen,
-    found_by: &'static str,
+    Checked { mut plan, verdict }: Checked,
+    (bound, found_by): (Fen, &'static str),
     started: Instant,
 ) -> Result<Solution, SolveError> {
-    let mut plan = search.best_plan();
     if search.best_missing() > 0 {
         let (missing, rejected): (Vec<usize>, Vec<usize>) =
             plan.rejected.iter().partition(|&&j| instance.jobs[j].rejection_cost.is_none());
@@ -569,7 +587,7 @@ fn finish(
         let first: Vec<String> = violations.iter().take(3).map(ToString::to_string).collect();
         SolveError::Broken(first.join("; "))
     };
-    let priced = verify(instance, &plan).map_err(broken)?;
+    let priced = verdict.map_err(broken)?;
     let cost = priced.objective(instance.objective);
     debug_assert_eq!(cost, search.best_cost(), "what the search reckons and what the checker does");
     plan.objective = Some(cost);

@@ -71,6 +71,7 @@ impl<'a> State<'a> {
             flat += job.ops.len() as u32;
         }
         base.push(flat);
+        let missing = instance.jobs.iter().filter(|job| job.rejection_cost.is_none()).count() as i64;
         State {
             instance,
             lines: Lines::new(&instance.shop),
@@ -78,8 +79,9 @@ impl<'a> State<'a> {
             steps: vec![Step::default(); flat as usize],
             kept: vec![false; instance.jobs.len()],
             cost: instance.jobs.iter().filter_map(|job| job.rejection_cost).sum(),
-            missing: instance.jobs.iter().filter(|job| job.rejection_cost.is_none()).count() as i64,
-            missing_weight: 2 * instance.dearest_job() as Fen + 1,
+            missing,
+            // Looking for the dearest job takes long in a large instance, and is of no use where none is promised.
+            missing_weight: if missing > 0 { 2 * instance.dearest_job() as Fen + 1 } else { 0 },
             stays: Vec::new(),
             stay_weight: 0,
             moved: 0,

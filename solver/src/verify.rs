@@ -29,11 +29,9 @@ fn end_by_walking(windows: &[(Tick, Tick)], start: Tick, work: Tick, splittable:
     let mut left = work;
     let mut at = start;
     let mut begun = false;
-    for &(open, close) in windows {
+    let first = windows.partition_point(|w| w.1 <= start);
+    for &(open, close) in &windows[first..] {
         if !begun {
-            if start >= close {
-                continue;
-            }
             if start < open {
                 return None;
             }
@@ -113,7 +111,8 @@ impl Checker<'_> {
     }
 
     fn take_lines(&mut self, plan: &Plan) {
-        let mut lines: Vec<Vec<Assignment>> = vec![Vec::new(); self.instance.shop.machines.len()];
+        // Each with its family, as fetching that in the order of the lines would take longer than all the rest.
+        let mut lines: Vec<Vec<(Assignment, usize)>> = vec![Vec::new(); self.instance.shop.machines.len()];
         for a in &plan.assignments {
             let known = self.instance.jobs.get(a.job).is_some_and(|job| a.op < job.ops.len());
             let in_time = (0..=crate::TICK_MAX).contains(&a.start) && (0..=crate::TICK_MAX).contains(&a.end);
@@ -126,33 +125,32 @@ impl Checker<'_> {
                 self.breach(Some(a.job), Some(a.op), "assigned twice");
             } else {
                 self.placed[a.job][a.op] = Some((*a, 0));
-                lines[a.machine].push(*a);
+                lines[a.machine].push((*a, self.instance.jobs[a.job].ops[a.op].family));
             }
         }
         for (m, mut line) in lines.into_iter().enumerate() {
-            line.sort_by_key(|a| (a.start, a.end));
+            line.sort_by_key(|(a, _)| (a.start, a.end));
             self.check_line(m, &line);
         }
     }
 
-    fn check_line(&mut self, m: usize, line: &[Assignment]) {
+    fn check_line(&mut self, m: usize, line: &[(Assignment, usize)]) {
         let machine = &self.instance.shop.machines[m];
         let matrix = &self.instance.shop.setups[machine.setup];
         let mut family = machine.initial_family;
         let mut free_from = None;
-        for a in line {
+        for &(a, next) in line {
             if free_from.is_some_and(|free| a.start < free) {
                 let what = format!("overlaps its predecessor on {}", machine.id);
                 self.breach(Some(a.job), Some(a.op), what);
             }
-            let next = self.instance.jobs[a.job].ops[a.op].family;
             if next >= matrix.families() {
                 self.breach(Some(a.job), Some(a.op), format!("{} does not know its family", machine.id));
                 continue;
             }
             let setup = matrix.ticks(family, next);
             self.priced.setup += setup * machine.setup_cost_per_tick;
-            self.placed[a.job][a.op] = Some((*a, setup));
+            self.placed[a.job][a.op] = Some((a, setup));
             (family, free_from) = (Some(next), Some(a.end));
         }
     }
