@@ -114,6 +114,20 @@ impl Calendar {
         }
         None
     }
+
+    /// The latest `(start, end)` that ends by `end_max`, by bisection: an end grows with its start.
+    pub(crate) fn latest(&self, work: Tick, splittable: bool, end_max: Tick) -> Option<(Tick, Tick)> {
+        let mut found = self.earliest(0, work, splittable, end_max)?;
+        let mut beyond = end_max + 1;
+        while beyond - found.0 > 1 {
+            let middle = found.0 + (beyond - found.0) / 2;
+            match self.earliest(middle, work, splittable, end_max) {
+                Some(later) => found = later,
+                None => beyond = middle,
+            }
+        }
+        Some(found)
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +162,14 @@ mod tests {
                     let earliest =
                         (start..60).find_map(|s| walk(&windows, s, work, splittable).map(|e| (s, e)));
                     assert_eq!(calendar.earliest(start, work, splittable, 1000), earliest);
+                    // Here `start` is the latest end.
+                    let ends = |s: Tick| walk(&windows, s, work, splittable).filter(|&e| e <= start);
+                    let latest = (0..60).rev().find_map(|s| ends(s).map(|e| (s, e)));
+                    assert_eq!(
+                        calendar.latest(work, splittable, start),
+                        latest,
+                        "{start} {work} {splittable}"
+                    );
                 }
             }
         }

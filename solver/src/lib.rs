@@ -9,6 +9,7 @@
 //! - [`solve`]: starting plans (`greedy`), search (`state`, `search`), the integer master (`master`), a lower
 //!   bound by pricing machine time (`bound`);
 //! - the makespan's own search and proofs, for flexible job shops (`makespan`);
+//! - [`explain`]: why a job is refused or late, and what would help;
 //! - [`verify`]: the rules from the format's text alone.
 //!
 //! Invariants. `verify` shares no code with the search. Nothing here knows members, the wire or
@@ -18,6 +19,7 @@
 
 mod bound;
 mod calendar;
+mod explain;
 mod format;
 mod gantt;
 mod greedy;
@@ -37,6 +39,10 @@ mod tiny;
 mod verify;
 
 pub use calendar::Calendar;
+pub use explain::{
+    Change, Constraint, Ends, Exclusion, Explanation, ModeFate, OpExplained, Outcome, Overtime, Place,
+    Relaxation, Relaxed, Unexplained, Verdict, Wait, explain,
+};
 pub use format::{INSTANCE_FORMAT, read_fjs, read_instance, read_json, write_json};
 pub use gantt::gantt;
 pub use lines::{Key, Lines, Occupation, Refusal};

@@ -1,5 +1,7 @@
 //! `millpool-solve`: an instance file in, a checked plan with its bound out.
 
+mod explaining;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,6 +46,10 @@ struct Arguments {
     /// Weigh each operation that is moved against the hint with this many fen.
     #[arg(long, default_value_t = 0)]
     stability: i64,
+    /// Say of this job, by its id, why it is refused, late or where it is, and what would help. With a hint
+    /// that is said of the hint, and nothing is solved.
+    #[arg(long, value_name = "JOB")]
+    explain: Option<String>,
     /// Run at the lowest scheduling priority.
     #[arg(long)]
     idle: bool,
@@ -58,6 +64,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 enum Failure {
+    Arguments(anyhow::Error),
     Unkeepable(anyhow::Error),
     File(anyhow::Error),
     Solver(anyhow::Error),
@@ -70,6 +77,7 @@ fn main() -> ExitCode {
     let (code, error) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Unkeepable(error)) => (1, error),
+        Err(Failure::Arguments(error)) => (2, error),
         Err(Failure::File(error)) => (3, error),
         Err(Failure::Solver(error)) => (4, error),
     };
@@ -80,13 +88,33 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let instance = load(&arguments.instance).map_err(Failure::File)?;
     let options = options(arguments, &instance).map_err(Failure::File)?;
+    let asked = arguments.explain.as_ref().map(|id| explaining::job_named(&instance, id)).transpose();
+    let asked = asked.map_err(Failure::Arguments)?;
+    let explain = |plan: &Plan| match asked {
+        Some(job) => explaining::print(&instance, plan, job).map_err(Failure::File),
+        None => Ok(()),
+    };
+    if let (Some(_), Some(hint)) = (asked, &options.incumbent) {
+        return explain(hint);
+    }
     let mut log = Log::new(arguments, &instance);
-    let solution = solve(&instance, &options, |p| log.line(p)).map_err(|error| match error {
-        SolveError::Malformed(_) => Failure::File(error.into()),
-        SolveError::Unkeepable { .. } | SolveError::Cancelled { .. } => Failure::Unkeepable(error.into()),
-        SolveError::Broken(_) => Failure::Solver(error.into()),
-    })?;
-    write_out(arguments, &instance, &solution).map_err(Failure::File)
+    let solution = match solve(&instance, &options, |p| log.line(p)) {
+        Ok(solution) => solution,
+        Err(error) => {
+            if let SolveError::Unkeepable { plan, .. } = &error {
+                explain(plan)?;
+            }
+            return Err(match error {
+                SolveError::Malformed(_) => Failure::File(error.into()),
+                SolveError::Unkeepable { .. } | SolveError::Cancelled { .. } => {
+                    Failure::Unkeepable(error.into())
+                }
+                SolveError::Broken(_) => Failure::Solver(error.into()),
+            });
+        }
+    };
+    write_out(arguments, &instance, &solution).map_err(Failure::File)?;
+    explain(&solution.plan)
 }
 
 /// The progress log: a line where the incumbent or the bound moves, at most some a second.

@@ -43,6 +43,11 @@ impl SetupMatrix {
         Ok(matrix)
     }
 
+    /// A matrix in which every changeover is free.
+    pub(crate) fn free(families: usize) -> SetupMatrix {
+        SetupMatrix { families, ticks: vec![0; families * families], least_increment: vec![0; families] }
+    }
+
     fn least_increment_of(&self, x: usize) -> Tick {
         let between = |f: usize, g: usize| self.ticks[f * self.families + g];
         let mut least = 0;

@@ -551,7 +551,7 @@ fn start<'a>(instance: &'a Instance, options: &Options, watch: Watch<'_>) -> (St
 }
 
 /// The places of a plan's whole jobs; frozen operations where they are frozen.
-fn chains_of(instance: &Instance, plan: &Plan) -> Vec<Option<Vec<Fixed>>> {
+pub(crate) fn chains_of(instance: &Instance, plan: &Plan) -> Vec<Option<Vec<Fixed>>> {
     let mut places: Vec<Vec<Option<Fixed>>> =
         instance.jobs.iter().map(|job| vec![None; job.ops.len()]).collect();
     for a in &plan.assignments {

@@ -529,11 +529,16 @@ impl<'a> State<'a> {
     /// Takes a job out, and with it whatever cannot stand without it. False where frozen work stands
     /// in the way: the caller must undo.
     pub(crate) fn remove(&mut self, job: usize, removed: &mut Vec<u32>) -> bool {
+        !(self.keeps(job) && self.is_frozen(job)) && self.lift(job, removed)
+    }
+
+    /// The same for a job that may itself be frozen: whoever lifts it knows that it comes back.
+    pub(crate) fn lift(&mut self, job: usize, removed: &mut Vec<u32>) -> bool {
         self.cascade.clear();
         self.cascade.push(job as u32);
         while let Some(next) = self.cascade.pop() {
             if self.kept[next as usize] {
-                if self.is_frozen(next as usize) {
+                if next as usize != job && self.is_frozen(next as usize) {
                     return false;
                 }
                 removed.push(next);

@@ -112,6 +112,23 @@ fn the_command_writes_a_plan_that_holds() {
 }
 
 #[test]
+fn the_command_explains_a_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = dir.path().join("plan.json").to_str().unwrap().to_owned();
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/six-machines.json");
+    let job = &read_json(ALLIANCE).unwrap().jobs[0].id;
+    let (code, solved, stderr) = run(&[data, "--iterations", "500", "--out", &plan, "--explain", job]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let (result, explained) = solved.split_once('\n').unwrap();
+    assert!(result.starts_with('{') && explained.starts_with(job), "{solved}");
+    // The hint is explained as it is, and nothing is solved.
+    assert_eq!(run(&[data, "--hint", &plan, "--explain", job]), (Some(0), explained.into(), String::new()));
+    let (code, _, stderr) = run(&[data, "--hint", &plan, "--explain", "nobody"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("has no job \"nobody\""), "{stderr}");
+}
+
+#[test]
 fn the_command_says_what_is_wrong() {
     let (code, _, stderr) = run(&["/nowhere.json"]);
     assert_eq!(code, Some(3));
