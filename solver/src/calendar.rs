@@ -60,6 +60,12 @@ impl Calendar {
         }
     }
 
+    /// Whether it is open at tick `t`.
+    #[cfg(test)]
+    pub(crate) fn is_open(&self, t: Tick) -> bool {
+        self.windows.iter().any(|w| (w.0..w.1).contains(&t))
+    }
+
     /// Index of the first window that closes after `t` (the one that holds `t`, or the next).
     pub fn window_from(&self, t: Tick) -> usize {
         self.windows.partition_point(|w| w.1 <= t)

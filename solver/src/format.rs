@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, Calendar, Fen, Fixed, Instance, Job, Machine, Malformed, Mode, Objective, Op, Plan,
-    SetupMatrix, Shop, TICK_MAX, Tick,
+    Assignment, Calendar, During, Fen, Fixed, Instance, Job, Machine, Malformed, Mode, Need, Objective, Op,
+    Plan, Resource, SetupMatrix, Shop, TICK_MAX, Tick,
 };
+
+/// Most places of a machine in a file.
+const PLACES_MAX: u32 = 64;
 
 /// The value of an instance's `format` field.
 pub const INSTANCE_FORMAT: &str = "alliance-instance/1";
@@ -21,14 +24,75 @@ struct WireInstance {
     name: String,
     tick_seconds: i64,
     horizon: Tick,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    objective: Option<WireObjective>,
     plants: Vec<String>,
     transport: Vec<Vec<Tick>>,
     transport_cost: Vec<Vec<Fen>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    transport_charge: Vec<Vec<Fen>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    transport_carbon: Vec<Vec<i64>>,
     setup: Vec<Vec<Tick>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     setup_matrices: Vec<Vec<Vec<Tick>>>,
     machines: Vec<WireMachine>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    resources: Vec<WireResource>,
     jobs: Vec<WireJob>,
+}
+
+/// The weights that count; a rejection costs what it says unless this says otherwise.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireObjective {
+    #[serde(default)]
+    cost: i64,
+    #[serde(default)]
+    tardiness: i64,
+    #[serde(default = "one")]
+    rejection: i64,
+    #[serde(default)]
+    makespan: i64,
+    #[serde(default)]
+    setup: i64,
+    #[serde(default)]
+    late: i64,
+    #[serde(default)]
+    carbon: i64,
+}
+
+fn one() -> i64 {
+    1
+}
+
+fn is_zero(value: &i64) -> bool {
+    *value == 0
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireResource {
+    id: String,
+    #[serde(default = "one_unit")]
+    units: u32,
+    open: Vec<(Tick, Tick)>,
+}
+
+fn one_unit() -> u32 {
+    1
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireNeed {
+    resource: usize,
+    during: WireDuring,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WireDuring {
+    Setup,
+    Occupation,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -39,6 +103,11 @@ struct WireMachine {
     plant: usize,
     open: Vec<(Tick, Tick)>,
     setup_cost_per_tick: Fen,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    setup_carbon_per_tick: i64,
+    /// How many parts it holds at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    places: Option<u32>,
     #[serde(default)]
     initial_family: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,6 +122,8 @@ struct WireJob {
     #[serde(default)]
     deadline: Option<Tick>,
     tardiness_weight: Fen,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    late_cost: Fen,
     #[serde(default)]
     rejection_cost: Option<Fen>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,6 +141,8 @@ struct WireOp {
     modes: Vec<WireMode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fixed: Option<WireFixed>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    needs: Vec<WireNeed>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,6 +152,8 @@ struct WireMode {
     cost: Fen,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     charge: Option<Fen>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    carbon: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     earliest: Option<Tick>,
 }
@@ -86,6 +161,8 @@ struct WireMode {
 #[derive(Serialize, Deserialize)]
 struct WireFixed {
     machine: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<u32>,
     start: Tick,
 }
 
@@ -106,6 +183,8 @@ struct WireAssignment {
     job: String,
     op: usize,
     machine: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<u32>,
     start: Tick,
     end: Tick,
 }
@@ -121,7 +200,7 @@ fn unreadable(error: &serde_json::Error) -> Malformed {
 pub fn read_instance(name: &str, text: &str) -> Result<Instance, Malformed> {
     match text.trim_start().starts_with('{') {
         true => read_json(text),
-        false => read_fjs(name, text),
+        false => crate::read_fjs(name, text),
     }
 }
 
@@ -138,65 +217,139 @@ pub fn read_json(text: &str) -> Result<Instance, Malformed> {
         let place = format!("setup_matrices[{i}]");
         setups.push(SetupMatrix::new(rows).map_err(|e| Malformed::new(place, e))?);
     }
-    let mut machines = Vec::with_capacity(wire.machines.len());
-    for (i, m) in wire.machines.into_iter().enumerate() {
-        let calendar = Calendar::new(m.open).map_err(|e| Malformed::new(format!("machines[{i}].open"), e))?;
-        machines.push(Machine {
-            id: m.id,
-            class: m.class,
-            plant: m.plant,
-            calendar,
-            setup: m.setup_matrix.unwrap_or(0),
-            setup_cost_per_tick: m.setup_cost_per_tick,
-            initial_family: m.initial_family,
-        });
-    }
-    let shop = Shop {
+    let (machines, places) = machines_from_wire(wire.machines)?;
+    let resources = wire.resources.into_iter().enumerate().map(|(i, r)| {
+        let calendar = Calendar::new(r.open);
+        let calendar = calendar.map_err(|e| Malformed::new(format!("resources[{i}].open"), e))?;
+        Ok(Resource { id: r.id, units: r.units, calendar })
+    });
+    let mut shop = Shop {
         plants: wire.plants,
         transport: wire.transport,
         transport_cost: wire.transport_cost,
+        transport_charge: wire.transport_charge,
+        transport_carbon: wire.transport_carbon,
         setups,
         machines,
+        resources: resources.collect::<Result<_, Malformed>>()?,
+        ..Shop::default()
     };
-    let jobs = wire.jobs.into_iter().map(job_from_wire).collect();
+    let jobs = wire.jobs.into_iter().enumerate().map(|(j, job)| {
+        job_from_wire(job, &mut shop, &places)
+            .map_err(|e| Malformed::new(format!("jobs[{j}].ops{}", e.place), e.reason))
+    });
     let instance = Instance {
         name: wire.name,
         tick_seconds: wire.tick_seconds,
         horizon: wire.horizon,
-        objective: Objective::Cost,
+        objective: wire.objective.map_or(Objective::COST, |w| Objective {
+            cost: w.cost,
+            tardiness: w.tardiness,
+            rejection: w.rejection,
+            makespan: w.makespan,
+            setup: w.setup,
+            late: w.late,
+            carbon: w.carbon,
+        }),
+        jobs: jobs.collect::<Result<_, Malformed>>()?,
         shop,
-        jobs,
     };
     instance.check()?;
     instance.check_fits()?;
     Ok(instance)
 }
 
-fn job_from_wire(job: WireJob) -> Job {
-    let mode = |mode: WireMode| Mode {
-        machine: mode.machine,
-        duration: mode.duration,
-        cost: mode.cost,
-        charge: mode.charge.unwrap_or(mode.cost),
-        earliest: mode.earliest.unwrap_or(0),
-    };
-    let op = |op: WireOp| Op {
-        family: op.family,
-        splittable: op.splittable,
-        modes: op.modes.into_iter().map(mode).collect(),
-        fixed: op.fixed.map(|f| Fixed { machine: f.machine, start: f.start }),
-    };
-    Job {
+/// Where the machines of a file stand in the instance, which has each place of a machine apart: by machine, the
+/// first of its places, and how many it has.
+struct Places(Vec<(usize, usize)>);
+
+impl Places {
+    /// The instance's machines for the file's one.
+    fn of(&self, machine: usize) -> Result<std::ops::Range<usize>, Malformed> {
+        let known = self.0.get(machine).map(|&(first, count)| first..first + count);
+        known.ok_or_else(|| {
+            let reason = format!("machine {machine} does not exist, there are {}", self.0.len());
+            Malformed::new("", reason)
+        })
+    }
+}
+
+fn machines_from_wire(wire: Vec<WireMachine>) -> Result<(Vec<Machine>, Places), Malformed> {
+    let (mut machines, mut places) = (Vec::with_capacity(wire.len()), Vec::with_capacity(wire.len()));
+    for (i, m) in wire.into_iter().enumerate() {
+        let calendar = Calendar::new(m.open).map_err(|e| Malformed::new(format!("machines[{i}].open"), e))?;
+        let count = m.places.unwrap_or(1);
+        if !(1..=PLACES_MAX).contains(&count) {
+            let reason = format!("there are {count}, allowed are 1 to {PLACES_MAX}");
+            return Err(Malformed::new(format!("machines[{i}].places"), reason));
+        }
+        let machine = Machine {
+            id: m.id,
+            place: m.places.map(|_| 0),
+            class: m.class,
+            plant: m.plant,
+            calendar,
+            setup: m.setup_matrix.unwrap_or(0),
+            setup_cost_per_tick: m.setup_cost_per_tick,
+            setup_carbon_per_tick: m.setup_carbon_per_tick,
+            initial_family: m.initial_family,
+        };
+        places.push((machines.len(), count as usize));
+        machines.extend((1..count).map(|place| Machine { place: Some(place), ..machine.clone() }));
+        machines.insert(places[i].0, machine);
+    }
+    Ok((machines, Places(places)))
+}
+
+fn job_from_wire(job: WireJob, shop: &mut Shop, places: &Places) -> Result<Job, Malformed> {
+    let ops = job.ops.into_iter().enumerate().map(|(k, op)| {
+        op_from_wire(op, shop, places).map_err(|e| Malformed::new(format!("[{k}]{}", e.place), e.reason))
+    });
+    Ok(Job {
+        ops: ops.collect::<Result<_, Malformed>>()?,
         id: job.id,
         release: job.release,
         due: job.due,
         deadline: job.deadline,
         tardiness_weight: job.tardiness_weight,
+        late_cost: job.late_cost,
         rejection_cost: job.rejection_cost,
         budget: job.budget,
         origin: job.origin,
-        ops: job.ops.into_iter().map(op).collect(),
+    })
+}
+
+fn op_from_wire(op: WireOp, shop: &mut Shop, places: &Places) -> Result<Op, Malformed> {
+    let mut modes = Vec::with_capacity(op.modes.len());
+    for (i, mode) in op.modes.into_iter().enumerate() {
+        let machines = places.of(mode.machine);
+        let machines = machines.map_err(|e| Malformed::new(format!(".modes[{i}]"), e.reason))?;
+        modes.extend(machines.map(|machine| Mode {
+            machine,
+            duration: mode.duration,
+            cost: mode.cost,
+            charge: mode.charge.unwrap_or(mode.cost),
+            carbon: mode.carbon,
+            earliest: mode.earliest.unwrap_or(0),
+        }));
     }
+    let fixed = op.fixed.map(|f| {
+        let machines = places.of(f.machine).map_err(|e| Malformed::new(".fixed", e.reason))?;
+        let place = f.place.unwrap_or(0) as usize;
+        if place >= machines.len() {
+            let reason = format!("place {place} does not exist, the machine has {}", machines.len());
+            return Err(Malformed::new(".fixed", reason));
+        }
+        Ok(Fixed { machine: machines.start + place, start: f.start })
+    });
+    let during = |during| match during {
+        WireDuring::Setup => During::Setup,
+        WireDuring::Occupation => During::Occupation,
+    };
+    let needs: Vec<Need> =
+        op.needs.iter().map(|n| Need { resource: n.resource, during: during(n.during) }).collect();
+    let needs = if needs.is_empty() { 0 } else { shop.need_set(needs) };
+    Ok(Op { family: op.family, splittable: op.splittable, modes, fixed: fixed.transpose()?, needs })
 }
 
 /// Writes an alliance instance; [`read_json`] gives it back.
@@ -205,45 +358,80 @@ pub fn write_json(instance: &Instance) -> String {
         let n = matrix.families();
         (0..n).map(|f| (0..n).map(|g| matrix.ticks(Some(f), g)).collect()).collect()
     };
-    let shop = &instance.shop;
-    let machine = |m: &Machine| WireMachine {
+    let (shop, w) = (&instance.shop, instance.objective);
+    let is_first = |m: &Machine| m.place.unwrap_or(0) == 0;
+    let machine = |(i, m): (usize, &Machine)| WireMachine {
         id: m.id.clone(),
         class: m.class.clone(),
         plant: m.plant,
         open: m.calendar.windows().to_vec(),
         setup_cost_per_tick: m.setup_cost_per_tick,
+        setup_carbon_per_tick: m.setup_carbon_per_tick,
+        places: m
+            .place
+            .map(|_| 1 + shop.machines[i + 1..].iter().take_while(|m| !is_first(m)).count() as u32),
         initial_family: m.initial_family,
         setup_matrix: (m.setup != 0).then_some(m.setup),
     };
+    let resource =
+        |r: &Resource| WireResource { id: r.id.clone(), units: r.units, open: r.calendar.windows().to_vec() };
+    let mut index: Vec<usize> = Vec::with_capacity(shop.machines.len());
+    for m in &shop.machines {
+        index.push(index.last().map_or(0, |last| last + usize::from(is_first(m))));
+    }
     let wire = WireInstance {
         format: INSTANCE_FORMAT.to_owned(),
         name: instance.name.clone(),
         tick_seconds: instance.tick_seconds,
         horizon: instance.horizon,
+        objective: (w != Objective::COST).then_some(WireObjective {
+            cost: w.cost,
+            tardiness: w.tardiness,
+            rejection: w.rejection,
+            makespan: w.makespan,
+            setup: w.setup,
+            late: w.late,
+            carbon: w.carbon,
+        }),
         plants: shop.plants.clone(),
         transport: shop.transport.clone(),
         transport_cost: shop.transport_cost.clone(),
+        transport_charge: shop.transport_charge.clone(),
+        transport_carbon: shop.transport_carbon.clone(),
         setup: shop.setups.first().map(rows).unwrap_or_default(),
         setup_matrices: shop.setups.iter().skip(1).map(rows).collect(),
-        machines: shop.machines.iter().map(machine).collect(),
-        jobs: instance.jobs.iter().map(job_to_wire).collect(),
+        machines: shop.machines.iter().enumerate().filter(|(_, m)| is_first(m)).map(machine).collect(),
+        resources: shop.resources.iter().map(resource).collect(),
+        jobs: instance.jobs.iter().map(|job| job_to_wire(job, shop, &index)).collect(),
     };
     serde_json::to_string(&wire).unwrap_or_default()
 }
 
-fn job_to_wire(job: &Job) -> WireJob {
+fn job_to_wire(job: &Job, shop: &Shop, index: &[usize]) -> WireJob {
     let mode = |mode: &Mode| WireMode {
-        machine: mode.machine,
+        machine: index[mode.machine],
         duration: mode.duration,
         cost: mode.cost,
         charge: (mode.charge != mode.cost).then_some(mode.charge),
+        carbon: mode.carbon,
         earliest: (mode.earliest != 0).then_some(mode.earliest),
     };
+    let during = |during| match during {
+        During::Setup => WireDuring::Setup,
+        During::Occupation => WireDuring::Occupation,
+    };
+    let need = |need: &Need| WireNeed { resource: need.resource, during: during(need.during) };
+    let one_a_machine = |mode: &&Mode| shop.machines[mode.machine].place.unwrap_or(0) == 0;
     let op = |op: &Op| WireOp {
         family: op.family,
         splittable: op.splittable,
-        modes: op.modes.iter().map(mode).collect(),
-        fixed: op.fixed.map(|f| WireFixed { machine: f.machine, start: f.start }),
+        modes: op.modes.iter().filter(one_a_machine).map(mode).collect(),
+        fixed: op.fixed.map(|f| WireFixed {
+            machine: index[f.machine],
+            place: shop.machines[f.machine].place,
+            start: f.start,
+        }),
+        needs: shop.needs_of(op.needs).iter().map(need).collect(),
     };
     WireJob {
         id: job.id.clone(),
@@ -251,125 +439,12 @@ fn job_to_wire(job: &Job) -> WireJob {
         due: job.due,
         deadline: job.deadline,
         tardiness_weight: job.tardiness_weight,
+        late_cost: job.late_cost,
         rejection_cost: job.rejection_cost,
         budget: job.budget,
         origin: job.origin,
         ops: job.ops.iter().map(op).collect(),
     }
-}
-
-/// The numbers of an `.fjs` file, each with its line.
-struct Numbers<'a> {
-    tokens: Vec<(usize, &'a str)>,
-    at: usize,
-}
-
-impl<'a> Numbers<'a> {
-    fn of(text: &'a str) -> Numbers<'a> {
-        let lines = text.lines().enumerate();
-        let tokens = lines.flat_map(|(i, line)| line.split_whitespace().map(move |t| (i + 1, t))).collect();
-        Numbers { tokens, at: 0 }
-    }
-
-    fn token(&mut self, what: &str) -> Result<(usize, &'a str), Malformed> {
-        let Some(&token) = self.tokens.get(self.at) else {
-            let line = self.tokens.last().map_or(1, |t| t.0);
-            return Err(Malformed::new(
-                format!("line {line}"),
-                format!("the file ends where {what} should be"),
-            ));
-        };
-        self.at += 1;
-        Ok(token)
-    }
-
-    fn next(&mut self, what: &str, least: i64, most: i64) -> Result<i64, Malformed> {
-        let (line, text) = self.token(what)?;
-        match text.parse::<i64>() {
-            Ok(x) if (least..=most).contains(&x) => Ok(x),
-            Ok(x) => {
-                let reason = format!("{what} is {x}, allowed are {least} to {most}");
-                Err(Malformed::new(format!("line {line}"), reason))
-            }
-            Err(_) => {
-                Err(Malformed::new(format!("line {line}"), format!("{what} is \"{text}\", not a number")))
-            }
-        }
-    }
-}
-
-/// Reads the flexible job shop's text format: jobs, machines and average flexibility, then a line a
-/// job. The makespan is the objective; jobs and machines are named by the file's numbers, from 1.
-pub fn read_fjs(name: &str, text: &str) -> Result<Instance, Malformed> {
-    let mut numbers = Numbers::of(text);
-    let job_count = numbers.next("the number of jobs", 1, 1 << 20)?;
-    let machine_count = numbers.next("the number of machines", 1, 1 << 20)? as usize;
-    let first_line = numbers.tokens[0].0;
-    if numbers.tokens.get(numbers.at).is_some_and(|t| t.0 == first_line) {
-        numbers.token("the average flexibility")?;
-    }
-    let mut jobs = Vec::new();
-    for j in 1..=job_count {
-        let ops = read_fjs_job(&mut numbers, j, machine_count)?;
-        jobs.push(Job {
-            id: j.to_string(),
-            release: 0,
-            due: 0,
-            deadline: None,
-            tardiness_weight: 0,
-            rejection_cost: None,
-            budget: None,
-            origin: None,
-            ops,
-        });
-    }
-    if let Some(&(line, text)) = numbers.tokens.get(numbers.at) {
-        return Err(Malformed::new(format!("line {line}"), format!("\"{text}\" stands after the last job")));
-    }
-    let longest = |op: &Op| op.modes.iter().map(|m| m.duration).max().unwrap_or(0);
-    let horizon: Tick = jobs.iter().flat_map(|job| &job.ops).map(longest).sum();
-    let machine = |i: usize| Machine {
-        id: (i + 1).to_string(),
-        class: String::new(),
-        plant: 0,
-        calendar: Calendar::always(horizon),
-        setup: 0,
-        setup_cost_per_tick: 0,
-        initial_family: None,
-    };
-    let instance = Instance {
-        name: name.to_owned(),
-        tick_seconds: 60,
-        horizon,
-        objective: Objective::Makespan,
-        shop: Shop {
-            plants: vec!["shop".to_owned()],
-            transport: vec![vec![0]],
-            transport_cost: vec![vec![0]],
-            setups: vec![SetupMatrix::new(&[vec![0]]).map_err(|e| Malformed::new("setup", e))?],
-            machines: (0..machine_count).map(machine).collect(),
-        },
-        jobs,
-    };
-    instance.check()?;
-    Ok(instance)
-}
-
-fn read_fjs_job(numbers: &mut Numbers<'_>, job: i64, machine_count: usize) -> Result<Vec<Op>, Malformed> {
-    let op_count = numbers.next(&format!("job {job}'s number of operations"), 1, 65_535)?;
-    let mut ops = Vec::new();
-    for k in 1..=op_count {
-        let what = format!("operation {k} of job {job}");
-        let mode_count = numbers.next(&format!("{what}: the number of machines"), 1, machine_count as i64)?;
-        let mut modes = Vec::new();
-        for _ in 0..mode_count {
-            let machine = numbers.next(&format!("{what}: a machine"), 1, machine_count as i64)? as usize - 1;
-            let duration = numbers.next(&format!("{what}: a duration"), 1, TICK_MAX >> 20)?;
-            modes.push(Mode { machine, duration, cost: 0, charge: 0, earliest: 0 });
-        }
-        ops.push(Op { family: 0, splittable: false, modes, fixed: None });
-    }
-    Ok(ops)
 }
 
 impl Plan {
@@ -379,6 +454,7 @@ impl Plan {
             job: instance.jobs[a.job].id.clone(),
             op: a.op,
             machine: instance.shop.machines[a.machine].id.clone(),
+            place: instance.shop.machines[a.machine].place,
             start: a.start,
             end: a.end,
         };
@@ -397,15 +473,25 @@ impl Plan {
         let wire: WirePlan = serde_json::from_str(text).map_err(|e| unreadable(&e))?;
         let jobs: BTreeMap<&str, usize> =
             instance.jobs.iter().enumerate().map(|(j, job)| (job.id.as_str(), j)).collect();
-        let machines: BTreeMap<&str, usize> =
-            instance.shop.machines.iter().enumerate().map(|(i, m)| (m.id.as_str(), i)).collect();
+        let machines: BTreeMap<(&str, u32), usize> = instance
+            .shop
+            .machines
+            .iter()
+            .enumerate()
+            .map(|(i, m)| ((m.id.as_str(), m.place.unwrap_or(0)), i))
+            .collect();
         let find = |names: &BTreeMap<&str, usize>, name: &str, place: String| {
             names.get(name).copied().ok_or_else(|| Malformed::new(place, format!("\"{name}\" is unknown")))
         };
         let mut plan = Plan { objective: wire.objective, bound: wire.bound, ..Plan::default() };
         for (i, a) in wire.assignments.iter().enumerate() {
             let job = find(&jobs, &a.job, format!("assignments[{i}].job"))?;
-            let machine = find(&machines, &a.machine, format!("assignments[{i}].machine"))?;
+            let machine = machines.get(&(a.machine.as_str(), a.place.unwrap_or(0))).copied();
+            let machine = machine.ok_or_else(|| {
+                let place = a.place.map_or(String::new(), |place| format!(", place {place},"));
+                let reason = format!("\"{}\"{place} is unknown", a.machine);
+                Malformed::new(format!("assignments[{i}].machine"), reason)
+            })?;
             if [a.start, a.end].iter().any(|t| !(0..=TICK_MAX).contains(t)) {
                 let reason = format!("[{}, {}) lies outside 0 to {TICK_MAX}", a.start, a.end);
                 return Err(Malformed::new(format!("assignments[{i}]"), reason));

@@ -73,15 +73,15 @@ impl<'a> Chart<'a> {
         let opens = machines.iter().filter_map(|m| m.calendar.windows().first()).map(|w| w.0);
         let first = opens.chain(plan.assignments.iter().map(|a| a.start)).min().unwrap_or(0);
         let closes = machines.iter().filter_map(|m| m.calendar.windows().last()).map(|w| w.1);
-        let last = match instance.objective {
-            Objective::Cost => closes.max().unwrap_or(0).max(end),
-            Objective::Makespan => end,
+        let last = match instance.objective.is_makespan() {
+            false => closes.max().unwrap_or(0).max(end),
+            true => end,
         };
         let row_height = if machines.len() <= TALL_ROWS_MAX { 24.0 } else { 13.0 };
         let mut chart = Chart {
             instance,
             svg: String::new(),
-            from: if instance.objective == Objective::Makespan { 0 } else { first },
+            from: if instance.objective.is_makespan() { 0 } else { first },
             to: last.max(first + 1),
             row_height,
             tops: vec![0.0; machines.len()],
@@ -156,13 +156,14 @@ impl<'a> Chart<'a> {
         parts.push(format!("{kept} of {} jobs kept", self.instance.jobs.len()));
         if let Some(cost) = plan.objective {
             parts.push(match self.instance.objective {
-                Objective::Cost => format!("cost {} CNY", grouped(cost / 100)),
-                Objective::Makespan => format!("makespan {}", grouped(cost)),
+                Objective::COST => format!("cost {} CNY", grouped(cost / 100)),
+                weights if weights.is_makespan() => format!("makespan {}", grouped(cost)),
+                _ => format!("objective {}", grouped(cost)),
             });
             if let Some(bound) = plan.bound {
                 parts.push(match self.instance.objective {
-                    Objective::Cost => format!("bound {} CNY", grouped(bound / 100)),
-                    Objective::Makespan => format!("bound {}", grouped(bound)),
+                    Objective::COST => format!("bound {} CNY", grouped(bound / 100)),
+                    _ => format!("bound {}", grouped(bound)),
                 });
                 parts.push(format!("gap {:.1} %", 100.0 * (cost - bound) as f64 / cost.max(1) as f64));
             }
@@ -210,7 +211,7 @@ impl<'a> Chart<'a> {
     /// Day marks where a tick is a part of a day and the chart spans days; round tick counts else.
     fn axis(&mut self) {
         let day = 86_400 / self.instance.tick_seconds;
-        let by_day = self.instance.objective == Objective::Cost && day > 1 && self.to - self.from > day;
+        let by_day = !self.instance.objective.is_makespan() && day > 1 && self.to - self.from > day;
         let step = if by_day { day } else { round_step((self.to - self.from) / 10) };
         let mut t = (self.from + step - 1) / step * step;
         let (top, bottom) = (TOP - 6.0, self.height - BOTTOM + 4.0);
@@ -241,7 +242,7 @@ impl<'a> Chart<'a> {
                 let next = self.instance.jobs[a.job].ops[a.op].family;
                 let setup = self.instance.shop.setup_ticks(m, family, next);
                 let late =
-                    self.instance.objective == Objective::Cost && ends[a.job] > self.instance.jobs[a.job].due;
+                    !self.instance.objective.is_makespan() && ends[a.job] > self.instance.jobs[a.job].due;
                 self.bar(a, setup, late);
                 family = Some(next);
             }
@@ -277,7 +278,7 @@ impl<'a> Chart<'a> {
     }
 
     fn legend(&mut self) {
-        if self.instance.objective == Objective::Makespan {
+        if self.instance.objective.is_makespan() {
             return;
         }
         let y = self.height - 30.0;

@@ -1,6 +1,7 @@
 //! Starting plans: first come, first served, and insertion job by job.
 
 use crate::place::Placer;
+use crate::resource::Span;
 use crate::state::State;
 use crate::{Fen, Fixed, Instance, Lines, Occupation, Tick};
 
@@ -28,7 +29,7 @@ pub(crate) fn first_come(instance: &Instance, stop: &dyn Fn() -> bool) -> Vec<Op
                 break;
             };
             let machine = job.ops[k].modes[mode].machine;
-            lines.line_mut(machine).insert(slot.at, slot.occupation(job, j, k, mode));
+            lines.put(&instance.shop, machine, slot.at, slot.occupation(job, j, k, mode));
             put.push((machine, slot.at));
             chain.push(Fixed { machine, start: slot.start });
             (ready, at, total) = (end, Some(instance.shop.machines[machine].plant), total + cost);
@@ -38,7 +39,7 @@ pub(crate) fn first_come(instance: &Instance, stop: &dyn Fn() -> bool) -> Vec<Op
             chains[j] = Some(chain);
         } else {
             put.into_iter().rev().for_each(|(machine, at)| {
-                lines.line_mut(machine).remove(at);
+                lines.take(&instance.shop, machine, at);
             });
         }
     }
@@ -64,6 +65,7 @@ impl Slot {
             key: crate::Key { job: j as u32, op: k as u32 },
             splittable: op.splittable,
             fixed: op.fixed.is_some(),
+            needs: op.needs as u32,
         }
     }
 }
@@ -110,8 +112,9 @@ fn first_slot(
         let same =
             |o: &Occupation| shop.setup_ticks(mode.machine, Some(op.family), o.family as usize) == o.setup;
         if line.get(at).is_none_or(same) {
-            let calendar = &shop.machines[mode.machine].calendar;
-            if let Some((start, end)) = calendar.earliest(open, setup + mode.duration, op.splittable, close) {
+            let (machine, work, splittable) = (mode.machine, mode.duration, op.splittable);
+            let span = Span { machine, needs: op.needs, setup, work, splittable };
+            if let Some((start, end)) = lines.usage().earliest(shop, &span, open, close) {
                 return Some(Slot { at, start, end, setup });
             }
         }

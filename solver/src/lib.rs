@@ -20,6 +20,7 @@
 mod bound;
 mod calendar;
 mod explain;
+mod fjs;
 mod format;
 mod gantt;
 mod greedy;
@@ -27,9 +28,11 @@ mod lines;
 mod makespan;
 mod master;
 mod model;
+mod objective;
 mod place;
 mod plan;
 mod random;
+mod resource;
 mod search;
 mod solve;
 mod state;
@@ -43,14 +46,15 @@ pub use explain::{
     Change, Constraint, Ends, Exclusion, Explanation, ModeFate, OpExplained, Outcome, Overtime, Place,
     Relaxation, Relaxed, Unexplained, Verdict, Wait, explain,
 };
-pub use format::{INSTANCE_FORMAT, read_fjs, read_instance, read_json, write_json};
+pub use fjs::read_fjs;
+pub use format::{INSTANCE_FORMAT, read_instance, read_json, write_json};
 pub use gantt::gantt;
 pub use lines::{Key, Lines, Occupation, Refusal};
-pub use model::{
-    FEN_MAX, Fixed, Instance, Job, Machine, Malformed, Mode, Objective, Op, SetupMatrix, Shop, TICK_MAX,
-};
+pub use model::{FEN_MAX, Fixed, Instance, Job, Machine, Malformed, Mode, Op, SetupMatrix, Shop, TICK_MAX};
+pub use objective::Objective;
 pub use place::{Cost, Placement, Step, place};
 pub use plan::{Assignment, Plan, Priced};
+pub use resource::{During, Need, Resource};
 pub use solve::{Options, Progress, Solution, SolveError, solve};
 pub use stragglers::await_stragglers;
 pub use verify::{Violation, verify};

@@ -1,9 +1,10 @@
-//! What stands on each machine, and the one rule of editing it.
+//! What stands on each machine, what of the resources it takes, and the one rule of editing it.
 //!
 //! An occupation's setup depends on the family before it, so whatever is put in front of it or taken
 //! away changes it. The rule: a follower keeps its start, its setup and end are computed anew, and
 //! an edit is admissible only where its end does not grow. Nothing downstream ever has to move.
 
+use crate::resource::{Span, Usage};
 use crate::{Assignment, Instance, Job, Placement, Plan, Shop, Tick};
 
 /// Names an operation: the job's index (or the caller's handle for it) and the operation's.
@@ -34,6 +35,20 @@ pub struct Occupation {
     pub splittable: bool,
     /// Whether it is frozen.
     pub fixed: bool,
+    /// Which of [`Shop::needs`] it has.
+    pub needs: u32,
+}
+
+impl Occupation {
+    pub(crate) fn span(&self, machine: usize) -> Span {
+        Span {
+            machine,
+            needs: self.needs as usize,
+            setup: self.setup,
+            work: self.work,
+            splittable: self.splittable,
+        }
+    }
 }
 
 /// Why an edit was refused.
@@ -63,6 +78,14 @@ pub enum Refusal {
         /// What would end later.
         follower: Key,
     },
+    /// A resource that it needs is taken, or away.
+    #[error("operation {op} of job {job} lacks a resource on machine {machine}", job = .key.job, op = .key.op)]
+    Lacks {
+        /// The machine.
+        machine: usize,
+        /// What lacks it.
+        key: Key,
+    },
     /// It is not there.
     #[error("operation {op} of job {job} is not on machine {machine}", job = .key.job, op = .key.op)]
     Absent {
@@ -77,12 +100,13 @@ pub enum Refusal {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
     lines: Vec<Vec<Occupation>>,
+    usage: Usage,
 }
 
 impl Lines {
     /// Empty lines for every machine of the shop.
     pub fn new(shop: &Shop) -> Lines {
-        Lines { lines: vec![Vec::new(); shop.machines.len()] }
+        Lines { lines: vec![Vec::new(); shop.machines.len()], usage: Usage::new(shop) }
     }
 
     /// The lines of a plan that keeps the rules; the job index of an assignment becomes its handle.
@@ -97,6 +121,7 @@ impl Lines {
             for at in 0..lines.lines[m].len() {
                 lines.lines[m][at] = lines.refreshed(&instance.shop, m, at)?;
                 lines.stands_clear(m, at)?;
+                lines.hold_if_free(&instance.shop, m, at)?;
             }
         }
         Ok(lines)
@@ -108,9 +133,9 @@ impl Lines {
     }
 
     /// Replaces what stands on a machine. The caller answers for it: sorted by start, every setup and
-    /// end as the rule has them.
-    pub fn set(&mut self, machine: usize, line: Vec<Occupation>) {
-        self.lines[machine] = line;
+    /// end as the rule has them, and a unit there of all that it needs.
+    pub fn set(&mut self, shop: &Shop, machine: usize, line: Vec<Occupation>) {
+        self.edit(shop, machine, |was| *was = line);
     }
 
     /// Number of machines.
@@ -127,7 +152,7 @@ impl Lines {
         job: &Job,
         placement: &Placement,
     ) -> Result<Vec<(usize, Occupation)>, Refusal> {
-        let before = self.snapshot(placement.steps.iter().map(|s| s.machine));
+        let before = self.snapshot(shop, placement.steps.iter().map(|s| s.machine));
         for (k, step) in placement.steps.iter().enumerate() {
             let (op, machine) = (&job.ops[k], step.machine);
             let occupation = Occupation {
@@ -139,6 +164,7 @@ impl Lines {
                 key: Key { job: handle, op: k as u32 },
                 splittable: op.splittable,
                 fixed: op.fixed.is_some(),
+                needs: op.needs as u32,
             };
             let at = self.lines[machine].partition_point(|o| (o.start, o.end) < (step.start, step.end));
             self.lines[machine].insert(at, occupation);
@@ -155,25 +181,32 @@ impl Lines {
         handle: u32,
         machines: impl IntoIterator<Item = usize>,
     ) -> Result<Vec<(usize, Occupation)>, Refusal> {
-        let before = self.snapshot(machines);
-        for (m, _) in &before {
+        let before = self.snapshot(shop, machines);
+        for (m, _) in &before.0 {
             self.lines[*m].retain(|o| o.key.job != handle);
         }
         self.settle(shop, &before, None)
     }
 
-    fn snapshot(&self, machines: impl IntoIterator<Item = usize>) -> Vec<(usize, Vec<Occupation>)> {
+    /// The machines named as they are, and the usage; what stands on them takes no resource any more.
+    fn snapshot(&mut self, shop: &Shop, machines: impl IntoIterator<Item = usize>) -> Before {
         let mut touched: Vec<usize> = machines.into_iter().collect();
         touched.sort_unstable();
         touched.dedup();
-        touched.into_iter().map(|m| (m, self.lines[m].clone())).collect()
+        let usage = self.usage.clone();
+        touched.iter().for_each(|&m| self.clear_usage(shop, m));
+        (touched.into_iter().map(|m| (m, self.lines[m].clone())).collect(), usage)
+    }
+
+    fn clear_usage(&mut self, shop: &Shop, machine: usize) {
+        (0..self.lines[machine].len()).for_each(|at| self.release(shop, machine, at));
     }
 
     /// Recomputes the machines in `before`; puts them back as they were where a rule is broken.
     fn settle(
         &mut self,
         shop: &Shop,
-        before: &[(usize, Vec<Occupation>)],
+        (before, usage): &Before,
         new: Option<u32>,
     ) -> Result<Vec<(usize, Occupation)>, Refusal> {
         let mut changed = Vec::new();
@@ -182,6 +215,7 @@ impl Lines {
                 for (m, old) in before {
                     self.lines[*m].clone_from(old);
                 }
+                self.usage.clone_from(usage);
                 return Err(refusal);
             }
         }
@@ -201,6 +235,7 @@ impl Lines {
             let (key, fresh) = (self.lines[m][at].key, self.refreshed(shop, m, at)?);
             self.lines[m][at] = fresh;
             self.stands_clear(m, at)?;
+            self.hold_if_free(shop, m, at)?;
             if Some(key.job) == new {
                 continue;
             }
@@ -239,10 +274,71 @@ impl Lines {
         Ok(o)
     }
 
-    pub(crate) fn line_mut(&mut self, machine: usize) -> &mut Vec<Occupation> {
+    /// Puts an occupation at a position of a machine's line. The caller answers for it, as in [`Lines::set`].
+    pub(crate) fn put(&mut self, shop: &Shop, machine: usize, at: usize, occupation: Occupation) {
+        self.lines[machine].insert(at, occupation);
+        self.hold(shop, machine, at);
+    }
+
+    /// Takes the occupation at a position off.
+    pub(crate) fn take(&mut self, shop: &Shop, machine: usize, at: usize) -> Occupation {
+        self.release(shop, machine, at);
+        self.lines[machine].remove(at)
+    }
+
+    /// Writes the occupation at a position anew.
+    pub(crate) fn write(&mut self, shop: &Shop, machine: usize, at: usize, occupation: Occupation) {
+        self.release(shop, machine, at);
+        self.lines[machine][at] = occupation;
+        self.hold(shop, machine, at);
+    }
+
+    /// Changes a machine's line as a whole.
+    pub(crate) fn edit(&mut self, shop: &Shop, machine: usize, change: impl FnOnce(&mut Vec<Occupation>)) {
+        self.clear_usage(shop, machine);
+        change(&mut self.lines[machine]);
+        (0..self.lines[machine].len()).for_each(|at| self.hold(shop, machine, at));
+    }
+
+    /// A machine's line for whoever sees to the resources: what is put there takes none yet.
+    pub(crate) fn unheld_mut(&mut self, machine: usize) -> &mut Vec<Occupation> {
         &mut self.lines[machine]
     }
+
+    /// Has the occupation at a position take its resources, if a unit of each is free.
+    pub(crate) fn hold_if_free(&mut self, shop: &Shop, machine: usize, at: usize) -> Result<(), Refusal> {
+        let o = self.lines[machine][at];
+        if o.needs != 0 && self.usage.obstacle(shop, &o.span(machine), (o.start, o.end)).is_some() {
+            return Err(Refusal::Lacks { machine, key: o.key });
+        }
+        self.hold(shop, machine, at);
+        Ok(())
+    }
+
+    /// Has the occupation at a position take its resources.
+    pub(crate) fn hold(&mut self, shop: &Shop, machine: usize, at: usize) {
+        let o = self.lines[machine][at];
+        if o.needs != 0 {
+            self.usage.take(shop, &o.span(machine), (o.start, o.end));
+        }
+    }
+
+    /// Has it give them back.
+    pub(crate) fn release(&mut self, shop: &Shop, machine: usize, at: usize) {
+        let o = self.lines[machine][at];
+        if o.needs != 0 {
+            self.usage.give_back(shop, &o.span(machine), (o.start, o.end));
+        }
+    }
+
+    /// What is taken of the resources.
+    pub(crate) fn usage(&self) -> &Usage {
+        &self.usage
+    }
 }
+
+/// Lines as they were, by machine, and the usage.
+type Before = (Vec<(usize, Vec<Occupation>)>, Usage);
 
 /// An assignment's occupation, its setup not yet computed.
 pub(crate) fn raw_occupation(job: &Job, a: &Assignment) -> Occupation {
@@ -256,5 +352,6 @@ pub(crate) fn raw_occupation(job: &Job, a: &Assignment) -> Occupation {
         key: Key { job: a.job as u32, op: a.op as u32 },
         splittable: op.splittable,
         fixed: op.fixed.is_some(),
+        needs: op.needs as u32,
     }
 }

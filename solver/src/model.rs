@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 
-use crate::{Calendar, Fen, Tick};
+use crate::{Calendar, Fen, Need, Objective, Resource, Tick};
 
 /// No time in an instance lies beyond this tick.
 pub const TICK_MAX: Tick = 1 << 40;
@@ -76,10 +76,15 @@ impl SetupMatrix {
 }
 
 /// A machine: where it stands, when it is open, and its setups.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// One that holds several parts at once, on pallets say, is here once a place, under one id: the places do one
+/// operation each at a time, change over each by itself, and are alike in all but `place`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
     /// Its name in plans.
     pub id: String,
+    /// Which of its places this is, counted from 0; `None` for a machine that does one operation at a time.
+    pub place: Option<u32>,
     /// Its class, for people.
     pub class: String,
     /// Index of its plant.
@@ -90,6 +95,8 @@ pub struct Machine {
     pub setup: usize,
     /// Fen for each tick of setup.
     pub setup_cost_per_tick: Fen,
+    /// Grams CO2e for each tick of setup.
+    pub setup_carbon_per_tick: i64,
     /// The family it is set up for at the start; `None`: the first setup is free.
     pub initial_family: Option<usize>,
 }
@@ -103,10 +110,18 @@ pub struct Shop {
     pub transport: Vec<Vec<Tick>>,
     /// Fen for that trip.
     pub transport_cost: Vec<Vec<Fen>>,
+    /// Grams CO2e for that trip; none where it has no rows.
+    pub transport_carbon: Vec<Vec<i64>>,
+    /// What that trip counts against a budget, fen; its cost where it has no rows.
+    pub transport_charge: Vec<Vec<Fen>>,
     /// Setup matrices; machines say which is theirs.
     pub setups: Vec<SetupMatrix>,
     /// The machines.
     pub machines: Vec<Machine>,
+    /// What operations may need besides a machine.
+    pub resources: Vec<Resource>,
+    /// Sets of needs; operations say which is theirs. The first one, if there is any, is empty.
+    pub needs: Vec<Vec<Need>>,
 }
 
 impl Shop {
@@ -115,10 +130,37 @@ impl Shop {
         let m = &self.machines[machine];
         self.setups[m.setup].ticks(before.or(m.initial_family), family)
     }
+
+    /// A set of needs.
+    pub fn needs_of(&self, set: usize) -> &[Need] {
+        self.needs.get(set).map_or(&[], Vec::as_slice)
+    }
+
+    /// The number of a set of needs, which is added where it is new.
+    pub fn need_set(&mut self, mut needs: Vec<Need>) -> usize {
+        needs.sort_unstable();
+        if self.needs.is_empty() {
+            self.needs.push(Vec::new());
+        }
+        self.needs.iter().position(|set| *set == needs).unwrap_or_else(|| {
+            self.needs.push(needs);
+            self.needs.len() - 1
+        })
+    }
+
+    /// What a trip counts against a budget, fen.
+    pub fn trip_charge(&self, from: usize, to: usize) -> Fen {
+        self.transport_charge.get(from).map_or(self.transport_cost[from][to], |row| row[to])
+    }
+
+    /// Grams CO2e of a trip.
+    pub fn trip_carbon(&self, from: usize, to: usize) -> i64 {
+        self.transport_carbon.get(from).map_or(0, |row| row[to])
+    }
 }
 
 /// One way to do an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mode {
     /// Index of the machine.
     pub machine: usize,
@@ -128,6 +170,8 @@ pub struct Mode {
     pub cost: Fen,
     /// What it counts against the job's budget.
     pub charge: Fen,
+    /// Grams CO2e.
+    pub carbon: i64,
     /// It may not start before this tick.
     pub earliest: Tick,
 }
@@ -142,7 +186,7 @@ pub struct Fixed {
 }
 
 /// One operation of a job's route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Op {
     /// Its setup family.
     pub family: usize,
@@ -152,6 +196,8 @@ pub struct Op {
     pub modes: Vec<Mode>,
     /// Where it is frozen, if it is.
     pub fixed: Option<Fixed>,
+    /// Which of [`Shop::needs`] it has.
+    pub needs: usize,
 }
 
 impl Op {
@@ -162,7 +208,7 @@ impl Op {
 }
 
 /// A job: operations in sequence, kept whole or rejected whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Job {
     /// Its name in plans.
     pub id: String,
@@ -174,6 +220,8 @@ pub struct Job {
     pub deadline: Option<Tick>,
     /// Fen for each tick late.
     pub tardiness_weight: Fen,
+    /// Fen for being late at all.
+    pub late_cost: Fen,
     /// Fen for leaving it out; `None`: it is promised and must be kept.
     pub rejection_cost: Option<Fen>,
     /// The most that modes' charges and transport may come to.
@@ -187,18 +235,9 @@ pub struct Job {
 impl Job {
     /// What ending at `end` costs for being late.
     pub fn tardiness(&self, end: Tick) -> Fen {
-        self.tardiness_weight * (end - self.due).max(0)
+        let late = end - self.due;
+        if late > 0 { self.late_cost + self.tardiness_weight * late } else { 0 }
     }
-}
-
-/// What is minimised.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Objective {
-    /// The cost of the alliance's plan, in fen.
-    #[default]
-    Cost,
-    /// The tick at which the last operation ends (the classical flexible job shop).
-    Makespan,
 }
 
 /// A shop, the jobs asked of it, and the tick by which everything ends.
@@ -254,8 +293,10 @@ impl Instance {
     pub fn check(&self) -> Result<(), Malformed> {
         within("tick_seconds", "it", self.tick_seconds, 1, 1 << 20)?;
         within("horizon", "it", self.horizon, 0, TICK_MAX)?;
+        self.objective.check()?;
         self.check_ways()?;
         self.check_machines()?;
+        self.check_resources()?;
         let mut ids = std::collections::BTreeSet::new();
         for (j, job) in self.jobs.iter().enumerate() {
             self.check_job(job).map_err(|e| Malformed::new(format!("jobs[{j}]{}", e.place), e.reason))?;
@@ -273,7 +314,8 @@ impl Instance {
 
     /// The most any one job could cost, kept or rejected, with room for a follower's setups.
     pub(crate) fn dearest_job(&self) -> i128 {
-        let trip = self.shop.transport_cost.iter().flatten().copied().max().unwrap_or(0);
+        let trips = self.shop.transport_cost.iter().chain(&self.shop.transport_carbon);
+        let trip = trips.flatten().copied().max().unwrap_or(0);
         let longest = |matrix: &SetupMatrix| matrix.ticks.iter().copied().max().unwrap_or(0);
         let setups: Vec<Tick> = self.shop.setups.iter().map(longest).collect();
         self.jobs.iter().map(|job| self.dearest(job, trip, &setups)).max().unwrap_or(0)
@@ -281,12 +323,14 @@ impl Instance {
 
     fn dearest(&self, job: &Job, trip: Fen, setups: &[Tick]) -> i128 {
         let mut total = job.rejection_cost.unwrap_or(0) as i128;
+        total += self.objective.makespan as i128 * self.horizon as i128 + job.late_cost as i128;
         total += job.tardiness_weight as i128 * (self.horizon - job.due).max(0) as i128;
         for op in &job.ops {
             let mode = |mode: &Mode| {
                 let machine = &self.shop.machines[mode.machine];
                 let setup = setups[machine.setup];
-                mode.cost.max(mode.charge) as i128 + 2 * setup as i128 * machine.setup_cost_per_tick as i128
+                let rate = machine.setup_cost_per_tick.max(machine.setup_carbon_per_tick);
+                mode.cost.max(mode.charge).max(mode.carbon) as i128 + 2 * setup as i128 * rate as i128
             };
             total += trip as i128 + op.modes.iter().map(mode).max().unwrap_or(0);
         }
@@ -298,8 +342,14 @@ impl Instance {
         let ways = [
             ("transport", &self.shop.transport, TICK_MAX),
             ("transport_cost", &self.shop.transport_cost, FEN_MAX),
+            ("transport_charge", &self.shop.transport_charge, FEN_MAX),
+            ("transport_carbon", &self.shop.transport_carbon, FEN_MAX),
         ];
         for (name, rows, most) in ways {
+            let is_optional = ["transport_charge", "transport_carbon"].contains(&name);
+            if is_optional && rows.is_empty() {
+                continue;
+            }
             if rows.len() != n {
                 return Err(Malformed::new(
                     name,
@@ -324,12 +374,18 @@ impl Instance {
         let mut ids = std::collections::BTreeSet::new();
         for (i, m) in self.shop.machines.iter().enumerate() {
             let place = format!("machines[{i}]");
-            if !ids.insert(m.id.as_str()) {
+            let before = i.checked_sub(1).map(|before| &self.shop.machines[before]);
+            let next_place = before.is_some_and(|before| {
+                before.place.is_some()
+                    && *m == Machine { place: before.place.map(|p| p + 1), ..before.clone() }
+            });
+            if !next_place && (!ids.insert(m.id.as_str()) || m.place.is_some_and(|p| p > 0)) {
                 return Err(Malformed::new(format!("{place}.id"), format!("\"{}\" is taken", m.id)));
             }
             index(&place, "plant", m.plant, self.shop.plants.len())?;
             index(&place, "setup matrix", m.setup, self.shop.setups.len())?;
             within(&place, "setup_cost_per_tick", m.setup_cost_per_tick, 0, FEN_MAX)?;
+            within(&place, "setup_carbon_per_tick", m.setup_carbon_per_tick, 0, FEN_MAX)?;
             let families = self.shop.setups[m.setup].families();
             if let Some(f) = m.initial_family {
                 index(&place, "initial_family", f, families)?;
@@ -341,11 +397,37 @@ impl Instance {
         Ok(())
     }
 
+    fn check_resources(&self) -> Result<(), Malformed> {
+        let mut ids = std::collections::BTreeSet::new();
+        for (i, resource) in self.shop.resources.iter().enumerate() {
+            if !ids.insert(resource.id.as_str()) {
+                let reason = format!("\"{}\" is taken", resource.id);
+                return Err(Malformed::new(format!("resources[{i}].id"), reason));
+            }
+            within(format_args!("resources[{i}]"), "units", resource.units.into(), 1, u32::MAX.into())?;
+        }
+        if self.shop.needs.first().is_some_and(|first| !first.is_empty()) {
+            return Err(Malformed::new("needs[0]", "the first set of needs is not empty"));
+        }
+        for (i, needs) in self.shop.needs.iter().enumerate() {
+            let mut seen = std::collections::BTreeSet::new();
+            for need in needs {
+                index(format_args!("needs[{i}]"), "resource", need.resource, self.shop.resources.len())?;
+                if !seen.insert(need.resource) {
+                    let reason = format!("resource {} is needed twice", need.resource);
+                    return Err(Malformed::new(format!("needs[{i}]"), reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn check_job(&self, job: &Job) -> Result<(), Malformed> {
         within(".release", "it", job.release, 0, TICK_MAX)?;
         within(".due", "it", job.due, 0, TICK_MAX)?;
         within(".deadline", "it", job.deadline.unwrap_or(0), 0, TICK_MAX)?;
         within(".tardiness_weight", "it", job.tardiness_weight, 0, FEN_MAX)?;
+        within(".late_cost", "it", job.late_cost, 0, FEN_MAX)?;
         within(".rejection_cost", "it", job.rejection_cost.unwrap_or(0), 0, FEN_MAX)?;
         within(".budget", "it", job.budget.unwrap_or(0), 0, FEN_MAX)?;
         if let Some(origin) = job.origin {
@@ -375,6 +457,7 @@ impl Instance {
             within(place, "duration", mode.duration, 1, TICK_MAX)?;
             within(place, "cost", mode.cost, 0, FEN_MAX)?;
             within(place, "charge", mode.charge, 0, FEN_MAX)?;
+            within(place, "carbon", mode.carbon, 0, FEN_MAX)?;
             within(place, "earliest", mode.earliest, 0, TICK_MAX)?;
         }
         let mut machines: Vec<(usize, usize)> =
@@ -384,11 +467,31 @@ impl Instance {
             let (machine, i) = twice[1];
             return Err(Malformed::new(format!(".modes[{i}]"), format!("machine {machine} has two modes")));
         }
+        self.check_places(op)?;
+        index(".needs", "set of needs", op.needs, self.shop.needs.len().max(1))?;
         if let Some(fixed) = op.fixed {
             within(".fixed", "start", fixed.start, 0, TICK_MAX)?;
             if op.mode_on(fixed.machine).is_none() {
                 let reason = format!("it is fixed on machine {}, where it has no mode", fixed.machine);
                 return Err(Malformed::new(".fixed", reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// An operation that one place of a machine may do, every place of it may do alike.
+    fn check_places(&self, op: &Op) -> Result<(), Malformed> {
+        let machines = &self.shop.machines;
+        for (i, mode) in op.modes.iter().enumerate() {
+            let Some(place) = machines[mode.machine].place else { continue };
+            let next = machines.get(mode.machine + 1).filter(|m| m.place == Some(place + 1));
+            let first = mode.machine - place as usize;
+            let others = [(place > 0).then_some(first), next.map(|_| mode.machine + 1)];
+            for other in others.into_iter().flatten() {
+                if op.mode_on(other) != Some(&Mode { machine: other, ..mode.clone() }) {
+                    let reason = format!("the places of \"{}\" do not do it alike", machines[other].id);
+                    return Err(Malformed::new(format!(".modes[{i}]"), reason));
+                }
             }
         }
         Ok(())

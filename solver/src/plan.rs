@@ -39,11 +39,15 @@ pub struct Priced {
     pub setup: Fen,
     /// Trips between plants.
     pub transport: Fen,
-    /// Lateness.
+    /// Being late.
     pub tardiness: Fen,
     /// Jobs left out.
     pub rejection: Fen,
-    /// The last end; the objective where the makespan is asked for.
+    /// Ticks of setup.
+    pub setup_ticks: Tick,
+    /// Grams CO2e.
+    pub carbon: i64,
+    /// The last end.
     pub makespan: Tick,
     /// Jobs kept.
     pub accepted: usize,
@@ -58,10 +62,13 @@ impl Priced {
     }
 
     /// What the instance asks to minimise.
-    pub fn objective(&self, objective: crate::Objective) -> Fen {
-        match objective {
-            crate::Objective::Cost => self.total(),
-            crate::Objective::Makespan => self.makespan,
-        }
+    pub fn objective(&self, weights: crate::Objective) -> Fen {
+        weights.cost * (self.processing + self.setup + self.transport)
+            + weights.tardiness * self.tardiness
+            + weights.rejection * self.rejection
+            + weights.makespan * self.makespan
+            + weights.setup * self.setup_ticks
+            + weights.late * self.late as i64
+            + weights.carbon * self.carbon
     }
 }

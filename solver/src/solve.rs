@@ -13,7 +13,7 @@ use crate::place::Placer;
 use crate::random::Random;
 use crate::search::Search;
 use crate::state::State;
-use crate::{Fen, Fixed, Instance, Malformed, Objective, Plan, Priced, verify};
+use crate::{Fen, Fixed, Instance, Malformed, Plan, Priced, verify};
 
 /// How to solve.
 #[derive(Clone, Debug)]
@@ -134,9 +134,11 @@ pub fn solve(
     let started = Instant::now();
     instance.check()?;
     lower_priority(options);
-    if instance.objective == Objective::Makespan {
+    if instance.is_flexible_job_shop() {
         return makespan::solve(instance, options, started, progress);
     }
+    let (asked, weighed) = (instance, instance.weighed()?);
+    let instance = weighed.as_ref();
     let watch = Watch { started, limit: options.time_limit, cancel: &options.cancel };
     let (state, found_by) = start(instance, options, watch);
     let (cost, missing) = (state.cost(), state.missing() as usize);
@@ -148,6 +150,7 @@ pub fn solve(
     let mut run = Run {
         rounds,
         round: 0,
+        asked,
         instance,
         options,
         watch,
@@ -163,8 +166,8 @@ pub fn solve(
         (None, _) => run.parallel(&mut search),
     };
     let (found_by, checked) = (run.found_by, run.checked);
-    let checked = checked.unwrap_or_else(|| Checked::new(instance, &search));
-    finish(instance, options, &search, checked, (bound, found_by), started)
+    let checked = checked.unwrap_or_else(|| Checked::new(asked, &search));
+    finish(asked, options, &search, checked, (bound, found_by), started)
 }
 
 /// The best plan and what the checker says of it.
@@ -259,6 +262,9 @@ impl Rounds {
 struct Run<'a, 'p> {
     rounds: Rounds,
     round: usize,
+    /// As it was given.
+    asked: &'a Instance,
+    /// With its weights worked in.
     instance: &'a Instance,
     options: &'a Options,
     watch: Watch<'a>,
@@ -415,7 +421,7 @@ impl<'a> Run<'a, '_> {
             }
             shared.stop.store(true, Ordering::Relaxed);
             // A large plan takes the checker some time, in which the proving thread comes to its end.
-            self.checked = Some(Checked::new(instance, search));
+            self.checked = Some(Checked::new(self.asked, search));
         });
         shared.bound.into_inner()
     }
@@ -641,7 +647,7 @@ mod tests {
             if done {
                 let plan = Plan { assignments: self.assignments.clone(), ..plan.clone() };
                 if let Ok(priced) = verify(self.instance, &plan) {
-                    self.best = self.best.min(priced.total());
+                    self.best = self.best.min(priced.objective(self.instance.objective));
                 }
             }
         }
@@ -660,8 +666,42 @@ mod tests {
             let work = shop.setup_ticks(mode.machine, family, job.ops[k].family) + mode.duration;
             let from = ready.max(mode.earliest).max(last.map_or(0, |a| a.end));
             let calendar = &shop.machines[mode.machine].calendar;
-            let (start, end) = calendar.earliest(from, work, job.ops[k].splittable, self.instance.horizon)?;
-            Some(Assignment { job: j, op: k, machine: mode.machine, start, end })
+            let span = |from| calendar.earliest(from, work, job.ops[k].splittable, self.instance.horizon);
+            let at = |(start, end)| Assignment { job: j, op: k, machine: mode.machine, start, end };
+            let mut next = at(span(from)?);
+            while !self.has_resources(&next) {
+                next = at(span(next.start + 1)?);
+            }
+            Some(next)
+        }
+
+        /// Whether there is a unit of all that the next assignment needs, besides what the others hold.
+        fn has_resources(&self, next: &Assignment) -> bool {
+            let shop = &self.instance.shop;
+            let others: Vec<(usize, Tick)> =
+                (0..self.assignments.len()).flat_map(|i| self.held(i, &self.assignments[i])).collect();
+            let open = |t: Tick| shop.machines[next.machine].calendar.is_open(t);
+            self.held(self.assignments.len(), next).into_iter().all(|held| {
+                let resource = &shop.resources[held.0];
+                let taken = others.iter().filter(|other| **other == held).count();
+                taken < resource.units as usize && (!open(held.1) || resource.calendar.is_open(held.1))
+            })
+        }
+
+        /// The resources that an assignment behind the first `count` holds, tick by tick.
+        fn held(&self, count: usize, a: &Assignment) -> Vec<(usize, Tick)> {
+            let (shop, op) = (&self.instance.shop, &self.instance.jobs[a.job].ops[a.op]);
+            let before = self.assignments[..count].iter().rfind(|b| b.machine == a.machine);
+            let family = before.map(|b| self.instance.jobs[b.job].ops[b.op].family);
+            let mut setup = shop.setup_ticks(a.machine, family, op.family);
+            let mut held = Vec::new();
+            for t in a.start..a.end {
+                let needs = shop.needs_of(op.needs).iter();
+                let now = needs.filter(|need| setup > 0 || need.during == crate::During::Occupation);
+                held.extend(now.map(|need| (need.resource, t)));
+                setup -= i64::from(shop.machines[a.machine].calendar.is_open(t));
+            }
+            held
         }
     }
 
@@ -678,7 +718,10 @@ mod tests {
     fn the_optimum_lies_between_bound_and_plan() {
         let (mut optimal, mut tight, mut sum) = (0, 0, (0, 0));
         for seed in 0..300 {
-            let instance = tiny::instance(seed, 3, 2, 24);
+            let instance = match seed % 2 {
+                0 => tiny::instance(seed, 3, 2, 24),
+                _ => tiny::rich(seed, 3, 2, 24),
+            };
             let optimum = Enumeration::optimum(&instance);
             let solution = solve(&instance, &counted(3000, 1), |_| ()).unwrap();
             assert!(
@@ -708,8 +751,12 @@ mod tests {
     #[test]
     fn every_try_is_priced_to_the_fen() {
         for seed in 0..60 {
-            let mut instance = tiny::instance(seed, 14, 3, 60);
+            let mut instance = match seed % 3 {
+                0 => tiny::instance(seed, 14, 3, 60),
+                _ => tiny::rich(seed, 14, 3, 60),
+            };
             instance.jobs.iter_mut().step_by(5).for_each(|job| job.rejection_cost = None);
+            let instance = instance.weighed().unwrap().into_owned();
             let mut search = Search::new(State::empty(&instance), seed);
             if seed % 2 == 0 {
                 let order = greedy::insertion_order(&instance);
@@ -729,7 +776,8 @@ mod tests {
                 let mut plan = search.state.plan();
                 plan.rejected.retain(|&j| instance.jobs[j].rejection_cost.is_some());
                 if search.state.missing() == 0 {
-                    assert_eq!(verify(&instance, &plan).unwrap().total(), search.state.cost());
+                    let priced = verify(&instance, &plan).unwrap();
+                    assert_eq!(priced.objective(instance.objective), search.state.cost());
                 }
             }
         }

@@ -5,6 +5,7 @@
 //! what it does to followers, and priced to the fen.
 
 use crate::place::{Placer, Query};
+use crate::resource::{Span, Usage};
 use crate::{Assignment, Cost, Fen, Fixed, Instance, Lines, Occupation, Plan, Step, Tick};
 
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +50,8 @@ pub(crate) struct State<'a> {
     kept: Vec<bool>,
     /// Modes, setups, transport, tardiness and rejections, as the format prices them.
     cost: Fen,
+    /// When the kept jobs end, where the makespan counts.
+    ends: Ends,
     /// Promised jobs that are not in the plan.
     missing: i64,
     /// What a missing promised job weighs in a comparison: more than anything it could cost.
@@ -79,6 +82,7 @@ impl<'a> State<'a> {
             steps: vec![Step::default(); flat as usize],
             kept: vec![false; instance.jobs.len()],
             cost: instance.jobs.iter().filter_map(|job| job.rejection_cost).sum(),
+            ends: Ends::new(if instance.objective.makespan > 0 { instance.jobs.len() } else { 0 }),
             missing,
             // Looking for the dearest job takes long in a large instance, and is of no use where none is promised.
             missing_weight: if missing > 0 { 2 * instance.dearest_job() as Fen + 1 } else { 0 },
@@ -171,11 +175,13 @@ impl<'a> State<'a> {
             let mut timed = chains.clone();
             let mut ends: Vec<(Tick, usize)> = vec![(0, 0); instance.jobs.len()];
             let mut lasts: Vec<(Tick, Option<usize>)> = vec![(0, None); instance.shop.machines.len()];
+            let mut usage = Usage::new(&instance.shop);
             let mut offenders = Vec::new();
             for (was, j, k) in order {
                 let Some(at) = timed[j].as_mut().map(|chain| &mut chain[k]) else { continue };
                 let before = (k > 0).then_some(ends[j]);
-                match first_span(instance, (j, k), at.machine, before, lasts[at.machine], was) {
+                let last = lasts[at.machine];
+                match first_span(instance, &mut usage, (j, k), at.machine, before, last, was) {
                     Some((start, end)) => {
                         at.start = start;
                         ends[j] = (end, instance.shop.machines[at.machine].plant);
@@ -199,18 +205,18 @@ impl<'a> State<'a> {
             for (k, at) in chain.iter().flatten().enumerate() {
                 let a = Assignment { job: j, op: k, machine: at.machine, start: at.start, end: at.start };
                 let occupation = crate::lines::raw_occupation(&self.instance.jobs[j], &a);
-                self.lines.line_mut(at.machine).push(occupation);
+                self.lines.unheld_mut(at.machine).push(occupation);
             }
         }
         for m in 0..self.lines.machines() {
-            self.lines.line_mut(m).sort_by_key(|o| (o.start, !o.fixed, o.key));
+            self.lines.unheld_mut(m).sort_by_key(|o| (o.start, !o.fixed, o.key));
             for at in 0..self.lines.on(m).len() {
                 let Ok(o) = self.lines.refreshed(&self.instance.shop, m, at) else {
                     let late = Laid::of(&self.lines.on(m)[at]);
                     clashes.push(Clash { machine: m, late, early: None });
                     continue;
                 };
-                self.lines.line_mut(m)[at] = o;
+                self.lines.unheld_mut(m)[at] = o;
                 let flat = self.base[o.key.job as usize] + o.key.op;
                 self.steps[flat as usize] = Step { machine: m, start: o.start, end: o.end, setup: o.setup };
                 let before = at.checked_sub(1).map(|i| self.lines.on(m)[i]);
@@ -220,7 +226,27 @@ impl<'a> State<'a> {
                 }
             }
         }
+        self.lay_needs(&mut clashes);
         clashes
+    }
+
+    /// Has what is laid take its resources, frozen work first, then by start; tells of what finds none.
+    fn lay_needs(&mut self, clashes: &mut Vec<Clash>) {
+        if self.instance.shop.resources.is_empty() {
+            return;
+        }
+        let mut order: Vec<(bool, Tick, usize, usize)> = Vec::new();
+        for m in 0..self.lines.machines() {
+            let line = self.lines.on(m).iter().enumerate().filter(|(_, o)| o.needs != 0);
+            order.extend(line.map(|(at, o)| (!o.fixed, o.start, m, at)));
+        }
+        order.sort_unstable();
+        for (_, _, m, at) in order {
+            if self.lines.hold_if_free(&self.instance.shop, m, at).is_err() {
+                let late = Laid::of(&self.lines.on(m)[at]);
+                clashes.push(Clash { machine: m, late, early: None });
+            }
+        }
     }
 
     /// Whether a job's steps keep the job's own rules.
@@ -231,7 +257,7 @@ impl<'a> State<'a> {
             let there = shop.machines[step.machine].plant;
             if let Some(here) = at {
                 ready += shop.transport[here][there];
-                charge += shop.transport_cost[here][there];
+                charge += shop.trip_charge(here, there);
             }
             let Some(mode) = op.mode_on(step.machine) else { return false };
             let moved = op.fixed.is_some_and(|f| (f.machine, f.start) != (step.machine, step.start));
@@ -287,7 +313,7 @@ impl<'a> State<'a> {
     }
 
     pub(crate) fn cost(&self) -> Fen {
-        self.cost
+        self.cost + self.instance.objective.makespan * self.ends.latest()
     }
 
     pub(crate) fn missing(&self) -> i64 {
@@ -300,7 +326,7 @@ impl<'a> State<'a> {
 
     /// What the search minimises: cost, broken promises far above it, and moves.
     pub(crate) fn weight(&self) -> Fen {
-        self.cost + self.missing * self.missing_weight + self.moved * self.stay_weight
+        self.cost() + self.missing * self.missing_weight + self.moved * self.stay_weight
     }
 
     pub(crate) fn keeps(&self, job: usize) -> bool {
@@ -347,16 +373,22 @@ impl<'a> State<'a> {
         while let Some(entry) = self.journal.pop() {
             match entry {
                 Undo::Inserted { machine, at } => {
-                    self.lines.line_mut(machine as usize).remove(at as usize);
+                    self.lines.take(&self.instance.shop, machine as usize, at as usize);
                 }
                 Undo::Removed { machine, at, was } => {
-                    self.lines.line_mut(machine as usize).insert(at as usize, was);
+                    self.lines.put(&self.instance.shop, machine as usize, at as usize, was);
                 }
                 Undo::Changed { machine, at, was } => {
-                    self.lines.line_mut(machine as usize)[at as usize] = was;
+                    self.lines.write(&self.instance.shop, machine as usize, at as usize, was);
                 }
-                Undo::Step { flat, was, .. } => self.steps[flat as usize] = was,
-                Undo::Kept { job, was } => self.kept[job as usize] = was,
+                Undo::Step { job, flat, was } => {
+                    self.steps[flat as usize] = was;
+                    self.note_end(job as usize);
+                }
+                Undo::Kept { job, was } => {
+                    self.kept[job as usize] = was;
+                    self.note_end(job as usize);
+                }
             }
         }
         (self.cost, self.missing, self.moved) = self.at_mark;
@@ -414,6 +446,8 @@ impl<'a> State<'a> {
             criterion: Cost::Plan,
             limit,
             stay,
+            makespan: (self.instance.objective.makespan, self.ends.latest()),
+            by_carbon: false,
         });
     }
 
@@ -449,10 +483,10 @@ impl<'a> State<'a> {
             key: crate::Key { job: job as u32, op: k as u32 },
             splittable: op.splittable,
             fixed: op.fixed.is_some(),
+            needs: op.needs as u32,
         };
-        let line = self.lines.line_mut(step.machine);
-        let at = line.partition_point(|o| o.start < step.start);
-        line.insert(at, occupation);
+        let at = self.lines.on(step.machine).partition_point(|o| o.start < step.start);
+        self.lines.put(&self.instance.shop, step.machine, at, occupation);
         self.journal.push(Undo::Inserted { machine: step.machine as u32, at: at as u32 });
         self.set_step(job, self.base[job] + k as u32, step);
         self.cost += mode.1 + step.setup * self.instance.shop.machines[step.machine].setup_cost_per_tick;
@@ -461,9 +495,18 @@ impl<'a> State<'a> {
     fn keep(&mut self, job: usize) {
         self.journal.push(Undo::Kept { job: job as u32, was: false });
         self.kept[job] = true;
+        self.note_end(job);
         self.count_absence(job, -1);
         self.cost += self.chain_cost(job);
         self.count_moves(job, 1);
+    }
+
+    /// Brings a job's end up to date, where ends count.
+    fn note_end(&mut self, job: usize) {
+        if self.instance.objective.makespan > 0 {
+            let end = self.steps_of(job).last().map_or(0, |step| step.end);
+            self.ends.set(job, if self.kept[job] { end } else { 0 });
+        }
     }
 
     fn count_absence(&mut self, job: usize, sign: i64) {
@@ -559,10 +602,11 @@ impl<'a> State<'a> {
         self.count_absence(job, 1);
         self.journal.push(Undo::Kept { job: job as u32, was: true });
         self.kept[job] = false;
+        self.note_end(job);
         for k in (0..self.instance.jobs[job].ops.len()).rev() {
             let step = self.steps[self.base[job] as usize + k];
             let at = self.position(step.machine, step.start, job, k);
-            let was = self.lines.line_mut(step.machine).remove(at);
+            let was = self.lines.take(&self.instance.shop, step.machine, at);
             self.journal.push(Undo::Removed { machine: step.machine as u32, at: at as u32, was });
             let mode = self.instance.jobs[job].ops[k]
                 .mode_on(step.machine)
@@ -589,7 +633,11 @@ impl<'a> State<'a> {
         if !self.kept[o.key.job as usize] {
             return true;
         }
-        let Some((start, end)) = self.new_span(machine, at, &o, setup) else { return false };
+        // What it holds itself is not in its way.
+        self.lines.release(&self.instance.shop, machine, at);
+        let span = self.new_span(machine, at, &o, setup);
+        self.lines.hold(&self.instance.shop, machine, at);
+        let Some((start, end)) = span else { return false };
         let rate = self.instance.shop.machines[machine].setup_cost_per_tick;
         self.cost += (setup - o.setup) * rate;
         self.change(machine, at, Occupation { start, end, setup, ..o });
@@ -598,19 +646,15 @@ impl<'a> State<'a> {
 
     /// When the occupation would begin and end with another setup.
     fn new_span(&self, machine: usize, at: usize, o: &Occupation, setup: Tick) -> Option<(Tick, Tick)> {
-        let calendar = &self.instance.shop.machines[machine].calendar;
-        let work = setup + o.work;
-        if setup < o.setup {
-            return calendar.finish(o.start, work, o.splittable).map(|end| (o.start, end));
-        }
-        if !o.fixed {
-            let from = self.may_start(machine, at);
-            let earlier = calendar.earliest(from, work, o.splittable, o.end);
+        let (shop, usage) = (&self.instance.shop, self.lines.usage());
+        let span = Occupation { setup, ..*o }.span(machine);
+        if !o.fixed && setup > o.setup {
+            let earlier = usage.earliest(shop, &span, self.may_start(machine, at), o.end);
             if earlier.is_some() {
                 return earlier;
             }
         }
-        let end = calendar.finish(o.start, work, o.splittable)?;
+        let end = usage.end_at(shop, &span, o.start)?;
         (end <= self.must_end(machine, at)).then_some((o.start, end))
     }
 
@@ -652,11 +696,12 @@ impl<'a> State<'a> {
         let was = self.lines.on(machine)[at];
         let (j, k) = (was.key.job as usize, was.key.op as usize);
         self.journal.push(Undo::Changed { machine: machine as u32, at: at as u32, was });
-        self.lines.line_mut(machine)[at] = new;
+        self.lines.write(&self.instance.shop, machine, at, new);
         let flat = self.base[j] + k as u32;
         let moved = self.is_moved(flat);
         self.set_step(j, flat, Step { machine, start: new.start, end: new.end, setup: new.setup });
         self.moved += self.is_moved(flat) - moved;
+        self.note_end(j);
         let job = &self.instance.jobs[j];
         if k + 1 == job.ops.len() {
             self.cost += job.tardiness(new.end) - job.tardiness(was.end);
@@ -679,8 +724,10 @@ impl<'a> State<'a> {
             if o.fixed || from >= o.start {
                 continue;
             }
-            let calendar = &self.instance.shop.machines[m].calendar;
-            let span = calendar.earliest(from, o.setup + o.work, o.splittable, o.end);
+            let shop = &self.instance.shop;
+            self.lines.release(shop, m, at);
+            let span = self.lines.usage().earliest(shop, &o.span(m), from, o.end);
+            self.lines.hold(shop, m, at);
             if let Some((start, end)) = span.filter(|s| s.0 < o.start) {
                 self.change(m, at, Occupation { start, end, ..o });
             }
@@ -689,9 +736,10 @@ impl<'a> State<'a> {
 }
 
 /// The earliest that an operation can run behind the last one on its machine; `was`, where it is
-/// frozen. `None` where that is too late.
+/// frozen. `None` where that is too late. It takes its resources.
 fn first_span(
     instance: &Instance,
+    usage: &mut Usage,
     (j, k): (usize, usize),
     machine: usize,
     before: Option<(Tick, usize)>,
@@ -706,12 +754,39 @@ fn first_span(
         None => job.release + job.origin.map_or(0, |here| shop.transport[here][there]),
     };
     let from = arrival.max(last.0).max(mode.earliest);
-    let work = shop.setup_ticks(machine, last.1, op.family) + mode.duration;
-    let calendar = &shop.machines[machine].calendar;
+    let setup = shop.setup_ticks(machine, last.1, op.family);
+    let span = Span { machine, needs: op.needs, setup, work: mode.duration, splittable: op.splittable };
     let latest = if k + 1 == job.ops.len() { job.deadline.unwrap_or(Tick::MAX) } else { Tick::MAX };
-    if op.fixed.is_some() {
-        let end = calendar.finish(was, work, op.splittable)?;
-        return (from <= was).then_some((was, end));
+    let found = match op.fixed {
+        Some(_) => (was, usage.end_at(shop, &span, was).filter(|_| from <= was)?),
+        None => usage.earliest(shop, &span, from, latest)?,
+    };
+    usage.take(shop, &span, found);
+    Some(found)
+}
+
+/// When the kept jobs end, and the latest of it: a tree of maxima, O(log jobs) a change.
+#[derive(Clone, Debug)]
+struct Ends {
+    /// The root is at 1, the children of `i` at `2 i` and `2 i + 1`, the jobs in the last half.
+    tree: Vec<Tick>,
+}
+
+impl Ends {
+    fn new(jobs: usize) -> Ends {
+        Ends { tree: vec![0; 2 * jobs.max(1)] }
     }
-    calendar.earliest(from, work, op.splittable, latest)
+
+    fn latest(&self) -> Tick {
+        self.tree[1]
+    }
+
+    fn set(&mut self, job: usize, end: Tick) {
+        let mut i = self.tree.len() / 2 + job;
+        self.tree[i] = end;
+        while i > 1 {
+            i /= 2;
+            self.tree[i] = self.tree[2 * i].max(self.tree[2 * i + 1]);
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::{Assignment, Instance, Plan, Priced, Tick};
+use crate::{Assignment, During, Instance, Plan, Priced, Tick};
 
 /// A rule that a plan breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,17 @@ fn end_by_walking(windows: &[(Tick, Tick)], start: Tick, work: Tick, splittable:
     None
 }
 
+/// Open ticks in `[from, until)` that both lists of windows have.
+fn open_in_both(one: &[(Tick, Tick)], other: &[(Tick, Tick)], from: Tick, until: Tick) -> Tick {
+    let mut ticks = 0;
+    for a in one.iter().filter(|w| w.1 > from && w.0 < until) {
+        for b in other.iter().filter(|w| w.1 > a.0 && w.0 < a.1) {
+            ticks += (a.1.min(b.1).min(until) - a.0.max(b.0).max(from)).max(0);
+        }
+    }
+    ticks
+}
+
 struct Checker<'a> {
     instance: &'a Instance,
     violations: Vec<Violation>,
@@ -71,6 +82,9 @@ pub fn verify(instance: &Instance, plan: &Plan) -> Result<Priced, Vec<Violation>
     };
     checker.take_rejections(plan);
     checker.take_lines(plan);
+    for r in 0..instance.shop.resources.len() {
+        checker.check_resource(r);
+    }
     for j in 0..instance.jobs.len() {
         checker.check_job(j);
     }
@@ -150,8 +164,44 @@ impl Checker<'_> {
             }
             let setup = matrix.ticks(family, next);
             self.priced.setup += setup * machine.setup_cost_per_tick;
+            self.priced.setup_ticks += setup;
+            self.priced.carbon += setup * machine.setup_carbon_per_tick;
             self.placed[a.job][a.op] = Some((a, setup));
             (family, free_from) = (Some(next), Some(a.end));
+        }
+    }
+
+    /// Every operation that needs a resource has a unit, and it is there while the machine works.
+    fn check_resource(&mut self, r: usize) {
+        let (instance, resource) = (self.instance, &self.instance.shop.resources[r]);
+        let mut held: Vec<(Tick, Tick, usize, usize)> = Vec::new();
+        for &(a, setup) in self.placed.iter().flatten().flatten() {
+            let op = &instance.jobs[a.job].ops[a.op];
+            let windows = instance.shop.machines[a.machine].calendar.windows();
+            for need in instance.shop.needs_of(op.needs).iter().filter(|need| need.resource == r) {
+                let until = match need.during {
+                    During::Occupation => a.end,
+                    During::Setup => end_by_walking(windows, a.start, setup, op.splittable).unwrap_or(a.end),
+                };
+                if until > a.start {
+                    held.push((a.start, until, a.job, a.op));
+                }
+            }
+        }
+        held.sort_unstable();
+        for &(from, until, j, k) in &held {
+            let at_once = held.iter().take_while(|h| h.0 <= from).filter(|h| h.1 > from).count();
+            if at_once > resource.units as usize {
+                let what = format!("is one of {at_once} that hold {} at {from}", resource.id);
+                self.breach(Some(j), Some(k), what);
+            }
+            let Some((a, _)) = self.placed[j][k] else { continue };
+            let windows = instance.shop.machines[a.machine].calendar.windows();
+            let worked = open_in_both(windows, windows, from, until);
+            if open_in_both(windows, resource.calendar.windows(), from, until) < worked {
+                let what = format!("needs {} over [{from}, {until}), which is not there", resource.id);
+                self.breach(Some(j), Some(k), what);
+            }
         }
     }
 
@@ -177,7 +227,9 @@ impl Checker<'_> {
                 ready += self.instance.shop.transport[here][there];
                 let trip = self.instance.shop.transport_cost[here][there];
                 self.priced.transport += trip;
-                charge += trip;
+                self.priced.carbon +=
+                    self.instance.shop.transport_carbon.get(here).map_or(0, |row| row[there]);
+                charge += self.instance.shop.transport_charge.get(here).map_or(trip, |row| row[there]);
             }
             if a.start < ready {
                 let what = format!("starts at {}, its part arrives at {ready}", a.start);
@@ -196,7 +248,7 @@ impl Checker<'_> {
         }
         if ready > job.due {
             self.priced.late += 1;
-            self.priced.tardiness += job.tardiness_weight * (ready - job.due);
+            self.priced.tardiness += job.late_cost + job.tardiness_weight * (ready - job.due);
         }
     }
 
@@ -225,6 +277,7 @@ impl Checker<'_> {
             self.breach(Some(a.job), Some(a.op), what);
         }
         self.priced.processing += mode.cost;
+        self.priced.carbon += mode.carbon;
         mode.charge
     }
 
@@ -254,7 +307,10 @@ mod tests {
     use crate::{Fixed, greedy, tiny, write_json};
 
     fn planned(seed: u64) -> (Instance, Plan) {
-        let mut instance = tiny::instance(seed, 8, 3, 60);
+        let mut instance = match seed % 2 {
+            0 => tiny::instance(seed, 8, 3, 60),
+            _ => tiny::rich(seed, 8, 3, 60),
+        };
         let mut state = State::empty(&instance);
         greedy::insert_all(&mut state, &mut Placer::default(), &greedy::insertion_order(&instance), &|| {
             false
@@ -306,7 +362,10 @@ mod tests {
             }
             let (instance_json, plan_json) = (write_json(&instance), plan.write_json(&instance));
             input += &format!("{{\"instance\":{instance_json},\"plan\":{plan_json}}}\n");
-            verdicts.push((seed, verify(&instance, &plan).ok().map(|priced| priced.total())));
+            verdicts.push((
+                seed,
+                verify(&instance, &plan).ok().map(|priced| priced.objective(instance.objective)),
+            ));
         }
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recount.py");
         let mut python = Command::new("python3")

@@ -23,16 +23,25 @@ def end_of(open, start, work, splittable):
     return ticks[-1] + 1
 
 
+def weights_of(inst):
+    """What each measure weighs: the cost in fen where nothing is said."""
+    given = inst.get("objective") or {"cost": 1, "tardiness": 1}
+    names = ["cost", "tardiness", "rejection", "makespan", "setup", "late", "carbon"]
+    return {name: given.get(name, 1 if name == "rejection" else 0) for name in names}
+
+
 def cost_of(inst, plan):
     jobs = {j["id"]: j for j in inst["jobs"]}
-    machines = {m["id"]: m for m in inst["machines"]}
+    machines = {(m["id"], place): m for m in inst["machines"] for place in range(m.get("places") or 1)}
+    weights = weights_of(inst)
     matrices = [inst["setup"]] + inst.get("setup_matrices", [])
     index = {m["id"]: i for i, m in enumerate(inst["machines"])}
-    total, setups, at = 0, {}, {}
+    measures, setups, at = dict.fromkeys(weights, 0), {}, {}
+    on = lambda a: (a["machine"], a.get("place") or 0)
     open = {name: open_ticks(machine) for name, machine in machines.items()}
     lines = {name: [] for name in machines}
     for a in plan["assignments"]:
-        lines[a["machine"]].append(a)
+        lines[on(a)].append(a)
     out = plan["rejected"]
     if len(set(out)) != len(out):
         return None
@@ -44,7 +53,9 @@ def cost_of(inst, plan):
                 return None
             wanted = jobs[a["job"]]["ops"][a["op"]]["family"]
             need = 0 if family is None else matrices[machine.get("setup_matrix") or 0][family][wanted]
-            total += need * machine["setup_cost_per_tick"]
+            measures["setup"] += need
+            measures["cost"] += need * machine["setup_cost_per_tick"]
+            measures["carbon"] += need * machine.get("setup_carbon_per_tick", 0)
             setups[a["job"], a["op"]] = need
             family = wanted
     for a in plan["assignments"]:
@@ -56,37 +67,70 @@ def cost_of(inst, plan):
         if job["id"] in out:
             if any(mine) or job.get("rejection_cost") is None:
                 return None
-            total += job["rejection_cost"]
+            measures["rejection"] += job["rejection_cost"]
             continue
         if not all(mine):
             return None
         ready, place, charge = job["release"], job.get("origin"), 0
         for k, (op, a) in enumerate(zip(job["ops"], mine)):
-            machine = machines[a["machine"]]
+            machine = machines[on(a)]
             modes = [m for m in op["modes"] if m["machine"] == index[a["machine"]]]
             if not modes:
                 return None
             mode = modes[0]
             if place is not None:
                 ready += inst["transport"][place][machine["plant"]]
-                total += inst["transport_cost"][place][machine["plant"]]
-                charge += inst["transport_cost"][place][machine["plant"]]
+                trip = inst["transport_cost"][place][machine["plant"]]
+                measures["cost"] += trip
+                charge += inst["transport_charge"][place][machine["plant"]] if "transport_charge" in inst else trip
+                if "transport_carbon" in inst:
+                    measures["carbon"] += inst["transport_carbon"][place][machine["plant"]]
             if a["start"] < max(ready, mode.get("earliest") or 0) or a["end"] > inst["horizon"]:
                 return None
-            if end_of(open[a["machine"]], a["start"], setups[job["id"], k] + mode["duration"], op["splittable"]) != a["end"]:
+            if end_of(open[on(a)], a["start"], setups[job["id"], k] + mode["duration"], op["splittable"]) != a["end"]:
                 return None
             fixed = op.get("fixed")
-            if fixed and (fixed["machine"], fixed["start"]) != (index[a["machine"]], a["start"]):
+            stands = (index[a["machine"]], a.get("place") or 0, a["start"])
+            if fixed and (fixed["machine"], fixed.get("place") or 0, fixed["start"]) != stands:
                 return None
-            total += mode["cost"]
+            measures["cost"] += mode["cost"]
+            measures["carbon"] += mode.get("carbon", 0)
             charge += mode["charge"] if "charge" in mode else mode["cost"]
             ready, place = a["end"], machine["plant"]
         if job.get("deadline") is not None and ready > job["deadline"]:
             return None
         if job.get("budget") is not None and charge > job["budget"]:
             return None
-        total += job["tardiness_weight"] * max(0, ready - job["due"])
-    return total
+        measures["makespan"] = max(measures["makespan"], ready)
+        if ready > job["due"]:
+            measures["late"] += 1
+            measures["tardiness"] += job["tardiness_weight"] * (ready - job["due"]) + job.get("late_cost", 0)
+    if not resources_suffice(inst, jobs, plan, setups, open, on):
+        return None
+    return sum(weight * measures[name] for name, weight in weights.items())
+
+
+def resources_suffice(inst, jobs, plan, setups, open, on):
+    """Whether every resource is there, and has a unit for everyone who holds it, tick by tick."""
+    for r, resource in enumerate(inst.get("resources", [])):
+        there, taken = set(open_ticks(resource)), {}
+        for a in plan["assignments"]:
+            for need in jobs[a["job"]]["ops"][a["op"]].get("needs", []):
+                if need["resource"] != r:
+                    continue
+                works = set(open[on(a)])
+                left = setups[a["job"], a["op"]] if need["during"] == "setup" else None
+                for t in range(a["start"], a["end"]):
+                    if left == 0:
+                        break
+                    if left and t in works:
+                        left -= 1
+                    taken[t] = taken.get(t, 0) + 1
+                    if t in works and t not in there:
+                        return False
+        if any(units > resource.get("units", 1) for units in taken.values()):
+            return False
+    return True
 
 
 if __name__ == "__main__":

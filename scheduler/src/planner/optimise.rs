@@ -86,7 +86,7 @@ impl Problem {
             name: format!("plan at revision {}", state.revision()),
             tick_seconds: TICK_S,
             horizon,
-            objective: solver::Objective::Cost,
+            objective: solver::Objective::COST,
             shop: pool.shop.clone(),
             jobs: work,
         };

@@ -26,6 +26,8 @@ pub struct Pool {
     /// What stands on each machine.
     pub lines: solver::Lines,
     stations: Vec<Arc<Station>>,
+    /// By machine: what a kWh emits there, mg CO2e.
+    grid: Vec<u32>,
     index: BTreeMap<MachineId, usize>,
     plants: BTreeMap<PlantId, usize>,
     families: BTreeMap<String, usize>,
@@ -72,6 +74,7 @@ impl Pool {
             from,
             shop,
             lines: solver::Lines::default(),
+            grid: stations.iter().map(|s| mg_per_kwh(state, s)).collect(),
             stations,
             index,
             plants,
@@ -133,7 +136,7 @@ impl Pool {
         let family = in_hand.last().map(|o| &o.family).or(station.family.as_ref());
         machine.initial_family = family.and_then(|f| self.families.get(&**f)).copied();
         let line = to_come.iter().map(|o| self.occupation(o)).collect();
-        self.lines.set(m, line);
+        self.lines.set(&self.shop, m, line);
     }
 
     fn occupation(&self, o: &Occupation) -> solver::Occupation {
@@ -223,8 +226,8 @@ impl Pool {
             tardiness_weight: state.policy().tardiness_fen_per_minute,
             rejection_cost: None,
             budget: [order.budget_fen, terms.price_max_fen].into_iter().flatten().min(),
-            origin: None,
             ops: ops?,
+            ..solver::Job::default()
         })
     }
 
@@ -264,6 +267,7 @@ impl Pool {
                 budget: self.budget_left(state, booking, first),
                 origin: origin.and_then(|s| self.plants.get(&s.machine.plant)).copied(),
                 ops: ops?,
+                ..solver::Job::default()
             },
         ))
     }
@@ -287,10 +291,8 @@ impl Pool {
                 // The step behind it may count on its end.
                 deadline: Some(end),
                 tardiness_weight: state.policy().tardiness_fen_per_minute,
-                rejection_cost: None,
-                budget: None,
-                origin: None,
                 ops: vec![self.op(operation, vec![mode(m, &reckoned, 0)], Some(fixed))],
+                ..solver::Job::default()
             };
             let changeover_fen = self.stations[m].changeover_fen(place.changeover_s);
             let assignment = solver::Assignment { job: 0, op: 0, machine: m, start, end };
@@ -310,19 +312,16 @@ impl Pool {
                 let op = solver::Op {
                     family: self.families.get(&*o.family).copied().unwrap_or(0),
                     splittable: o.splittable,
-                    modes: vec![solver::Mode { machine: m, duration: work, cost: 0, charge: 0, earliest: 0 }],
+                    modes: vec![solver::Mode { machine: m, duration: work, ..solver::Mode::default() }],
                     fixed: Some(solver::Fixed { machine: m, start }),
+                    ..solver::Op::default()
                 };
                 let job = solver::Job {
                     id: format!("tooling on {} at {}", station.id(), o.start),
                     release: 0,
                     due: end,
-                    deadline: None,
-                    tardiness_weight: 0,
-                    rejection_cost: None,
-                    budget: None,
-                    origin: None,
                     ops: vec![op],
+                    ..solver::Job::default()
                 };
                 let assignment = solver::Assignment { job: 0, op: 0, machine: m, start, end };
                 Kept { operation: 0, job, assignment, cost_fen: station.changeover_fen(o.changeover_s) }
@@ -357,7 +356,7 @@ impl Pool {
         fixed: Option<solver::Fixed>,
     ) -> solver::Op {
         let family = self.families.get(&operation.setup_family).copied().unwrap_or(0);
-        solver::Op { family, splittable: operation.splittable, modes, fixed }
+        solver::Op { family, splittable: operation.splittable, modes, fixed, ..solver::Op::default() }
     }
 
     fn modes(
@@ -371,7 +370,8 @@ impl Pool {
             .filter(|(_, s)| !s.open.is_empty() && eligibility::eligible(order, operation, &s.machine))
             .map(|(m, s)| {
                 let reckoned = price::reckon(operation, order.quantity, &s.machine);
-                mode(m, &reckoned, self.tick_from(earliest(s)))
+                let carbon = price::machine_grams(reckoned.energy_wh, self.grid[m]);
+                solver::Mode { carbon, ..mode(m, &reckoned, self.tick_from(earliest(s))) }
             })
             .collect()
     }
@@ -420,7 +420,15 @@ fn mode(machine: usize, reckoned: &Reckoned, earliest: solver::Tick) -> solver::
         cost: reckoned.cost_fen,
         charge: charge(reckoned),
         earliest,
+        ..solver::Mode::default()
     }
+}
+
+/// What a kWh emits at a station, mg CO2e; nothing where no factor is known, as the price has it.
+fn mg_per_kwh(state: &State, station: &Station) -> u32 {
+    let plant = state.plants().get(&station.machine.plant);
+    let factor = plant.and_then(|plant| state.policy().grid_factor(&plant.grid_region));
+    factor.map_or(0, |factor| factor.mg_per_kwh)
 }
 
 fn shop(
@@ -448,15 +456,17 @@ fn shop(
             calendar: solver::Calendar::always(0),
             setup: setup_matrix(s, families, &mut setups, &mut known),
             setup_cost_per_tick: s.machine.setup_rate_fen_per_hour / (3600 / TICK_S),
-            initial_family: None,
+            ..solver::Machine::default()
         })
         .collect();
     solver::Shop {
         plants: plants.keys().map(ToString::to_string).collect(),
         transport: table(|t| t.seconds / TICK_S),
         transport_cost: table(|t| t.fen),
+        transport_carbon: table(|t| t.grams),
         setups,
         machines,
+        ..solver::Shop::default()
     }
 }
 

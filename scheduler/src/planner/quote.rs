@@ -1,4 +1,4 @@
-//! Options for an order on the live plan: none dominated in completion and price, the greenest marked.
+//! Options for an order on the live plan: none dominated in completion, price and carbon.
 
 use super::pool::Pool;
 use millpool_alliance::price::{Carbon, Price};

@@ -38,7 +38,7 @@ pub fn alliance(machines: usize, seed: u64, asked_percent: i64) -> Instance {
     }
     let name = format!("alliance of {machines} machines, seed {seed}");
     let horizon = DAYS * DAY;
-    Instance { name, tick_seconds: 60, horizon, objective: Objective::Cost, shop, jobs }
+    Instance { name, tick_seconds: 60, horizon, objective: Objective::COST, shop, jobs }
 }
 
 fn shop(rng: &mut StdRng, machines: usize) -> Shop {
@@ -57,7 +57,7 @@ fn shop(rng: &mut StdRng, machines: usize) -> Shop {
     let setups = vec![SetupMatrix::new(&rows).expect("a square")];
     let machines = (0..machines).map(|number| machine(rng, number)).collect();
     let plants = (0..PLANTS).map(|p| format!("P{p:02}")).collect();
-    Shop { plants, transport, transport_cost, setups, machines }
+    Shop { plants, transport, transport_cost, setups, machines, ..Shop::default() }
 }
 
 fn machine(rng: &mut StdRng, number: usize) -> Machine {
@@ -87,6 +87,7 @@ fn machine(rng: &mut StdRng, number: usize) -> Machine {
         setup: 0,
         setup_cost_per_tick: class.3,
         initial_family: Some(rng.random_range(0..FAMILIES)),
+        ..Machine::default()
     }
 }
 
@@ -111,9 +112,8 @@ fn job(rng: &mut StdRng, shop: &Shop, speeds: &[f64], number: usize) -> Job {
         deadline: rng.random_bool(0.25).then_some(due + 3 * DAY),
         tardiness_weight: *[20, 50, 50, 120, 300].choose(rng).expect("weights"),
         rejection_cost: Some((cheapest as f64 * rng.random_range(2.0..4.0)) as i64 + 40_000),
-        budget: None,
-        origin: None,
         ops,
+        ..Job::default()
     }
 }
 
@@ -124,9 +124,9 @@ fn op(rng: &mut StdRng, shop: &Shop, speeds: &[f64], class: usize, minutes: f64)
     let mode = |&machine: &usize| {
         let duration = ((minutes / speeds[machine]) as Tick).max(5);
         let cost = (duration as f64 * rate as f64 * (0.75 + 0.12 * (machine % 6) as f64)) as i64;
-        Mode { machine, duration, cost, charge: cost, earliest: 0 }
+        Mode { machine, duration, cost, charge: cost, ..Mode::default() }
     };
     let mut modes: Vec<Mode> = able.sample(rng, count).map(mode).collect();
     modes.sort_by_key(|mode| mode.machine);
-    Op { family: rng.random_range(0..FAMILIES), splittable: false, modes, fixed: None }
+    Op { family: rng.random_range(0..FAMILIES), splittable: false, modes, ..Op::default() }
 }

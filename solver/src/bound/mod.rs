@@ -76,6 +76,8 @@ pub(crate) struct Bound<'a> {
     usage: Vec<f64>,
     direction: Vec<f64>,
     best: Fen,
+    /// What the makespan adds to every plan's cost at least.
+    floor: Fen,
     /// The best value of a coarse pass; exact ones prove more and do not steer.
     best_coarse: f64,
     theta: f64,
@@ -105,6 +107,7 @@ impl<'a> Bound<'a> {
             usage: Vec::new(),
             direction: Vec::new(),
             best: plain,
+            floor: instance.makespan_floor(),
             best_coarse: f64::NEG_INFINITY,
             theta: 1.0,
             stale: 0,
@@ -210,7 +213,7 @@ impl<'a> Bound<'a> {
 
     /// The best bound proven so far.
     pub(crate) fn best(&self) -> Fen {
-        self.best
+        self.best + self.floor
     }
 
     /// Whether there is nothing to price, so that the bound stands as it is.
@@ -326,7 +329,7 @@ impl<'a> Bound<'a> {
             }
             norm += self.direction[i] * self.direction[i];
         }
-        let room = (incumbent as f64 - value).max(1.0);
+        let room = ((incumbent - self.floor) as f64 - value).max(1.0);
         let length = self.theta * room / norm.max(1.0);
         for (price, d) in self.prices.iter_mut().zip(&self.direction) {
             let next = (*price + length * d).clamp(0.0, 1e7);

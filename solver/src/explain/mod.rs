@@ -19,7 +19,7 @@ pub use relax::{Constraint, Relaxed};
 use crate::place::{Placement, Placer};
 use crate::solve::chains_of;
 use crate::state::State;
-use crate::{Fen, Instance, Job, Lines, Malformed, Plan, Shop, Step, Tick};
+use crate::{Fen, Instance, Job, Lines, Malformed, Occupation, Plan, Shop, Step, Tick};
 use machines::Stands;
 use relax::Case;
 
@@ -237,7 +237,9 @@ fn take_off(mut state: State<'_>, job: usize) -> Taken {
     if leant_on {
         state.undo();
         for step in &steps {
-            state.lines.line_mut(step.machine).retain(|o| o.key.job as usize != job);
+            state
+                .lines
+                .edit(&state.instance.shop, step.machine, |line| line.retain(|o| o.key.job as usize != job));
         }
     }
     let instance = state.instance;
@@ -245,7 +247,7 @@ fn take_off(mut state: State<'_>, job: usize) -> Taken {
     let saved = restored(&instance.shop, &mut lines, &stood, job);
     let completion = steps.last().map_or(0, |step| step.end);
     let charge = charge(instance, job, &steps);
-    let place = Some(Placement { completion, cost: alone - saved, charge, steps });
+    let place = Some(Placement { completion, cost: alone - saved, charge, carbon: 0, steps });
     Taken { stood, lines, leant_on, place }
 }
 
@@ -257,18 +259,22 @@ fn restored(shop: &Shop, lines: &mut Lines, stood: &Lines, job: usize) -> Fen {
             continue;
         }
         let stood = stood.on(m).iter().filter(|o| o.key.job as usize != job);
-        for (now, then) in lines.line_mut(m).iter_mut().zip(stood) {
-            saved += (now.setup - then.setup) * machine.setup_cost_per_tick;
-            if now.start == then.start {
-                continue;
-            }
+        let back = |now: &mut Occupation, then: &Occupation| {
             let (work, calendar) = (now.setup + now.work, &machine.calendar);
             let back = calendar.finish(then.start, work, now.splittable).map(|end| (then.start, end));
             let back = back.filter(|back| back.1 <= then.end);
             if let Some(back) = back.or_else(|| calendar.latest(work, now.splittable, then.end)) {
                 (now.start, now.end) = back;
             }
-        }
+        };
+        lines.edit(shop, m, |line| {
+            for (now, then) in line.iter_mut().zip(stood) {
+                saved += (now.setup - then.setup) * machine.setup_cost_per_tick;
+                if now.start != then.start {
+                    back(now, then);
+                }
+            }
+        });
     }
     saved
 }
@@ -279,7 +285,7 @@ fn charge(instance: &Instance, job: usize, steps: &[Step]) -> Fen {
     let (mut at, mut charge) = (spec.origin, 0);
     for (op, step) in spec.ops.iter().zip(steps) {
         let there = shop.machines[step.machine].plant;
-        charge += at.map_or(0, |here| shop.transport_cost[here][there]);
+        charge += at.map_or(0, |here| shop.trip_charge(here, there));
         charge += op.mode_on(step.machine).map_or(0, |mode| mode.charge);
         at = Some(there);
     }

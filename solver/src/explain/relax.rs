@@ -87,14 +87,7 @@ impl<'a> Case<'a> {
 
     /// Those that cost less than `limit`.
     pub(super) fn front_below(&self, placer: &mut Placer, limit: Fen) -> Vec<Placement> {
-        placer.search(&Query {
-            shop: &self.shop,
-            lines: &self.lines,
-            job: &self.job,
-            criterion: Cost::Plan,
-            limit,
-            stay: None,
-        });
+        placer.search(&Query { limit, ..Query::new(&self.shop, &self.lines, &self.job, Cost::Plan) });
         placer.finals.iter().map(|&label| placer.placement(label)).collect()
     }
 
@@ -153,14 +146,15 @@ impl<'a> Case<'a> {
             *matrix = SetupMatrix::free(matrix.families());
         }
         for m in self.machines() {
-            self.lines.to_mut().line_mut(m).iter_mut().for_each(|o| o.setup = 0);
+            let line = self.lines.to_mut();
+            line.edit(&self.shop, m, |line| line.iter_mut().for_each(|o| o.setup = 0));
         }
     }
 
     /// Clears the machines that the job could use of all but the work named.
     pub(super) fn keep_on_lines(&mut self, keep: impl Fn(&crate::Occupation) -> bool) {
         for m in self.machines() {
-            self.lines.to_mut().line_mut(m).retain(|o| keep(o));
+            self.lines.to_mut().edit(&self.shop, m, |line| line.retain(|o| keep(o)));
         }
     }
 

@@ -22,7 +22,7 @@ fn planned(seed: u64) -> (Instance, Plan) {
         instance.shop.machines[0].calendar = Calendar::new(windows).unwrap();
     }
     let mut state = State::empty(&instance);
-    greedy::insert_all(&mut state, &mut Placer::default(), &greedy::insertion_order(&instance));
+    greedy::insert_all(&mut state, &mut Placer::default(), &greedy::insertion_order(&instance), &|| false);
     let plan = state.plan();
     for a in plan.assignments.iter().filter(|_| r.chance(0.1)) {
         instance.jobs[a.job].ops[a.op].fixed = Some(Fixed { machine: a.machine, start: a.start });
@@ -112,7 +112,7 @@ impl Bench {
             }
             let mut lines = self.lines.clone();
             for m in 0..lines.machines() {
-                lines.line_mut(m).retain(|o| !others.contains(&(o.key.job as usize)));
+                lines.edit(&self.shop, m, |line| line.retain(|o| !others.contains(&(o.key.job as usize))));
             }
             let front = place(&self.shop, &lines, &self.job, Cost::Plan);
             front.iter().any(|p| self.goal.is_met(p) && Outcome::of(p) == outcome)
@@ -236,7 +236,7 @@ fn each_constraint_left_out_brings_what_is_said() {
                         let line = bench.lines.on(m).iter();
                         let rest = line.filter(|o| o.fixed || promised(o.key.job as usize)).copied();
                         let rest = rest.collect();
-                        bench.lines.set(m, rest);
+                        bench.lines.set(&instance.shop, m, rest);
                     }
                 }
                 // Only this job's changeovers: not a change that the instance can express.
@@ -347,7 +347,7 @@ fn a_job_taken_off_leaves_a_plan_that_holds_and_put_back_costs_what_it_did() {
         let chains = |lines: &Lines| {
             let mut plan = Plan::default();
             for m in 0..lines.machines() {
-                let assignment = |o: &crate::Occupation| Assignment {
+                let assignment = |o: &Occupation| Assignment {
                     job: o.key.job as usize,
                     op: o.key.op as usize,
                     machine: m,
