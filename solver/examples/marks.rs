@@ -237,7 +237,9 @@ fn cancel(arguments: &Arguments) -> anyhow::Result<()> {
     for &machines in &arguments.machines {
         let instance = alliance(machines, 1, WEEK, ASKED);
         let limit = 4.0;
-        let moments: Vec<f64> = (0..40).map(|i| limit * f64::from(i) / 40.0).collect();
+        // While the first plan is made, then at any time up to the end.
+        let early = (0..10).map(|i| 0.04 * f64::from(i));
+        let moments: Vec<f64> = early.chain((1..=10).map(|i| 0.395 * f64::from(i))).collect();
         let mut waits: Vec<(Duration, f64)> = Vec::new();
         for &moment in &moments {
             let options = options(arguments, limit);

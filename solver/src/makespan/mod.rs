@@ -88,6 +88,17 @@ pub(crate) fn solve(
     Ok(Solution { plan, priced, cost, bound, found_by: "tabu", iterations, moved: 0, elapsed })
 }
 
+/// One move a call, from a dispatched start.
+pub(crate) fn moves(instance: &Instance) -> impl FnMut() + use<> {
+    let graph = Graph::new(instance);
+    let mut random = Random::new(1);
+    let start = Schedule::dispatch(&graph, &mut random, 0.0);
+    let mut tabu = Tabu::new(&graph, start, random);
+    move || {
+        tabu.step(&graph);
+    }
+}
+
 /// What all threads of a solve share.
 struct Hunt<'a> {
     graph: &'a Graph,
