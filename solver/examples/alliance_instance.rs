@@ -17,6 +17,9 @@ struct Arguments {
     /// What it is drawn from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// How many days it spans.
+    #[arg(long, default_value_t = 7)]
+    days: i64,
     /// Percent of the open time that the work asked for would fill.
     #[arg(long, default_value_t = 60)]
     asked: i64,
@@ -28,7 +31,7 @@ struct Arguments {
 
 fn main() -> std::io::Result<()> {
     let arguments = Arguments::parse();
-    let instance = alliance::alliance(arguments.machines, arguments.seed, arguments.asked);
+    let instance = alliance::alliance(arguments.machines, arguments.seed, arguments.days, arguments.asked);
     println!("{}", write_json(&instance));
     match arguments.first_come {
         Some(path) => std::fs::write(path, first_come(&instance).write_json(&instance)),

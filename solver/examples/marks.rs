@@ -16,9 +16,11 @@ use millpool_solver::{
 };
 
 const DAY: Tick = 1440;
-/// The first jobs of an alliance that asks for so much are in the plan, the rest ask for quotes.
-const PLANNED_PERCENT: i64 = 130;
-const ASKED_PERCENT: i64 = 230;
+const WEEK: i64 = 7;
+/// Work asked for, in percent of the open time, as the drawn alliances have it.
+const ASKED: i64 = 60;
+/// Quotes are asked for on a plan of two weeks, by the jobs that follow when more is asked for.
+const ASKED_AFTER: i64 = 100;
 /// What a moved operation weighs in a repair.
 const STABILITY: i64 = 1_000_000;
 /// Machines that fail one after the other, each for the day on which most stands on it.
@@ -88,8 +90,8 @@ fn quantile(sorted: &[Duration], share: f64) -> f64 {
 
 /// One job after another asks what is possible on a full plan, which stays as it is.
 fn quotes(arguments: &Arguments) -> anyhow::Result<()> {
-    let instance = alliance(300, 1, PLANNED_PERCENT);
-    let asking = alliance(300, 1, ASKED_PERCENT).jobs.split_off(instance.jobs.len());
+    let instance = alliance(300, 1, 2 * WEEK, ASKED);
+    let asking = alliance(300, 1, 2 * WEEK, ASKED_AFTER).jobs.split_off(instance.jobs.len());
     let solution = solve(&instance, &options(arguments, arguments.prepare), |_| ())?;
     let lines = Lines::from_plan(&instance, &solution.plan)?;
     let mut times = Vec::new();
@@ -120,7 +122,7 @@ fn quotes(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// A machine fails for the day on which most stands on it; all that is planned is promised.
 fn repair(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut instance = alliance(300, 1, 60);
+    let mut instance = alliance(300, 1, WEEK, ASKED);
     let plan = solve(&instance, &options(arguments, arguments.prepare), |_| ())?.plan;
     for j in (0..instance.jobs.len()).filter(|j| plan.rejected.binary_search(j).is_err()) {
         instance.jobs[j].rejection_cost = None;
@@ -195,7 +197,7 @@ fn scale(arguments: &Arguments) -> anyhow::Result<()> {
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for &machines in &arguments.machines {
-        let instance = alliance(machines, 1, 60);
+        let instance = alliance(machines, 1, WEEK, ASKED);
         let operations: usize = instance.jobs.iter().map(|job| job.ops.len()).sum();
         for &seconds in &arguments.seconds {
             let mut first = None;
@@ -233,9 +235,11 @@ fn cancel(arguments: &Arguments) -> anyhow::Result<()> {
     println!("| machines | limit | cancelled | returned after, median | most | where |");
     println!("|---|---|---|---|---|---|");
     for &machines in &arguments.machines {
-        let instance = alliance(machines, 1, 60);
+        let instance = alliance(machines, 1, WEEK, ASKED);
         let limit = 4.0;
-        let moments: Vec<f64> = (0..40).map(|i| limit * f64::from(i) / 40.0).collect();
+        // While the first plan is made, then at any time up to the end.
+        let early = (0..10).map(|i| 0.04 * f64::from(i));
+        let moments: Vec<f64> = early.chain((1..=10).map(|i| 0.395 * f64::from(i))).collect();
         let mut waits: Vec<(Duration, f64)> = Vec::new();
         for &moment in &moments {
             let options = options(arguments, limit);

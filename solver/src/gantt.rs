@@ -15,6 +15,8 @@ const CHART_WIDTH: f64 = 1320.0;
 const GROUP_HEAD: f64 = 24.0;
 /// Rows beyond this many are drawn low, so that three hundred machines still make one picture.
 const TALL_ROWS_MAX: usize = 40;
+/// What a day's name takes at the top.
+const DAY_WIDTH: f64 = 44.0;
 /// A bar narrower than this many pixels carries no label.
 const LABEL_WIDTH_MIN: f64 = 30.0;
 
@@ -217,7 +219,12 @@ impl<'a> Chart<'a> {
         let (top, bottom) = (TOP - 6.0, self.height - BOTTOM + 4.0);
         while t <= self.to {
             let x = self.x(t);
-            let label = if by_day { format!("day {}", t / day + 1) } else { grouped(t) };
+            let fits = !by_day || x + DAY_WIDTH < LEFT + CHART_WIDTH + RIGHT;
+            let label = match by_day {
+                true if fits => format!("day {}", t / day + 1),
+                true => String::new(),
+                false => grouped(t),
+            };
             let anchor = if by_day { "start" } else { "middle" };
             self.put(format_args!(
                 "<line x1=\"{x:.1}\" y1=\"{top}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\" stroke=\"#9aa7b4\" stroke-width=\"0.7\"/>\n\
@@ -268,10 +275,10 @@ impl<'a> Chart<'a> {
                 "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{hatched:.1}\" height=\"{h:.1}\" fill=\"url(#setup)\"/>"
             ));
         }
-        if width >= LABEL_WIDTH_MIN.max(6.2 * job.id.len() as f64 + 4.0) && h > 12.0 {
+        if width >= LABEL_WIDTH_MIN.max(5.4 * job.id.chars().count() as f64 + 3.0) && h > 12.0 {
             let (middle, base) = (x + width / 2.0, y + h / 2.0 + 3.5);
             self.put(format_args!(
-                "<text x=\"{middle:.1}\" y=\"{base:.1}\" text-anchor=\"middle\" font-size=\"10\" fill=\"#14202b\">{id}</text>"
+                "<text x=\"{middle:.1}\" y=\"{base:.1}\" text-anchor=\"middle\" font-size=\"9\" fill=\"#14202b\">{id}</text>"
             ));
         }
         self.svg.push_str("</g>\n");

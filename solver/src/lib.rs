@@ -17,6 +17,8 @@
 //! [`Instance::check`] bounds them so that no sum overflows. For a seed and an iteration limit the
 //! result is the same on every run.
 
+#[doc(hidden)]
+pub mod bench;
 mod bound;
 mod calendar;
 mod explain;

@@ -1,28 +1,49 @@
 //! `millpool-solve`: an instance file in, a checked plan with its bound out.
 
-mod explaining;
+mod command;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use millpool_solver::{Instance, Options, Plan, Progress, Solution, SolveError, read_instance, solve};
+use command::csv;
+use command::explain;
+use command::hint::Hint;
+use command::log::Log;
+use millpool_solver::{Instance, Objective, Options, Plan, Solution, SolveError, read_instance, solve};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
 
-const EXIT_CODES: &str = "\
-Exit codes: 0 a plan was found and written; 1 a promised job cannot be kept (the jobs are named, \
-nothing is written); 2 the command line is wrong; 3 a file cannot be read, is malformed, or cannot \
-be written; 4 the solver failed.";
+const AFTER_HELP: &str = "\
+Ctrl-C (or SIGTERM) ends the search early: the best plan so far is written. A second one ends the command at once.
+
+Standard output ends with one line of JSON (before it stands the explanation that is asked for): instance, status (optimal, time limit, iteration limit, cancelled), \
+objective, bound, gap, seconds, found_by, iterations, accepted, rejected, late. Everything said on the way goes to \
+standard error: the log where it is asked for, a bar where that is a terminal.
+
+Exit codes:
+  0  a plan was found and written
+  1  a promised job cannot be kept: the jobs are named, nothing is written
+  2  the command line is wrong
+  3  a file cannot be read, is malformed, or cannot be written
+  4  the solver failed
+  5  cancelled by a signal: the best plan so far is written, if every promised job had its place by then";
+/// As a shell has it for a command that SIGINT has ended.
+const KILLED: i32 = 130;
 
 /// Plans an alliance instance (JSON) or a flexible job shop (.fjs), and proves how good the plan is.
 #[derive(Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(version, after_help = AFTER_HELP)]
 struct Arguments {
-    /// The instance: alliance JSON or flexible job shop text.
+    /// The instance: an alliance as JSON, or a flexible job shop in its text format (.fjs), whose makespan is then
+    /// made short.
     instance: PathBuf,
-    /// Wall-clock seconds to spend.
+    /// Wall-clock seconds to spend; where they are too few for a first plan, jobs are left out of it.
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
     /// Threads to use.
@@ -34,15 +55,23 @@ struct Arguments {
     /// Stop after this many search tries; the result is then the same on every run.
     #[arg(long)]
     iterations: Option<u64>,
-    /// A plan to start from; what of it no longer holds is repaired.
+    /// A plan to start from, as --out writes it. What of it does not hold is named and repaired.
     #[arg(long)]
     hint: Option<PathBuf>,
-    /// Where the plan goes.
+    /// Where the plan goes, as JSON.
     #[arg(long)]
     out: Option<PathBuf>,
     /// Where a Gantt chart of the plan goes, as SVG.
     #[arg(long)]
     gantt: Option<PathBuf>,
+    /// Where the plan goes as a table (CSV), a row an operation.
+    #[arg(long)]
+    csv: Option<PathBuf>,
+    /// What to minimise instead of what the instance says: measures with their weights, as in
+    /// `makespan=10,late=500`. Measures: cost, tardiness and rejection in fen, makespan and setup in ticks, late in
+    /// jobs, carbon in grams. What is not named does not count, but for rejections, which weigh 1.
+    #[arg(long, value_name = "NAME=WEIGHT,...")]
+    objective: Option<Objective>,
     /// Weigh each operation that is moved against the hint with this many fen.
     #[arg(long, default_value_t = 0)]
     stability: i64,
@@ -53,7 +82,7 @@ struct Arguments {
     /// Run at the lowest scheduling priority.
     #[arg(long)]
     idle: bool,
-    /// Print progress to standard error.
+    /// Print a log to standard error: a line where a better plan or bound is found, and a summary.
     #[arg(long)]
     log: bool,
 }
@@ -68,89 +97,95 @@ enum Failure {
     Unkeepable(anyhow::Error),
     File(anyhow::Error),
     Solver(anyhow::Error),
+    Cancelled(anyhow::Error),
+}
+
+impl Failure {
+    fn told(self) -> (u8, anyhow::Error) {
+        match self {
+            Failure::Unkeepable(error) => (1, error),
+            Failure::Arguments(error) => (2, error),
+            Failure::File(error) => (3, error),
+            Failure::Solver(error) => (4, error),
+            Failure::Cancelled(error) => (5, error),
+        }
+    }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = run(&arguments);
-    millpool_solver::await_stragglers();
-    let (code, error) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Unkeepable(error)) => (1, error),
-        Err(Failure::Arguments(error)) => (2, error),
-        Err(Failure::File(error)) => (3, error),
-        Err(Failure::Solver(error)) => (4, error),
+    let cancel = Arc::default();
+    let code = match listen(&cancel).and_then(|()| run(&arguments, &cancel)) {
+        Ok(()) if cancel.load(Ordering::Relaxed) => 5,
+        Ok(()) => 0,
+        Err(failure) => {
+            let (code, error) = failure.told();
+            eprintln!("millpool-solve: {error:#}");
+            code
+        }
     };
-    eprintln!("millpool-solve: {error:#}");
-    ExitCode::from(code)
+    // HiGHS cannot be interrupted, and crashes where the process cleans up under its feet. Nobody waits for what it
+    // still does, so the process ends without cleaning up: all files are closed, and standard output is flushed.
+    low_level::exit(i32::from(code))
 }
 
-fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let instance = load(&arguments.instance).map_err(Failure::File)?;
-    let options = options(arguments, &instance).map_err(Failure::File)?;
-    let asked = arguments.explain.as_ref().map(|id| explaining::job_named(&instance, id)).transpose();
+/// The first signal asks the solver to end, the next ends the process.
+fn listen(cancel: &Arc<AtomicBool>) -> Result<(), Failure> {
+    let listen = |signal| {
+        flag::register_conditional_shutdown(signal, KILLED, cancel.clone())?;
+        flag::register(signal, cancel.clone())
+    };
+    let heard = [SIGINT, SIGTERM].into_iter().try_for_each(|signal| listen(signal).map(|_| ()));
+    heard.context("cannot listen for signals").map_err(Failure::Solver)
+}
+
+fn run(arguments: &Arguments, cancel: &Arc<AtomicBool>) -> Result<(), Failure> {
+    let mut instance = load(&arguments.instance).map_err(Failure::File)?;
+    instance.objective = arguments.objective.unwrap_or(instance.objective);
+    let options = Options { cancel: cancel.clone(), ..options(arguments, &instance).map_err(Failure::File)? };
+    let asked = arguments.explain.as_ref().map(|id| explain::job_named(&instance, id)).transpose();
     let asked = asked.map_err(Failure::Arguments)?;
-    let explain = |plan: &Plan| match asked {
-        Some(job) => explaining::print(&instance, plan, job).map_err(Failure::File),
+    let explained = |plan: &Plan| match asked {
+        Some(job) => explain::print(&instance, plan, job).map_err(Failure::File),
         None => Ok(()),
     };
     if let (Some(_), Some(hint)) = (asked, &options.incumbent) {
-        return explain(hint);
+        return explained(hint);
     }
-    let mut log = Log::new(arguments, &instance);
-    let solution = match solve(&instance, &options, |p| log.line(p)) {
-        Ok(solution) => solution,
-        Err(error) => {
-            if let SolveError::Unkeepable { plan, .. } = &error {
-                explain(plan)?;
-            }
-            return Err(match error {
-                SolveError::Malformed(_) => Failure::File(error.into()),
-                SolveError::Unkeepable { .. } | SolveError::Cancelled { .. } => {
-                    Failure::Unkeepable(error.into())
-                }
-                SolveError::Broken(_) => Failure::Solver(error.into()),
-            });
-        }
-    };
-    write_out(arguments, &instance, &solution).map_err(Failure::File)?;
-    explain(&solution.plan)
+    let mut log = Log::new(arguments.log, options.time_limit);
+    log.head(&instance, &options);
+    let mut hint = options.incumbent.as_ref().map(|plan| Hint::new(&instance, plan));
+    hint.iter().flat_map(Hint::faults).for_each(|line| log.say(&line));
+    let solved = solve(&instance, &options, |p| {
+        hint.as_mut().and_then(|hint| hint.start(&p)).into_iter().for_each(|line| log.say(&line));
+        log.progress(&p);
+    });
+    log.end();
+    if let Err(SolveError::Unkeepable { plan, .. }) = &solved {
+        explained(plan)?;
+    }
+    let solution = solved.map_err(|error| match error {
+        SolveError::Malformed(_) => Failure::File(error.into()),
+        SolveError::Unkeepable { .. } => Failure::Unkeepable(error.into()),
+        SolveError::Cancelled { .. } => Failure::Cancelled(error.into()),
+        SolveError::Broken(_) => Failure::Solver(error.into()),
+    })?;
+    let status = status(&options, &solution);
+    log.summary(&instance, &options, &solution, status);
+    explained(&solution.plan)?;
+    write_out(arguments, &instance, &solution, status).map_err(Failure::File)
 }
 
-/// The progress log: a line where the incumbent or the bound moves, at most some a second.
-struct Log {
-    on: bool,
-    last: Option<(Duration, i64, i64)>,
-}
-
-impl Log {
-    const PAUSE: Duration = Duration::from_millis(200);
-
-    fn new(arguments: &Arguments, instance: &Instance) -> Log {
-        if arguments.log {
-            let ops: usize = instance.jobs.iter().map(|job| job.ops.len()).sum();
-            let (machines, jobs) = (instance.shop.machines.len(), instance.jobs.len());
-            eprintln!("{}: {machines} machines, {jobs} jobs, {ops} operations", instance.name);
-            eprintln!(
-                "{:>8} {:>16} {:>16} {:>8} {:>11}  found by",
-                "time", "incumbent", "bound", "gap", "tries"
-            );
-        }
-        Log { on: arguments.log, last: None }
-    }
-
-    fn line(&mut self, p: Progress) {
-        let stands = |&(at, cost, bound): &(Duration, i64, i64)| {
-            (cost, bound) == (p.cost, p.bound) || p.elapsed.saturating_sub(at) < Log::PAUSE
-        };
-        if !self.on || self.last.as_ref().is_some_and(stands) {
-            return;
-        }
-        self.last = Some((p.elapsed, p.cost, p.bound));
-        let gap = 100.0 * (p.cost - p.bound) as f64 / p.cost.max(1) as f64;
-        let seconds = p.elapsed.as_secs_f64();
-        let (cost, bound, tries) = (p.cost, p.bound, p.iterations);
-        eprintln!("{seconds:>7.1}s {cost:>16} {bound:>16} {gap:>7.2}% {tries:>11}  {}", p.found_by);
+/// Why the search ended.
+fn status(options: &Options, solution: &Solution) -> &'static str {
+    if solution.bound == solution.cost {
+        "optimal"
+    } else if options.cancel.load(Ordering::Relaxed) {
+        "cancelled"
+    } else if options.iterations.is_some_and(|tries| solution.iterations >= tries) {
+        "iteration limit"
+    } else {
+        "time limit"
     }
 }
 
@@ -182,17 +217,25 @@ fn options(arguments: &Arguments, instance: &Instance) -> anyhow::Result<Options
     })
 }
 
-fn write_out(arguments: &Arguments, instance: &Instance, solution: &Solution) -> anyhow::Result<()> {
-    if let Some(path) = &arguments.out {
-        let text = solution.plan.write_json(instance);
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if let Some(path) = &arguments.gantt {
-        let picture = millpool_solver::gantt(instance, &solution.plan);
-        std::fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))?;
-    }
+fn write_out(
+    arguments: &Arguments,
+    instance: &Instance,
+    solution: &Solution,
+    status: &str,
+) -> anyhow::Result<()> {
+    let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
+        Some(path) => {
+            std::fs::write(path, text()).with_context(|| format!("cannot write {}", path.display()))
+        }
+        None => Ok(()),
+    };
+    let plan = &solution.plan;
+    write(&arguments.out, &|| plan.write_json(instance))?;
+    write(&arguments.csv, &|| csv::write(instance, plan))?;
+    write(&arguments.gantt, &|| millpool_solver::gantt(instance, plan))?;
     let line = serde_json::json!({
         "instance": instance.name,
+        "status": status,
         "objective": solution.cost,
         "bound": solution.bound,
         "gap": (solution.gap() * 1e5).round() / 1e5,
@@ -203,5 +246,6 @@ fn write_out(arguments: &Arguments, instance: &Instance, solution: &Solution) ->
         "rejected": solution.plan.rejected.len(),
         "late": solution.priced.late,
     });
-    writeln!(std::io::stdout(), "{line}").context("cannot write to standard output")
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
 }

@@ -45,8 +45,8 @@ impl Objective {
         self.makespan > 0 && Objective { makespan: 1, rejection: 1, ..*self } == Objective::MAKESPAN
     }
 
-    /// By name, in the order in which they are written.
-    fn weights(&self) -> [(&'static str, i64); 7] {
+    /// By name, in the order of [`crate::Priced::measures`].
+    pub fn weights(&self) -> [(&'static str, i64); 7] {
         [
             ("cost", self.cost),
             ("tardiness", self.tardiness),

@@ -1,6 +1,6 @@
 //! A plan: where and when each operation runs, and which jobs are left out.
 
-use crate::{Fen, Tick};
+use crate::{Fen, Objective, Tick};
 
 /// One operation on one machine over `[start, end)`, its setup included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,14 +61,21 @@ impl Priced {
         self.processing + self.setup + self.transport + self.tardiness + self.rejection
     }
 
+    /// The measures that an [`Objective`] weighs, in the order of its weights.
+    pub fn measures(&self) -> [i64; 7] {
+        [
+            self.processing + self.setup + self.transport,
+            self.tardiness,
+            self.rejection,
+            self.makespan,
+            self.setup_ticks,
+            self.late as i64,
+            self.carbon,
+        ]
+    }
+
     /// What the instance asks to minimise.
-    pub fn objective(&self, weights: crate::Objective) -> Fen {
-        weights.cost * (self.processing + self.setup + self.transport)
-            + weights.tardiness * self.tardiness
-            + weights.rejection * self.rejection
-            + weights.makespan * self.makespan
-            + weights.setup * self.setup_ticks
-            + weights.late * self.late as i64
-            + weights.carbon * self.carbon
+    pub fn objective(&self, objective: Objective) -> Fen {
+        objective.weights().iter().zip(self.measures()).map(|((_, weight), measure)| weight * measure).sum()
     }
 }

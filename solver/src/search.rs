@@ -54,6 +54,8 @@ pub(crate) struct Search<'a> {
     /// Jobs whose chains differ between `state` and `best`.
     dirty: Vec<u32>,
     is_dirty: Vec<bool>,
+    /// Promised jobs that `state` leaves out.
+    broken: Vec<u32>,
     /// By machine: the jobs that could use it.
     users: Vec<Vec<u32>>,
     /// By job: the least that it could cost in any plan.
@@ -81,7 +83,7 @@ impl<'a> Search<'a> {
         let mean = least.iter().map(|&c| c as f64).sum::<f64>() / least.len().max(1) as f64;
         let jobs = instance.jobs.len();
         let best = Best::of(&state);
-        Search {
+        let mut search = Search {
             instance,
             state,
             placer: Placer::blinking(seed),
@@ -89,6 +91,7 @@ impl<'a> Search<'a> {
             best,
             dirty: Vec::new(),
             is_dirty: vec![false; jobs],
+            broken: Vec::new(),
             users,
             least,
             unit: mean.max(1.0),
@@ -96,7 +99,19 @@ impl<'a> Search<'a> {
             waiting: Vec::new(),
             found_by: "search",
             tries: 0,
+        };
+        search.look_for_broken();
+        search
+    }
+
+    fn look_for_broken(&mut self) {
+        if self.state.missing() == 0 && self.broken.is_empty() {
+            return;
         }
+        let (state, jobs) = (&self.state, &self.instance.jobs);
+        let is_broken = |j: &u32| jobs[*j as usize].rejection_cost.is_none() && !state.keeps(*j as usize);
+        self.broken.clear();
+        self.broken.extend((0..jobs.len() as u32).filter(is_broken));
     }
 
     /// One try; `progress` runs from 0 to 1 over the whole search. True where the best plan improved.
@@ -124,6 +139,7 @@ impl<'a> Search<'a> {
     }
 
     fn accept(&mut self) -> bool {
+        self.look_for_broken();
         for job in self.state.touched() {
             if !std::mem::replace(&mut self.is_dirty[job as usize], true) {
                 self.dirty.push(job);
@@ -153,6 +169,7 @@ impl<'a> Search<'a> {
         self.state = self.best_state();
         self.dirty.clear();
         self.is_dirty.fill(false);
+        self.look_for_broken();
     }
 
     /// What the best plan costs.
@@ -222,6 +239,7 @@ impl<'a> Search<'a> {
         self.state = state;
         self.dirty.clear();
         self.is_dirty.fill(false);
+        self.look_for_broken();
         self.found_by = found_by;
         true
     }
@@ -243,9 +261,17 @@ impl<'a> Search<'a> {
         best
     }
 
+    /// Whom a try is about: half of the time a promise that is broken, while there is one; else anybody.
+    fn focus(&mut self) -> usize {
+        if !self.broken.is_empty() && self.random.chance(0.5) {
+            return self.broken[self.random.below(self.broken.len())] as usize;
+        }
+        self.random.below(self.instance.jobs.len())
+    }
+
     /// Takes out a string of jobs around a random one. False where frozen work forbids it.
     fn ruin(&mut self) -> bool {
-        let focus = self.random.below(self.instance.jobs.len());
+        let focus = self.focus();
         self.waiting.clear();
         let ops = self.instance.jobs[focus].ops.len();
         let strings = if self.random.chance(0.3) { 2 } else { 1 };
@@ -283,7 +309,12 @@ impl<'a> Search<'a> {
         let spec = &self.instance.jobs[job];
         let op = &spec.ops[self.random.below(spec.ops.len())];
         let mode = &op.modes[self.random.below(op.modes.len())];
-        let span = (spec.due - spec.release).max(1) as usize;
+        // A promise is kept late rather than not at all.
+        let until = match spec.rejection_cost {
+            None => spec.deadline.unwrap_or(self.instance.horizon),
+            Some(_) => spec.due,
+        };
+        let span = (until - spec.release).max(1) as usize;
         (mode.machine, spec.release + self.random.below(span) as Tick)
     }
 

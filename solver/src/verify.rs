@@ -133,7 +133,10 @@ impl Checker<'_> {
             if !in_time {
                 self.breach(None, None, format!("{}/{} stands outside of time", a.job, a.op));
             } else if !known || a.machine >= lines.len() {
-                let what = format!("unknown operation or machine: {}/{} on {}", a.job, a.op, a.machine);
+                let machine = self.instance.shop.machines.get(a.machine);
+                let job = self.instance.jobs.get(a.job).map_or(a.job.to_string(), |job| job.id.clone());
+                let machine = machine.map_or(a.machine.to_string(), |machine| machine.id.clone());
+                let what = format!("unknown operation or machine: {job}/{} on {machine}", a.op);
                 self.breach(None, None, what);
             } else if self.placed[a.job][a.op].is_some() {
                 self.breach(Some(a.job), Some(a.op), "assigned twice");

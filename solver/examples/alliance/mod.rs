@@ -1,4 +1,4 @@
-//! An alliance's week, drawn from a seed: 23 plants on a plain, machines of five classes that are lent in the windows
+//! An alliance's plan to be made, drawn from a seed: 23 plants on a plain, machines of five classes that are lent in the windows
 //! which their owners' shifts and own work (two fifths) leave, and routes of one to four operations.
 
 use millpool_solver::{Calendar, Instance, Job, Machine, Mode, Objective, Op, SetupMatrix, Shop, Tick};
@@ -8,7 +8,6 @@ use rand::{RngExt as _, SeedableRng as _};
 
 const PLANTS: usize = 23;
 const FAMILIES: usize = 6;
-const DAYS: i64 = 7;
 const DAY: Tick = 1440;
 /// Class, its share of the fleet in thousandths, fen a minute of work and of setup.
 const CLASSES: [(&str, u32, i64, i64); 5] = [
@@ -22,26 +21,26 @@ const CLASSES: [(&str, u32, i64, i64); 5] = [
 const ROUTES: [(u32, &[usize]); 6] =
     [(30, &[2]), (22, &[0, 2, 4]), (16, &[1, 2]), (12, &[0, 1, 3, 4]), (12, &[1, 4]), (8, &[0, 3])];
 
-/// An alliance's week, and work asked for that would fill so many percent of its open time. With more of it the shop
+/// An alliance's days, and work asked for that would fill so many percent of its open time. With more of it the shop
 /// and the first jobs are the same, and more jobs follow.
-pub fn alliance(machines: usize, seed: u64, asked_percent: i64) -> Instance {
+pub fn alliance(machines: usize, seed: u64, days: i64, asked_percent: i64) -> Instance {
     let mut rng = StdRng::seed_from_u64(seed);
-    let shop = shop(&mut rng, machines);
+    let shop = shop(&mut rng, machines, days);
     let speeds: Vec<f64> = shop.machines.iter().map(|_| rng.random_range(0.8..1.3)).collect();
     let open: Tick =
         shop.machines.iter().flat_map(|m| m.calendar.windows()).map(|(from, until)| until - from).sum();
     let (mut jobs, mut asked) = (Vec::new(), 0);
     while 100 * asked < asked_percent * open {
-        let job = job(&mut rng, &shop, &speeds, jobs.len());
+        let job = job(&mut rng, &shop, &speeds, (jobs.len(), days));
         asked += job.ops.iter().filter_map(|op| op.modes.iter().map(|m| m.duration).min()).sum::<Tick>();
         jobs.push(job);
     }
     let name = format!("alliance of {machines} machines, seed {seed}");
-    let horizon = DAYS * DAY;
+    let horizon = days * DAY;
     Instance { name, tick_seconds: 60, horizon, objective: Objective::COST, shop, jobs }
 }
 
-fn shop(rng: &mut StdRng, machines: usize) -> Shop {
+fn shop(rng: &mut StdRng, machines: usize, days: i64) -> Shop {
     let spots: Vec<(f64, f64)> =
         (0..PLANTS).map(|_| (rng.random_range(0.0..80.0), rng.random_range(0.0..60.0))).collect();
     let table = |fixed: f64, a_km: f64| -> Vec<Vec<i64>> {
@@ -55,18 +54,18 @@ fn shop(rng: &mut StdRng, machines: usize) -> Shop {
     let rows: Vec<Vec<Tick>> =
         (0..FAMILIES).map(|a| (0..FAMILIES).map(|b| changeover(a, b)).collect()).collect();
     let setups = vec![SetupMatrix::new(&rows).expect("a square")];
-    let machines = (0..machines).map(|number| machine(rng, number)).collect();
+    let machines = (0..machines).map(|number| machine(rng, number, days)).collect();
     let plants = (0..PLANTS).map(|p| format!("P{p:02}")).collect();
     Shop { plants, transport, transport_cost, setups, machines, ..Shop::default() }
 }
 
-fn machine(rng: &mut StdRng, number: usize) -> Machine {
+fn machine(rng: &mut StdRng, number: usize, days: i64) -> Machine {
     let class = match CLASSES.get(number) {
         Some(class) => class,
         None => CLASSES.choose_weighted(rng, |class| class.1).expect("classes"),
     };
     let mut windows: Vec<(Tick, Tick)> = Vec::new();
-    for day in (0..DAYS).filter(|day| day % 7 != 6) {
+    for day in (0..days).filter(|day| day % 7 != 6) {
         let (mut at, last) = if rng.random_bool(0.25) { (0, DAY) } else { (480, 1320) };
         while at < last {
             let until = last.min(at + 15 * rng.random_range(8..=24));
@@ -91,9 +90,9 @@ fn machine(rng: &mut StdRng, number: usize) -> Machine {
     }
 }
 
-fn job(rng: &mut StdRng, shop: &Shop, speeds: &[f64], number: usize) -> Job {
+fn job(rng: &mut StdRng, shop: &Shop, speeds: &[f64], (number, days): (usize, i64)) -> Job {
     let route = ROUTES.choose_weighted(rng, |route| route.0).expect("routes").1;
-    let release = 15 * (rng.random::<f64>().powf(1.4) * 0.7 * (DAYS * DAY) as f64 / 15.0) as Tick;
+    let release = 15 * (rng.random::<f64>().powf(1.4) * 0.7 * (days * DAY) as f64 / 15.0) as Tick;
     let mut work = 0.0;
     let ops: Vec<Op> = route
         .iter()

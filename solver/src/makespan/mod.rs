@@ -11,15 +11,15 @@ mod indexed;
 mod schedule;
 mod tabu;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::random::Random;
 use crate::solve::{MASTER_POLL, lower_priority};
 use crate::{Instance, Options, Progress, Solution, SolveError, Tick, verify};
 use elite::Elite;
-use schedule::Graph;
+use schedule::{Graph, Schedule};
 use tabu::Tabu;
 
 /// Moves between two looks at the clock.
@@ -38,17 +38,20 @@ pub(crate) fn solve(
     progress: impl FnMut(Progress),
 ) -> Result<Solution, SolveError> {
     let graph = Graph::new(instance);
+    let given = options.incumbent.as_ref().map(|plan| Schedule::like(&graph, plan));
     let at = |share: f64| started + options.time_limit.mul_f64(share);
     let hunt = Hunt {
         graph: &graph,
         elite: Elite::default(),
+        first: Mutex::new(given),
         proof: Proof::new(instance, options),
         moves: AtomicU64::new(0),
         limit: options.iterations.unwrap_or(u64::MAX),
         until: at(1.0),
         seed: options.seed,
     };
-    let mut reporter = Reporter { hunt: &hunt, started, shown: None, progress };
+    let start = if options.incumbent.is_some() { "incumbent" } else { "dispatch" };
+    let mut reporter = Reporter { hunt: &hunt, started, start, shown: None, progress };
     let mut first = Searcher::new(&hunt, 0);
     if options.iterations.is_some() {
         first.search(hunt.until, || reporter.look());
@@ -85,10 +88,23 @@ pub(crate) fn solve(
     Ok(Solution { plan, priced, cost, bound, found_by: "tabu", iterations, moved: 0, elapsed })
 }
 
+/// One move a call, from a dispatched start.
+pub(crate) fn moves(instance: &Instance) -> impl FnMut() + use<> {
+    let graph = Graph::new(instance);
+    let mut random = Random::new(1);
+    let start = Schedule::dispatch(&graph, &mut random, 0.0);
+    let mut tabu = Tabu::new(&graph, start, random);
+    move || {
+        tabu.step(&graph);
+    }
+}
+
 /// What all threads of a solve share.
 struct Hunt<'a> {
     graph: &'a Graph,
     elite: Elite,
+    /// Where the first search begins, if that is given.
+    first: Mutex<Option<Schedule>>,
     proof: Proof,
     /// Made by all threads.
     moves: AtomicU64,
@@ -122,9 +138,10 @@ impl<'a> Searcher<'a> {
 
     /// From one start to the next, until the time or the moves are up, or nothing shorter can be.
     fn search(&mut self, until: Instant, mut look: impl FnMut()) {
-        let Hunt { graph, elite, moves, .. } = self.hunt;
+        let Hunt { graph, elite, moves, first, .. } = self.hunt;
         let mut tabu = self.tabu.take().unwrap_or_else(|| {
-            let start = elite.start(graph, &mut self.random);
+            let given = first.lock().ok().and_then(|mut first| first.take());
+            let start = given.unwrap_or_else(|| elite.start(graph, &mut self.random));
             Tabu::new(graph, start, Random::new(self.random.next()))
         });
         elite.offer(graph, &tabu.best);
@@ -153,6 +170,8 @@ impl<'a> Searcher<'a> {
 struct Reporter<'a, P> {
     hunt: &'a Hunt<'a>,
     started: Instant,
+    /// What the first schedule comes from.
+    start: &'static str,
     shown: Option<(Tick, Tick)>,
     progress: P,
 }
@@ -163,7 +182,7 @@ impl<P: FnMut(Progress)> Reporter<'_, P> {
         if cost == Tick::MAX || self.shown == Some((cost, bound)) {
             return;
         }
-        let found_by = if self.shown.is_some() { "tabu" } else { "dispatch" };
+        let found_by = if self.shown.is_some() { "tabu" } else { self.start };
         self.shown = Some((cost, bound));
         let (elapsed, iterations) = (self.started.elapsed(), self.hunt.moves.load(Ordering::Relaxed));
         (self.progress)(Progress { elapsed, cost, missing: 0, bound, iterations, found_by });
@@ -337,6 +356,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_incumbent_is_where_the_search_begins_mended_where_it_must_be() {
+        for seed in 0..30 {
+            let instance = shop(seed, 4, 3, 3);
+            let found = crate::solve(&instance, &counted(1000), |_| ()).unwrap();
+            let begins = |plan: &Plan| {
+                let mut first = None;
+                let incumbent = Some(plan.clone());
+                let time_limit = Duration::from_millis(20);
+                let options = Options { incumbent, time_limit, ..counted(0) };
+                crate::solve(&instance, &options, |p| {
+                    first.get_or_insert((p.cost, p.found_by));
+                })
+                .unwrap();
+                first.unwrap()
+            };
+            assert_eq!(begins(&found.plan), (found.cost, "incumbent"), "seed {seed}");
+            let mut half = found.plan.clone();
+            half.assignments.retain(|a| (a.job + a.op) % 2 == 0);
+            half.assignments.iter_mut().step_by(3).for_each(|a| a.start += 5);
+            assert!(begins(&half).0 >= found.bound, "seed {seed}");
+        }
+    }
+
     /// Heads, tails and makespan by walking the plan, sharing nothing with the schedule.
     fn walked(shop: &Shop, plan: &Plan) -> Tick {
         let mut by_machine: BTreeMap<usize, Vec<&Assignment>> = BTreeMap::new();
@@ -356,9 +399,9 @@ mod tests {
             let instance = shop(seed, 12, 5, 4);
             let graph = Graph::new(&instance);
             let mut random = Random::new(seed);
-            let start = schedule::Schedule::dispatch(&graph, &mut random, 0.3);
-            let other = schedule::Schedule::dispatch(&graph, &mut random, 1.0);
-            let blend = schedule::Schedule::between(&graph, &start, &other, 0.5, &mut random);
+            let start = Schedule::dispatch(&graph, &mut random, 0.3);
+            let other = Schedule::dispatch(&graph, &mut random, 1.0);
+            let blend = Schedule::between(&graph, &start, &other, 0.5, &mut random);
             assert_eq!(start.distance(&start), 0);
             between += usize::from(blend.distance(&start) > 0 && blend.distance(&other) > 0);
             let mut tabu = Tabu::new(&graph, blend, Random::new(seed));

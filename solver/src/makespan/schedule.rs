@@ -52,6 +52,13 @@ impl Graph {
         &self.modes[self.first_mode[op] as usize..self.first_mode[op + 1] as usize]
     }
 
+    /// The mode by which an operation ends first.
+    fn first_done(&self, op: u32, fronts: &Fronts, job: usize) -> (u32, Tick) {
+        let end =
+            |mode: &&(u32, Tick)| (fronts.free[mode.0 as usize].max(fronts.ready[job]) + mode.1, mode.1);
+        self.modes(op).iter().min_by_key(end).copied().unwrap_or((0, 0))
+    }
+
     fn duration_on(&self, op: u32, machine: u32) -> Tick {
         self.modes(op).iter().find(|mode| mode.0 == machine).map_or(0, |mode| mode.1)
     }
@@ -134,12 +141,7 @@ impl Schedule {
             let open = (0..jobs).filter(|&job| fronts.next[job] < graph.base[job + 1]);
             open.max_by_key(|&job| rank(fronts, job))
         };
-        let choose = |op: u32, fronts: &Fronts, job: usize| {
-            let end =
-                |mode: &&(u32, Tick)| (fronts.free[mode.0 as usize].max(fronts.ready[job]) + mode.1, mode.1);
-            graph.modes(op).iter().min_by_key(end).copied().unwrap_or((0, 0))
-        };
-        Schedule::build(graph, next, choose)
+        Schedule::build(graph, next, |op, fronts, job| graph.first_done(op, fronts, job))
     }
 
     /// Somewhere between two schedules: each operation on its machine in one of the two, all in the order of a
@@ -164,6 +166,34 @@ impl Schedule {
             let from = if random.chance(share) { b } else { a };
             let machine = from.machine[op as usize];
             (machine, graph.duration_on(op, machine))
+        };
+        Schedule::build(graph, |_| jobs.next(), choose)
+    }
+
+    /// In the order of a plan's starts, each operation on its machine there. What the plan has not, or has where it
+    /// cannot be done, comes right behind its job's operation before, where it ends first.
+    pub(super) fn like(graph: &Graph, plan: &Plan) -> Schedule {
+        let mut places: Vec<Option<(Tick, u32)>> = vec![None; graph.ops()];
+        for a in &plan.assignments {
+            let Some(&[first, end]) = graph.base.get(a.job..a.job + 2) else { continue };
+            let op = first as usize + a.op;
+            if op < end as usize && graph.duration_on(op as u32, a.machine as u32) > 0 {
+                places[op] = Some((a.start, a.machine as u32));
+            }
+        }
+        let mut order: Vec<(Tick, usize)> = Vec::with_capacity(graph.ops());
+        for job in 0..graph.base.len() - 1 {
+            let mut at = 0;
+            for op in graph.base[job]..graph.base[job + 1] {
+                at = places[op as usize].map_or(at, |place| place.0.max(at));
+                order.push((at, job));
+            }
+        }
+        order.sort_by_key(|place| place.0);
+        let mut jobs = order.into_iter().map(|place| place.1);
+        let choose = |op: u32, fronts: &Fronts, job: usize| match places[op as usize] {
+            Some((_, machine)) => (machine, graph.duration_on(op, machine)),
+            None => graph.first_done(op, fronts, job),
         };
         Schedule::build(graph, |_| jobs.next(), choose)
     }
