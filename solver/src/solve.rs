@@ -823,6 +823,58 @@ mod tests {
     }
 
     #[test]
+    fn without_time_promises_alone_get_their_places_and_cancelled_none_does() {
+        for (seed, threads) in (0..20).flat_map(|seed| [(seed, 1), (seed, 2)]) {
+            let mut instance = tiny::instance(seed, 12, 3, 200);
+            let time_limit = Duration::ZERO;
+            let options = || Options { time_limit, threads, ..Options::default() };
+            let nothing = solve(&instance, &options(), |_| ()).unwrap();
+            assert_eq!(nothing.plan.rejected.len(), 12, "seed {seed}");
+            let may = solve(&instance, &counted(500, 1), |_| ()).unwrap().plan.assignments[0].job;
+            instance.jobs[may].rejection_cost = None;
+            let kept = solve(&instance, &options(), |_| ()).unwrap();
+            assert_eq!((kept.priced.accepted, kept.plan.rejected.len()), (1, 11), "seed {seed}");
+            let cancelled = options();
+            cancelled.cancel.store(true, Ordering::Relaxed);
+            let refused = solve(&instance, &cancelled, |_| ());
+            assert!(matches!(refused, Err(SolveError::Cancelled { missing: 1 })), "seed {seed}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_broken_promise_is_mended_by_moving_others() {
+        let (mut mended, mut broken, mut more) = (0, 0, 0);
+        for seed in 0..60 {
+            let mut instance = tiny::instance(seed, 20, 3, 200);
+            let plan = solve(&instance, &counted(2000, 1), |_| ()).unwrap().plan;
+            for j in (0..14).filter(|j| !plan.rejected.contains(j)) {
+                instance.jobs[j].rejection_cost = None;
+            }
+            // The machine fails for what would have been its first work.
+            let Some(first) = plan.assignments.iter().filter(|a| a.machine == 0).map(|a| a.end).min() else {
+                continue;
+            };
+            let calendar = &mut instance.shop.machines[0].calendar;
+            let left = calendar.windows().iter().map(|w| (w.0.max(first), w.1)).filter(|w| w.0 < w.1);
+            *calendar = crate::Calendar::new(left.collect()).unwrap();
+            let mut missing = Vec::new();
+            let options = Options { incumbent: Some(plan), stability: 1 << 10, ..counted(3000, 1) };
+            let _ = solve(&instance, &options, |p| missing.push(p.missing));
+            assert!(missing.is_sorted_by(|a, b| a >= b), "seed {seed}: {missing:?}");
+            let mut afresh = usize::MAX;
+            let _ = solve(&instance, &counted(3000, 1), |p| afresh = p.missing);
+            let last = missing.last().copied().unwrap_or(0);
+            broken += usize::from(missing[0] > 0);
+            mended += usize::from(last < missing[0]);
+            more += last.saturating_sub(afresh);
+        }
+        assert!(
+            broken >= 10 && mended >= 10 && more <= 1,
+            "{mended} mended of {broken}, {more} more than afresh"
+        );
+    }
+
+    #[test]
     fn a_hint_is_taken_over_as_far_as_it_fits() {
         let (mut gained, mut lost) = (0, 0);
         for seed in 0..60 {

@@ -8,6 +8,11 @@ use crate::place::{Placer, Query};
 use crate::resource::{Span, Usage};
 use crate::{Assignment, Cost, Fen, Fixed, Instance, Lines, Occupation, Plan, Step, Tick};
 
+/// Moves that a promise is worth: more than a try makes.
+const PROMISE_IN_MOVES: i64 = 1 << 10;
+/// The most that a move may weigh; with this many and as many broken promises as there may be, no sum overflows.
+const STAY_WEIGHT_MAX: Fen = 1 << 30;
+
 #[derive(Clone, Copy, Debug)]
 enum Undo {
     Inserted { machine: u32, at: u32 },
@@ -283,7 +288,7 @@ impl<'a> State<'a> {
     /// Sets where operations stood, and what moving each weighs in [`State::weight`].
     pub(crate) fn anchor(&mut self, incumbent: &Plan, weight: Fen) {
         self.stays = vec![None; self.steps.len()];
-        self.stay_weight = weight;
+        self.weigh_moves(weight);
         for a in &incumbent.assignments {
             let known = self.instance.jobs.get(a.job).is_some_and(|job| a.op < job.ops.len());
             if !known {
@@ -298,8 +303,17 @@ impl<'a> State<'a> {
     /// Weighs moves as another state of the same instance does.
     pub(crate) fn anchor_like(&mut self, other: &State<'_>) {
         self.stays.clone_from(&other.stays);
-        self.stay_weight = other.stay_weight;
+        self.weigh_moves(other.stay_weight);
         self.count_all_moves();
+    }
+
+    /// A broken promise weighs more than whatever a try may move, so that none is broken for the sake of stability.
+    fn weigh_moves(&mut self, weight: Fen) {
+        let weight = weight.clamp(0, STAY_WEIGHT_MAX);
+        if self.missing_weight > 0 {
+            self.missing_weight += PROMISE_IN_MOVES * (weight - self.stay_weight);
+        }
+        self.stay_weight = weight;
     }
 
     fn count_all_moves(&mut self) {
