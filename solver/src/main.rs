@@ -13,7 +13,7 @@ use millpool_solver::{Instance, Options, Plan, Progress, Solution, SolveError, r
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 a plan was found and written; 1 a promised job cannot be kept (the jobs are named, \
-nothing is written); 2 the command line is wrong; 3 a file cannot be read, is malformed, or cannot \
+with promises that clash; nothing is written); 2 the command line is wrong; 3 a file cannot be read, is malformed, or cannot \
 be written; 4 the solver failed.";
 
 /// Plans an alliance instance (JSON) or a flexible job shop (.fjs), and proves how good the plan is.

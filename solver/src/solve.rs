@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::bound::Bound;
+use crate::conflict::{self, Conflict, Found, Limits};
 use crate::greedy;
 use crate::makespan;
 use crate::master::{Decision, Master, Pool};
@@ -105,10 +106,12 @@ pub enum SolveError {
     #[error("malformed instance: {0}")]
     Malformed(#[from] Malformed),
     /// No plan that keeps these promised jobs was found.
-    #[error("no plan was found that keeps the promised jobs {}", .jobs.join(", "))]
+    #[error("no plan was found that keeps the promised jobs {}: {conflict}", .jobs.join(", "))]
     Unkeepable {
         /// Their ids.
         jobs: Vec<String>,
+        /// A set of promised or frozen jobs, as small as was found, that cannot be kept together.
+        conflict: Box<Conflict>,
         /// The best plan without them: they are in neither of its lists.
         plan: Box<Plan>,
     },
@@ -509,9 +512,27 @@ fn finish(
     if state.missing() > 0 {
         let (missing, rejected): (Vec<usize>, Vec<usize>) =
             plan.rejected.iter().partition(|&&j| instance.jobs[j].rejection_cost.is_none());
-        plan.rejected = rejected;
-        let jobs = missing.into_iter().map(|j| instance.jobs[j].id.clone()).collect();
-        return Err(SolveError::Unkeepable { jobs, plan: Box::new(plan) });
+        let time_limit = options.iterations.is_none().then_some(options.time_limit);
+        match conflict::find(state, &missing, &Limits::after(time_limit, &options.cancel)) {
+            Found::Kept(chains) => {
+                // The search had overlooked that way; the rest goes in beside it.
+                let mut kept = State::load(instance, chains);
+                kept.anchor_like(state);
+                greedy::insert_all(&mut kept, &mut Placer::default(), &greedy::insertion_order(instance));
+                if kept.missing() > 0 {
+                    return Err(SolveError::Broken(
+                        "jobs that were kept alone are not kept among others".into(),
+                    ));
+                }
+                return finish(instance, options, &kept, bound, "conflict", iterations, started);
+            }
+            Found::Conflict(conflict) => {
+                plan.rejected = rejected;
+                let jobs = missing.into_iter().map(|j| instance.jobs[j].id.clone()).collect();
+                let (conflict, plan) = (Box::new(conflict), Box::new(plan));
+                return Err(SolveError::Unkeepable { jobs, conflict, plan });
+            }
+        }
     }
     let broken = |violations: Vec<crate::Violation>| {
         let first: Vec<String> = violations.iter().take(3).map(ToString::to_string).collect();
@@ -701,7 +722,12 @@ mod tests {
         instance.jobs[2].rejection_cost = None;
         instance.jobs[2].deadline = Some(instance.jobs[2].release);
         match solve(&instance, &counted(200, 1), |_| ()) {
-            Err(SolveError::Unkeepable { jobs, .. }) => assert_eq!(jobs, ["J2"]),
+            Err(SolveError::Unkeepable { jobs, conflict, .. }) => {
+                assert_eq!((&jobs, &conflict.ids), (&vec!["J2".to_owned()], &jobs));
+                assert!(conflict.proven && conflict.minimal, "{conflict:?}");
+                let told = conflict.to_string();
+                assert!(told.starts_with("J2 cannot be kept, even alone: it ends on day 1"), "{told}");
+            }
             other => panic!("{other:?}"),
         }
     }
