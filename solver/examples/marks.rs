@@ -181,7 +181,7 @@ fn close(instance: &mut Instance, machine: usize, day: Tick) -> anyhow::Result<(
 fn lost_and_moved(before: &Plan, after: Result<Solution, SolveError>) -> anyhow::Result<(usize, usize)> {
     let (lost, plan) = match after {
         Ok(solution) => (0, solution.plan),
-        Err(SolveError::Unkeepable { jobs, plan }) => (jobs.len(), *plan),
+        Err(SolveError::Unkeepable { jobs, plan, .. }) => (jobs.len(), *plan),
         Err(other) => return Err(other.into()),
     };
     let stays: std::collections::BTreeSet<_> =

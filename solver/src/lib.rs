@@ -9,6 +9,7 @@
 //! - [`solve`]: starting plans (`greedy`), search (`state`, `search`), the integer master (`master`), a lower
 //!   bound by pricing machine time (`bound`);
 //! - the makespan's own search and proofs, for flexible job shops (`makespan`);
+//! - where promises cannot be kept: a smallest set of them that clashes (`conflict`);
 //! - [`explain`]: why a job is refused or late, and what would help;
 //! - [`verify`]: the rules from the format's text alone.
 //!
@@ -21,6 +22,7 @@
 pub mod bench;
 mod bound;
 mod calendar;
+mod conflict;
 mod explain;
 mod fjs;
 mod format;
@@ -42,8 +44,10 @@ mod stragglers;
 #[cfg(test)]
 mod tiny;
 mod verify;
+mod windows;
 
 pub use calendar::Calendar;
+pub use conflict::{Conflict, Overload, Short, Shortage};
 pub use explain::{
     Change, Constraint, Ends, Exclusion, Explanation, ModeFate, OpExplained, Outcome, Overtime, Place,
     Relaxation, Relaxed, Unexplained, Verdict, Wait, explain,

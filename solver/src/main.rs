@@ -28,7 +28,7 @@ standard error: the log where it is asked for, a bar where that is a terminal.
 
 Exit codes:
   0  a plan was found and written
-  1  a promised job cannot be kept: the jobs are named, nothing is written
+  1  a promised job cannot be kept: the jobs are named, with promises that clash; nothing is written
   2  the command line is wrong
   3  a file cannot be read, is malformed, or cannot be written
   4  the solver failed

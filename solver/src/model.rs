@@ -45,7 +45,17 @@ impl SetupMatrix {
 
     /// A matrix in which every changeover is free.
     pub(crate) fn free(families: usize) -> SetupMatrix {
-        SetupMatrix { families, ticks: vec![0; families * families], least_increment: vec![0; families] }
+        SetupMatrix::without_memory(vec![0; families])
+    }
+
+    /// A matrix in which a changeover depends on the family after it alone.
+    pub(crate) fn without_memory(row: Vec<Tick>) -> SetupMatrix {
+        SetupMatrix { families: row.len(), ticks: row.repeat(row.len()), least_increment: row }
+    }
+
+    /// Whether the family before a changeover makes a difference.
+    pub(crate) fn has_memory(&self) -> bool {
+        self.ticks.chunks(self.families.max(1)).any(|row| row != &self.ticks[..self.families])
     }
 
     fn least_increment_of(&self, x: usize) -> Tick {
@@ -156,6 +166,13 @@ impl Shop {
     /// Grams CO2e of a trip.
     pub fn trip_carbon(&self, from: usize, to: usize) -> i64 {
         self.transport_carbon.get(from).map_or(0, |row| row[to])
+    }
+
+    /// The least setup ticks that `family` ever needs on `machine`, whatever is done before.
+    pub(crate) fn least_setup(&self, machine: usize, family: usize) -> Tick {
+        let families = self.setups[self.machines[machine].setup].families();
+        let before = (0..families).map(Some).chain([None]);
+        before.map(|before| self.setup_ticks(machine, before, family)).min().unwrap_or(0)
     }
 }
 

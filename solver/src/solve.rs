@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::bound::Bound;
+use crate::conflict::{self, Conflict, Found, Limits};
 use crate::greedy;
 use crate::makespan;
 use crate::master::{Decision, Master, Pool};
@@ -107,10 +108,12 @@ pub enum SolveError {
     #[error("malformed instance: {0}")]
     Malformed(#[from] Malformed),
     /// No plan that keeps these promised jobs was found.
-    #[error("no plan was found that keeps the promised jobs {}", .jobs.join(", "))]
+    #[error("no plan was found that keeps the promised jobs {}: {conflict}", .jobs.join(", "))]
     Unkeepable {
         /// Their ids.
         jobs: Vec<String>,
+        /// A set of promised or frozen jobs, as small as was found, that cannot be kept together.
+        conflict: Box<Conflict>,
         /// The best plan without them: they are in neither of its lists.
         plan: Box<Plan>,
     },
@@ -578,28 +581,62 @@ fn finish(
     instance: &Instance,
     options: &Options,
     search: &Search<'_>,
-    Checked { mut plan, verdict }: Checked,
-    (bound, found_by): (Fen, &'static str),
+    mut checked: Checked,
+    found: (Fen, &'static str),
     started: Instant,
 ) -> Result<Solution, SolveError> {
+    let plan = &mut checked.plan;
     if search.best_missing() > 0 {
         let (missing, rejected): (Vec<usize>, Vec<usize>) =
             plan.rejected.iter().partition(|&&j| instance.jobs[j].rejection_cost.is_none());
-        plan.rejected = rejected;
-        let jobs = missing.into_iter().map(|j| instance.jobs[j].id.clone()).collect();
-        return Err(SolveError::Unkeepable { jobs, plan: Box::new(plan) });
+        let time_limit = options.iterations.is_none().then_some(options.time_limit);
+        let state = search.best_state();
+        match conflict::find(&state, &missing, &Limits::after(time_limit, &options.cancel)) {
+            Found::Kept(chains) => {
+                // The search had overlooked that way; the rest goes in beside it.
+                let mut kept = State::load(state.instance, chains);
+                kept.anchor_like(&state);
+                let order = greedy::insertion_order(instance);
+                greedy::insert_all(&mut kept, &mut Placer::default(), &order, &|| false);
+                if kept.missing() > 0 {
+                    return Err(SolveError::Broken(
+                        "jobs that were kept alone are not kept among others".into(),
+                    ));
+                }
+                let plan = kept.plan();
+                let verdict = verify(instance, &plan);
+                let (checked, moved) = (Checked { plan, verdict }, kept.moved() as usize);
+                return told(instance, checked, (found.0, "conflict"), (search.tries, moved), started);
+            }
+            Found::Conflict(conflict) => {
+                plan.rejected = rejected;
+                let jobs = missing.into_iter().map(|j| instance.jobs[j].id.clone()).collect();
+                let (conflict, plan) = (Box::new(conflict), Box::new(checked.plan));
+                return Err(SolveError::Unkeepable { jobs, conflict, plan });
+            }
+        }
     }
+    let moved = if options.incumbent.is_some() { search.best_moved() } else { 0 };
+    told(instance, checked, found, (search.tries, moved), started)
+}
+
+/// The solution that a checked plan is.
+fn told(
+    instance: &Instance,
+    Checked { mut plan, verdict }: Checked,
+    (bound, found_by): (Fen, &'static str),
+    (iterations, moved): (u64, usize),
+    started: Instant,
+) -> Result<Solution, SolveError> {
     let broken = |violations: Vec<crate::Violation>| {
         let first: Vec<String> = violations.iter().take(3).map(ToString::to_string).collect();
         SolveError::Broken(first.join("; "))
     };
     let priced = verdict.map_err(broken)?;
     let cost = priced.objective(instance.objective);
-    debug_assert_eq!(cost, search.best_cost(), "what the search reckons and what the checker does");
     plan.objective = Some(cost);
     plan.bound = Some(bound.min(cost));
-    let moved = if options.incumbent.is_some() { search.best_moved() } else { 0 };
-    let (bound, iterations, elapsed) = (bound.min(cost), search.tries, started.elapsed());
+    let (bound, elapsed) = (bound.min(cost), started.elapsed());
     Ok(Solution { plan, priced, cost, bound, found_by, iterations, moved, elapsed })
 }
 
@@ -817,7 +854,12 @@ mod tests {
         instance.jobs[2].rejection_cost = None;
         instance.jobs[2].deadline = Some(instance.jobs[2].release);
         match solve(&instance, &counted(200, 1), |_| ()) {
-            Err(SolveError::Unkeepable { jobs, .. }) => assert_eq!(jobs, ["J2"]),
+            Err(SolveError::Unkeepable { jobs, conflict, .. }) => {
+                assert_eq!((&jobs, &conflict.ids), (&vec!["J2".to_owned()], &jobs));
+                assert!(conflict.proven && conflict.minimal, "{conflict:?}");
+                let told = conflict.to_string();
+                assert!(told.starts_with("J2 cannot be kept, even alone: it ends on day 1"), "{told}");
+            }
             other => panic!("{other:?}"),
         }
     }

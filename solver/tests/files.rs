@@ -131,6 +131,22 @@ fn the_command_explains_a_job() {
 }
 
 #[test]
+fn the_command_names_a_promise_that_cannot_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("promised.json").to_str().unwrap().to_owned();
+    let mut value: serde_json::Value = serde_json::from_str(ALLIANCE).unwrap();
+    let job = &mut value["jobs"][3];
+    let id = job["id"].as_str().unwrap().to_owned();
+    (job["rejection_cost"], job["deadline"]) = (serde_json::Value::Null, job["release"].clone());
+    std::fs::write(&path, value.to_string()).unwrap();
+    let (code, stdout, stderr) = run(&[&path, "--iterations", "200", "--explain", &id]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("{id} cannot be kept, even alone: it ends on day ")), "{stderr}");
+    assert!(stdout.starts_with(&format!("{id} is promised, and is not in the plan.")), "{stdout}");
+    assert!(stdout.contains("would be done too late, even with nothing else to do"), "{stdout}");
+}
+
+#[test]
 fn the_command_says_what_is_wrong() {
     let (code, _, stderr) = run(&["/nowhere.json"]);
     assert_eq!(code, Some(3));

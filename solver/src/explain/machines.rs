@@ -5,6 +5,7 @@
 //! is said to be ruled out is, and one that is said to be usable may still fail in company.
 
 use super::relax::Case;
+use crate::windows::{Rest, arrival, earliest_span, rests};
 use crate::{Fen, Lines, Mode, Occupation, Step, Tick};
 
 /// Why a machine cannot be used for an operation.
@@ -85,17 +86,6 @@ pub struct OpExplained {
     pub place: Option<Place>,
 }
 
-/// What holds of an operation on a machine, whatever the other operations choose.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bounds {
-    /// The latest that it may begin for the rest to be done; `None`: never.
-    latest_start: Option<Tick>,
-    /// The latest that it may end.
-    latest_end: Tick,
-    /// The least that it and all that follows is charged.
-    charge: Fen,
-}
-
 /// What is known once an operation's machines have been judged, by mode: its end and the charges up to it.
 type Reached = Vec<Option<(Tick, Fen)>>;
 
@@ -108,16 +98,17 @@ pub(super) struct Stands<'a> {
 
 /// Judges every mode of every operation; `latest` is when the job has to end to be of use.
 pub(super) fn explain_ops(base: &Case<'_>, latest: Tick, stands: Option<&Stands<'_>>) -> Vec<OpExplained> {
-    let bounds = bounds(base, latest);
+    let rests = rests(&base.shop, &base.job, latest);
     let mut alone: Reached = Vec::new();
     let mut among: Reached = Vec::new();
     let mut explained = Vec::new();
     for (k, op) in base.job.ops.iter().enumerate() {
         let (mut next_alone, mut next_among) = (Vec::new(), Vec::new());
+        let arrival = |machine, before: &Reached| arrival(&base.shop, &base.job, k, machine, before);
         let mut modes = Vec::new();
         for (i, mode) in op.modes.iter().enumerate() {
-            let judged = Judged { base, k, mode, bounds: bounds[k][i] };
-            let fate = judged.fate(arrival(base, k, mode, &alone), arrival(base, k, mode, &among));
+            let judged = Judged { base, k, mode, rest: rests[k][i] };
+            let fate = judged.fate(arrival(mode.machine, &alone), arrival(mode.machine, &among));
             modes.push(ModeFate { machine: mode.machine, excluded: fate.excluded });
             next_alone.push(fate.alone);
             next_among.push(fate.among);
@@ -126,61 +117,6 @@ pub(super) fn explain_ops(base: &Case<'_>, latest: Tick, stands: Option<&Stands<
         explained.push(OpExplained { modes, place: stands.map(|stands| place(base, k, stands)) });
     }
     explained
-}
-
-/// Backwards over the operations: the latest starts and the least charges, on empty lines, without setups.
-fn bounds(base: &Case<'_>, latest: Tick) -> Vec<Vec<Bounds>> {
-    let (job, shop) = (&base.job, &base.shop);
-    let mut all: Vec<Vec<Bounds>> = vec![Vec::new(); job.ops.len()];
-    for (k, op) in job.ops.iter().enumerate().rev() {
-        let of_mode = |mode: &Mode| {
-            let here = shop.machines[mode.machine].plant;
-            let mut bounds = Bounds { latest_end: latest, charge: mode.charge, ..Bounds::default() };
-            if let Some(next) = job.ops.get(k + 1) {
-                let there = |i: usize| shop.machines[next.modes[i].machine].plant;
-                let starts = all[k + 1].iter().enumerate();
-                let starts =
-                    starts.filter_map(|(i, b)| Some(b.latest_start? - shop.transport[here][there(i)]));
-                bounds.latest_end = starts.max().unwrap_or(-1);
-                let rest = all[k + 1].iter().enumerate();
-                let rest = rest.map(|(i, b)| b.charge + shop.transport_cost[here][there(i)]).min();
-                bounds.charge += rest.unwrap_or(0);
-            }
-            bounds.latest_start = latest_start(base, k, mode, bounds.latest_end);
-            bounds
-        };
-        all[k] = op.modes.iter().map(of_mode).collect();
-    }
-    all
-}
-
-/// The latest start at which the work ends by `end_max`.
-fn latest_start(base: &Case<'_>, k: usize, mode: &Mode, end_max: Tick) -> Option<Tick> {
-    let calendar = &base.shop.machines[mode.machine].calendar;
-    let op = &base.job.ops[k];
-    if let Some(fixed) = op.fixed {
-        let end = calendar.finish(fixed.start, mode.duration, op.splittable)?;
-        return (fixed.machine == mode.machine && end <= end_max).then_some(fixed.start);
-    }
-    calendar.latest(mode.duration, op.splittable, end_max).map(|(start, _)| start)
-}
-
-/// When the part can be at a mode's machine, and what the way there is charged at least.
-fn arrival(base: &Case<'_>, k: usize, mode: &Mode, reached: &Reached) -> Option<(Tick, Fen)> {
-    let (job, shop) = (&base.job, &base.shop);
-    let there = shop.machines[mode.machine].plant;
-    if k == 0 {
-        let (time, trip) =
-            job.origin.map_or((0, 0), |o| (shop.transport[o][there], shop.transport_cost[o][there]));
-        return Some((job.release + time, trip));
-    }
-    let ways = job.ops[k - 1].modes.iter().zip(reached).filter_map(|(before, reached)| {
-        let (end, charge) = (*reached)?;
-        let here = shop.machines[before.machine].plant;
-        Some((end + shop.transport[here][there], charge + shop.transport_cost[here][there]))
-    });
-    // The earliest and the cheapest may be different ways: both are bounds.
-    ways.reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))
 }
 
 /// A mode's fate, with its earliest end and least charge alone on the lines and among what stands there.
@@ -200,7 +136,7 @@ struct Judged<'c, 'a> {
     base: &'c Case<'a>,
     k: usize,
     mode: &'c Mode,
-    bounds: Bounds,
+    rest: Rest,
 }
 
 impl Judged<'_, '_> {
@@ -214,17 +150,10 @@ impl Judged<'_, '_> {
             return Fate::excluded(Exclusion::NoWindow);
         }
         let Some((arrives, charge)) = alone else { return Fate::excluded(Exclusion::NotReached) };
-        if self.base.job.budget.is_some_and(|budget| charge + self.bounds.charge > budget) {
+        if self.base.job.budget.is_some_and(|budget| charge + self.rest.charge > budget) {
             return Fate::excluded(Exclusion::OverBudget);
         }
-        let fits = |from: Tick| match op.fixed {
-            None => calendar.earliest(from, mode.duration, op.splittable, self.bounds.latest_end),
-            Some(fixed) => {
-                let end = calendar.finish(fixed.start, mode.duration, op.splittable);
-                let in_time = end.filter(|&end| end <= self.bounds.latest_end && from <= fixed.start);
-                in_time.map(|end| (fixed.start, end))
-            }
-        };
+        let fits = |from: Tick| earliest_span(&self.base.shop, op, mode, from, self.rest.latest_end);
         let Some((_, end)) = fits(arrives.max(mode.earliest)) else {
             let why = match (fits(arrives), op.fixed) {
                 (Some(_), _) => Exclusion::NotBefore,
@@ -256,7 +185,7 @@ impl Judged<'_, '_> {
         for at in first..=line.len() {
             let before = at.checked_sub(1).map(|i| &line[i]);
             let open = before.map_or(from, |o| o.end.max(from));
-            let close = line.get(at).map_or(Tick::MAX, |o| o.start).min(self.bounds.latest_end);
+            let close = line.get(at).map_or(Tick::MAX, |o| o.start).min(self.rest.latest_end);
             let change = |o: &Occupation| shop.setup_ticks(mode.machine, Some(op.family), o.family as usize);
             if !shared && line.get(at).is_some_and(|o| change(o) > o.setup) {
                 continue;

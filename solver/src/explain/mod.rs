@@ -10,7 +10,7 @@
 mod change;
 mod machines;
 mod relax;
-mod text;
+pub(crate) mod text;
 
 pub use change::{Change, Overtime, Relaxation};
 pub use machines::{Exclusion, ModeFate, OpExplained, Place, Wait};
@@ -186,6 +186,12 @@ pub fn explain(instance: &Instance, plan: &Plan, job: usize) -> Result<Explanati
         relaxations,
         tick_seconds: instance.tick_seconds,
     })
+}
+
+/// The placements of a job with nothing else on the lines and one constraint left out.
+pub(crate) fn alone_without(instance: &Instance, job: &Job, constraint: Constraint) -> Vec<Placement> {
+    let lines = Lines::new(&instance.shop);
+    Case::new(instance, &lines, job).without(constraint).front(&mut Placer::default())
 }
 
 fn verdict(state: &State<'_>, job: usize) -> Verdict {

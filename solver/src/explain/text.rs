@@ -68,7 +68,7 @@ impl Explanation {
     fn constraint_lines(&self, f: &mut Formatter<'_>, clock: Clock) -> Result {
         let (helping, idle): (Vec<&Relaxed>, Vec<&Relaxed>) = self.relaxed.iter().partition(|r| r.helps);
         if let Some(binding) = self.binding() {
-            writeln!(f, "What binds most is {}.", name(binding.constraint))?;
+            writeln!(f, "What binds most is {}.", binding.constraint.name())?;
         }
         let others = helping.iter().find(|r| r.constraint == Constraint::OptionalWork).map(|r| r.ends);
         for relaxed in helping {
@@ -88,7 +88,9 @@ impl Explanation {
             let all_work = idle.iter().any(|r| r.constraint == Constraint::Capacity);
             let names = idle.iter().filter(|r| !all_work || r.constraint != Constraint::OptionalWork);
             let names: Vec<&str> = names
-                .map(|r| if r.constraint == Constraint::Capacity { "other work" } else { name(r.constraint) })
+                .map(
+                    |r| if r.constraint == Constraint::Capacity { "other work" } else { r.constraint.name() },
+                )
                 .collect();
             writeln!(f, "Nothing is gained by giving up, alone, {}.", listed(&names, "or"))?;
         }
@@ -108,6 +110,25 @@ impl Explanation {
             writeln!(f, "  {}: it would {}.", told.join(" and "), clock.ends(outcome))?;
         }
         Ok(())
+    }
+}
+
+impl Constraint {
+    /// What it is called in a sentence.
+    pub fn name(self) -> &'static str {
+        match self {
+            Constraint::Freeze => "what is frozen of it",
+            Constraint::Deadline => "its deadline",
+            Constraint::Budget => "its budget",
+            Constraint::Release => "its release",
+            Constraint::Earliest => "the notice that machines ask for",
+            Constraint::Pausing => "the rule that it may not pause",
+            Constraint::Calendar => "the machines' hours",
+            Constraint::Setup => "changeovers",
+            Constraint::Transport => "transport",
+            Constraint::OptionalWork => "other work that is not promised",
+            Constraint::Capacity => "other work, promised work included",
+        }
     }
 }
 
@@ -179,22 +200,6 @@ fn excluded(why: Exclusion, one: bool) -> &'static str {
     }
 }
 
-fn name(constraint: Constraint) -> &'static str {
-    match constraint {
-        Constraint::Freeze => "what is frozen of it",
-        Constraint::Deadline => "its deadline",
-        Constraint::Budget => "its budget",
-        Constraint::Release => "its release",
-        Constraint::Earliest => "the notice that machines ask for",
-        Constraint::Pausing => "the rule that it may not pause",
-        Constraint::Calendar => "the machines' hours",
-        Constraint::Setup => "changeovers",
-        Constraint::Transport => "transport",
-        Constraint::OptionalWork => "other work that is not promised",
-        Constraint::Capacity => "other work, promised work included",
-    }
-}
-
 fn without(constraint: Constraint) -> &'static str {
     match constraint {
         Constraint::Freeze => "Were none of it frozen",
@@ -244,7 +249,7 @@ fn counted(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
-fn listed(items: &[&str], last: &str) -> String {
+pub(crate) fn listed(items: &[&str], last: &str) -> String {
     match items {
         [] => String::new(),
         [one] => (*one).into(),
@@ -253,7 +258,7 @@ fn listed(items: &[&str], last: &str) -> String {
 }
 
 /// Fen, as people write it.
-struct Money(Fen);
+pub(crate) struct Money(pub(crate) Fen);
 
 impl Display for Money {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
