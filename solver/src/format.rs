@@ -24,8 +24,8 @@ struct WireInstance {
     name: String,
     tick_seconds: i64,
     horizon: Tick,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    objective: Option<WireObjective>,
+    #[serde(default, skip_serializing_if = "is_cost")]
+    objective: Objective,
     plants: Vec<String>,
     transport: Vec<Vec<Tick>>,
     transport_cost: Vec<Vec<Fen>>,
@@ -42,28 +42,8 @@ struct WireInstance {
     jobs: Vec<WireJob>,
 }
 
-/// The weights that count; a rejection costs what it says unless this says otherwise.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireObjective {
-    #[serde(default)]
-    cost: i64,
-    #[serde(default)]
-    tardiness: i64,
-    #[serde(default = "one")]
-    rejection: i64,
-    #[serde(default)]
-    makespan: i64,
-    #[serde(default)]
-    setup: i64,
-    #[serde(default)]
-    late: i64,
-    #[serde(default)]
-    carbon: i64,
-}
-
-fn one() -> i64 {
-    1
+fn is_cost(objective: &Objective) -> bool {
+    *objective == Objective::COST
 }
 
 fn is_zero(value: &i64) -> bool {
@@ -242,15 +222,7 @@ pub fn read_json(text: &str) -> Result<Instance, Malformed> {
         name: wire.name,
         tick_seconds: wire.tick_seconds,
         horizon: wire.horizon,
-        objective: wire.objective.map_or(Objective::COST, |w| Objective {
-            cost: w.cost,
-            tardiness: w.tardiness,
-            rejection: w.rejection,
-            makespan: w.makespan,
-            setup: w.setup,
-            late: w.late,
-            carbon: w.carbon,
-        }),
+        objective: wire.objective,
         jobs: jobs.collect::<Result<_, Malformed>>()?,
         shop,
     };
@@ -358,7 +330,7 @@ pub fn write_json(instance: &Instance) -> String {
         let n = matrix.families();
         (0..n).map(|f| (0..n).map(|g| matrix.ticks(Some(f), g)).collect()).collect()
     };
-    let (shop, w) = (&instance.shop, instance.objective);
+    let shop = &instance.shop;
     let is_first = |m: &Machine| m.place.unwrap_or(0) == 0;
     let machine = |(i, m): (usize, &Machine)| WireMachine {
         id: m.id.clone(),
@@ -384,15 +356,7 @@ pub fn write_json(instance: &Instance) -> String {
         name: instance.name.clone(),
         tick_seconds: instance.tick_seconds,
         horizon: instance.horizon,
-        objective: (w != Objective::COST).then_some(WireObjective {
-            cost: w.cost,
-            tardiness: w.tardiness,
-            rejection: w.rejection,
-            makespan: w.makespan,
-            setup: w.setup,
-            late: w.late,
-            carbon: w.carbon,
-        }),
+        objective: instance.objective,
         plants: shop.plants.clone(),
         transport: shop.transport.clone(),
         transport_cost: shop.transport_cost.clone(),

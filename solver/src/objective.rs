@@ -8,12 +8,17 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Fen, Instance, Malformed, Tick};
 
 /// The weight of each measure. The objective is their weighted sum, and the least is the best.
 ///
-/// What moves against an incumbent weigh is no part of the instance: [`crate::Options::stability`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What moves against an incumbent weigh is no part of the instance: [`crate::Options::stability`]. Where weights are
+/// read, those that are not named are 0, but a rejection costs what the instance says: else the best plan would be
+/// none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default = "Objective::none", deny_unknown_fields)]
 pub struct Objective {
     /// Of each fen of processing, setups and transport.
     pub cost: i64,
@@ -39,6 +44,11 @@ impl Objective {
     pub const MAKESPAN: Objective = Objective { cost: 0, tardiness: 0, makespan: 1, ..Objective::COST };
     /// No weight is above this.
     pub const WEIGHT_MAX: i64 = 1 << 20;
+
+    /// Nothing but rejections.
+    fn none() -> Objective {
+        Objective { cost: 0, tardiness: 0, ..Objective::COST }
+    }
 
     /// Whether nothing but the makespan and rejections counts.
     pub fn is_makespan(&self) -> bool {
@@ -84,13 +94,12 @@ impl fmt::Display for Objective {
     }
 }
 
-/// Reads `makespan=10,late=500`. Measures that are not named weigh nothing, but a rejection costs what the
-/// instance says: else the best plan would be none.
+/// Reads `makespan=10,late=500`.
 impl FromStr for Objective {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Objective, String> {
-        let mut read = Objective { cost: 0, tardiness: 0, ..Objective::COST };
+        let mut read = Objective::none();
         for part in text.split(',') {
             let wrong = || format!("\"{part}\" is no weight; accepted: {}", Objective::accepted());
             let (name, weight) = part.split_once('=').ok_or_else(wrong)?;
@@ -192,5 +201,33 @@ impl Instance {
         let too_large = |e: Malformed| Malformed::new(e.place, format!("{}, its weight included", e.reason));
         weighed.check().map_err(too_large)?;
         Ok(Cow::Owned(weighed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_read_back_and_what_is_no_weight_is_told() {
+        for text in
+            ["cost=1,tardiness=1,rejection=1", "rejection=1,makespan=10,late=500", "rejection=2,carbon=3"]
+        {
+            assert_eq!(text.parse::<Objective>().unwrap().to_string(), text);
+        }
+        assert_eq!("makespan=1".parse(), Ok(Objective::MAKESPAN));
+        for wrong in ["", "cost", "cost=-1", "cost=1048577", "price=1", "cost=1;late=2"] {
+            let told = wrong.parse::<Objective>().unwrap_err();
+            assert!(told.contains("is no weight; accepted: NAME=WEIGHT, with a NAME of cost,"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_weighed_instance_is_refused_where_its_costs_leave_the_range() {
+        let mut instance = crate::tiny::instance(1, 3, 2, 24);
+        instance.jobs[0].tardiness_weight = crate::FEN_MAX;
+        instance.objective.tardiness = 2;
+        let told = instance.weighed().unwrap_err().to_string();
+        assert!(told.contains("tardiness_weight") && told.contains("its weight included"), "{told}");
     }
 }

@@ -617,7 +617,9 @@ fn finish(
         }
     }
     let moved = if options.incumbent.is_some() { search.best_moved() } else { 0 };
-    told(instance, checked, found, (search.tries, moved), started)
+    let solution = told(instance, checked, found, (search.tries, moved), started)?;
+    debug_assert_eq!(solution.cost, search.best_cost(), "what the search reckons and what the checker does");
+    Ok(solution)
 }
 
 /// The solution that a checked plan is.
@@ -643,104 +645,7 @@ fn told(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Assignment, Tick, tiny};
-
-    /// The optimum by enumeration: every choice of jobs and machines, every order in which operations
-    /// can be appended, each as early as it goes. For a regular cost no other plan is better.
-    struct Enumeration<'a> {
-        instance: &'a Instance,
-        best: Fen,
-        assignments: Vec<Assignment>,
-    }
-
-    impl Enumeration<'_> {
-        fn optimum(instance: &Instance) -> Fen {
-            let mut all = Enumeration { instance, best: Fen::MAX, assignments: Vec::new() };
-            for kept in 0..1u32 << instance.jobs.len() {
-                let rejected = (0..instance.jobs.len()).filter(|j| kept & (1 << j) == 0).collect();
-                all.append(&Plan { rejected, ..Plan::default() }, &mut vec![0; instance.jobs.len()]);
-            }
-            all.best
-        }
-
-        fn append(&mut self, plan: &Plan, next: &mut Vec<usize>) {
-            let mut done = true;
-            for j in (0..next.len()).filter(|j| !plan.rejected.contains(j)) {
-                let k = next[j];
-                if k == self.instance.jobs[j].ops.len() {
-                    continue;
-                }
-                done = false;
-                for mode in 0..self.instance.jobs[j].ops[k].modes.len() {
-                    if let Some(a) = self.earliest(j, k, mode) {
-                        self.assignments.push(a);
-                        next[j] += 1;
-                        self.append(plan, next);
-                        next[j] -= 1;
-                        self.assignments.pop();
-                    }
-                }
-            }
-            if done {
-                let plan = Plan { assignments: self.assignments.clone(), ..plan.clone() };
-                if let Ok(priced) = verify(self.instance, &plan) {
-                    self.best = self.best.min(priced.objective(self.instance.objective));
-                }
-            }
-        }
-
-        fn earliest(&self, j: usize, k: usize, mode: usize) -> Option<Assignment> {
-            let (job, shop) = (&self.instance.jobs[j], &self.instance.shop);
-            let mode = &job.ops[k].modes[mode];
-            let last = self.assignments.iter().rfind(|a| a.machine == mode.machine);
-            let before = self.assignments.iter().find(|a| k > 0 && (a.job, a.op) == (j, k - 1));
-            let there = shop.machines[mode.machine].plant;
-            let ready: Tick = match before {
-                Some(a) => a.end + shop.transport[shop.machines[a.machine].plant][there],
-                None => job.release + job.origin.map_or(0, |p| shop.transport[p][there]),
-            };
-            let family = last.map(|a| self.instance.jobs[a.job].ops[a.op].family);
-            let work = shop.setup_ticks(mode.machine, family, job.ops[k].family) + mode.duration;
-            let from = ready.max(mode.earliest).max(last.map_or(0, |a| a.end));
-            let calendar = &shop.machines[mode.machine].calendar;
-            let span = |from| calendar.earliest(from, work, job.ops[k].splittable, self.instance.horizon);
-            let at = |(start, end)| Assignment { job: j, op: k, machine: mode.machine, start, end };
-            let mut next = at(span(from)?);
-            while !self.has_resources(&next) {
-                next = at(span(next.start + 1)?);
-            }
-            Some(next)
-        }
-
-        /// Whether there is a unit of all that the next assignment needs, besides what the others hold.
-        fn has_resources(&self, next: &Assignment) -> bool {
-            let shop = &self.instance.shop;
-            let others: Vec<(usize, Tick)> =
-                (0..self.assignments.len()).flat_map(|i| self.held(i, &self.assignments[i])).collect();
-            let open = |t: Tick| shop.machines[next.machine].calendar.is_open(t);
-            self.held(self.assignments.len(), next).into_iter().all(|held| {
-                let resource = &shop.resources[held.0];
-                let taken = others.iter().filter(|other| **other == held).count();
-                taken < resource.units as usize && (!open(held.1) || resource.calendar.is_open(held.1))
-            })
-        }
-
-        /// The resources that an assignment behind the first `count` holds, tick by tick.
-        fn held(&self, count: usize, a: &Assignment) -> Vec<(usize, Tick)> {
-            let (shop, op) = (&self.instance.shop, &self.instance.jobs[a.job].ops[a.op]);
-            let before = self.assignments[..count].iter().rfind(|b| b.machine == a.machine);
-            let family = before.map(|b| self.instance.jobs[b.job].ops[b.op].family);
-            let mut setup = shop.setup_ticks(a.machine, family, op.family);
-            let mut held = Vec::new();
-            for t in a.start..a.end {
-                let needs = shop.needs_of(op.needs).iter();
-                let now = needs.filter(|need| setup > 0 || need.during == crate::During::Occupation);
-                held.extend(now.map(|need| (need.resource, t)));
-                setup -= i64::from(shop.machines[a.machine].calendar.is_open(t));
-            }
-            held
-        }
-    }
+    use crate::{Assignment, tiny};
 
     fn counted(iterations: u64, threads: usize) -> Options {
         Options {
@@ -759,7 +664,7 @@ mod tests {
                 0 => tiny::instance(seed, 3, 2, 24),
                 _ => tiny::rich(seed, 3, 2, 24),
             };
-            let optimum = Enumeration::optimum(&instance);
+            let optimum = tiny::optimum(&instance);
             let solution = solve(&instance, &counted(3000, 1), |_| ()).unwrap();
             assert!(
                 solution.bound <= optimum,

@@ -2,7 +2,8 @@
 
 use crate::random::Random;
 use crate::{
-    Calendar, During, Instance, Job, Machine, Mode, Need, Objective, Op, Resource, SetupMatrix, Shop, Tick,
+    Assignment, Calendar, During, Fen, Instance, Job, Machine, Mode, Need, Objective, Op, Plan, Resource,
+    SetupMatrix, Shop, Tick, verify,
 };
 
 /// A random instance of `jobs` jobs of up to `ops` operations on up to three machines.
@@ -167,5 +168,120 @@ fn double(instance: &mut Instance) {
         // Modes come machine by machine, so the last one's is the last.
         let mode = op.modes.last().filter(|mode| mode.machine == first).cloned();
         op.modes.extend(mode.map(|mode| Mode { machine: second, ..mode }));
+    }
+}
+
+/// The least objective, by enumeration: every choice of jobs and machines, every order in which operations can be
+/// appended.
+pub(crate) fn optimum(instance: &Instance) -> Fen {
+    let mut best = Fen::MAX;
+    for kept in 0..1u32 << instance.jobs.len() {
+        let kept: Vec<usize> = (0..instance.jobs.len()).filter(|j| kept & (1 << j) != 0).collect();
+        Appended::each(instance, &kept, &mut |plan| {
+            if let Ok(priced) = verify(instance, plan) {
+                best = best.min(priced.objective(instance.objective));
+            }
+            false
+        });
+    }
+    best
+}
+
+/// A plan under construction: operations appended one by one, each as early as the last one on its machine, its part
+/// and its resources allow, without a thought saved. For a regular objective no other plan is better, and whatever
+/// can be kept can be kept that way: in a plan's own order of starts no operation comes later than it does there.
+pub(crate) struct Appended<'a> {
+    instance: &'a Instance,
+    assignments: Vec<Assignment>,
+}
+
+impl Appended<'_> {
+    /// Shows every plan that keeps just these jobs, until one is what was looked for.
+    pub(crate) fn each(instance: &Instance, jobs: &[usize], found: &mut dyn FnMut(&Plan) -> bool) -> bool {
+        let mut all = Appended { instance, assignments: Vec::new() };
+        all.append(jobs, &mut vec![0; instance.jobs.len()], found)
+    }
+
+    fn append(
+        &mut self,
+        jobs: &[usize],
+        next: &mut Vec<usize>,
+        found: &mut dyn FnMut(&Plan) -> bool,
+    ) -> bool {
+        let open: Vec<usize> =
+            jobs.iter().copied().filter(|&j| next[j] < self.instance.jobs[j].ops.len()).collect();
+        if open.is_empty() {
+            let rejected = (0..next.len()).filter(|j| !jobs.contains(j)).collect();
+            return found(&Plan { assignments: self.assignments.clone(), rejected, ..Plan::default() });
+        }
+        open.into_iter().any(|j| {
+            (0..self.instance.jobs[j].ops[next[j]].modes.len()).any(|mode| {
+                let Some(a) = self.earliest(j, next[j], mode) else { return false };
+                self.assignments.push(a);
+                next[j] += 1;
+                let over = self.append(jobs, next, found);
+                next[j] -= 1;
+                self.assignments.pop();
+                over
+            })
+        })
+    }
+
+    fn earliest(&self, j: usize, k: usize, mode: usize) -> Option<Assignment> {
+        let (job, shop) = (&self.instance.jobs[j], &self.instance.shop);
+        let (op, mode) = (&job.ops[k], &job.ops[k].modes[mode]);
+        let last = self.assignments.iter().rfind(|a| a.machine == mode.machine);
+        let before = self.assignments.iter().find(|a| k > 0 && (a.job, a.op) == (j, k - 1));
+        let there = shop.machines[mode.machine].plant;
+        let ready: Tick = match before {
+            Some(a) => a.end + shop.transport[shop.machines[a.machine].plant][there],
+            None => job.release + job.origin.map_or(0, |p| shop.transport[p][there]),
+        };
+        let family = last.map(|a| self.instance.jobs[a.job].ops[a.op].family);
+        let work = shop.setup_ticks(mode.machine, family, op.family) + mode.duration;
+        let from = ready.max(mode.earliest).max(last.map_or(0, |a| a.end));
+        let calendar = &shop.machines[mode.machine].calendar;
+        let latest = job.deadline.unwrap_or(self.instance.horizon).min(self.instance.horizon);
+        let at = |(start, end)| Assignment { job: j, op: k, machine: mode.machine, start, end };
+        if let Some(fixed) = op.fixed {
+            let end = calendar.finish(fixed.start, work, op.splittable)?;
+            let goes = fixed.machine == mode.machine && from <= fixed.start && end <= latest;
+            return Some(at((fixed.start, end))).filter(|a| goes && self.has_resources(a));
+        }
+        let span = |from| calendar.earliest(from, work, op.splittable, latest);
+        let mut next = at(span(from)?);
+        while !self.has_resources(&next) {
+            next = at(span(next.start + 1)?);
+        }
+        Some(next)
+    }
+
+    /// Whether there is a unit of all that the next assignment needs, besides what the others hold.
+    fn has_resources(&self, next: &Assignment) -> bool {
+        let shop = &self.instance.shop;
+        let others: Vec<(usize, Tick)> =
+            (0..self.assignments.len()).flat_map(|i| self.held(i, &self.assignments[i])).collect();
+        let open = |t: Tick| shop.machines[next.machine].calendar.is_open(t);
+        self.held(self.assignments.len(), next).into_iter().all(|held| {
+            let resource = &shop.resources[held.0];
+            let taken = others.iter().filter(|other| **other == held).count();
+            taken < resource.units as usize && (!open(held.1) || resource.calendar.is_open(held.1))
+        })
+    }
+
+    /// The resources that an assignment behind the first `count` holds, tick by tick.
+    fn held(&self, count: usize, a: &Assignment) -> Vec<(usize, Tick)> {
+        let (shop, op) = (&self.instance.shop, &self.instance.jobs[a.job].ops[a.op]);
+        let before = self.assignments[..count].iter().rfind(|b| b.machine == a.machine);
+        let family = before.map(|b| self.instance.jobs[b.job].ops[b.op].family);
+        let mut setup = shop.setup_ticks(a.machine, family, op.family);
+        let mut held = Vec::new();
+        for t in a.start..a.end {
+            let needs = shop.needs_of(op.needs).iter();
+            let now = needs.filter(|need| setup > 0 || need.during == During::Occupation);
+            held.extend(now.map(|need| (need.resource, t)));
+            setup -= i64::from(shop.machines[a.machine].calendar.is_open(t));
+        }
+        held
     }
 }

@@ -1,7 +1,7 @@
 //! When each operation of a job can run, whatever stands on the lines and whatever the others choose.
 //!
 //! Bounds on empty lines without changeovers: nothing that a plan can do lies outside of them. Calendars,
-//! travel, release, deadline, budget, notice and frozen operations all count.
+//! travel, release, deadline, budget, notice and frozen operations all count; resources do not.
 
 use crate::{Fen, Job, Mode, Op, Shop, Tick};
 
@@ -43,7 +43,7 @@ pub(crate) fn rests(shop: &Shop, job: &Job, latest: Tick) -> Vec<Vec<Rest>> {
                     starts.filter_map(|(i, r)| Some(r.latest_start? - shop.transport[here][there(i)]));
                 rest.latest_end = starts.max().unwrap_or(-1);
                 let charges = all[k + 1].iter().enumerate();
-                let charges = charges.map(|(i, r)| r.charge + shop.transport_cost[here][there(i)]);
+                let charges = charges.map(|(i, r)| r.charge + shop.trip_charge(here, there(i)));
                 rest.charge += charges.min().unwrap_or(0);
             }
             rest.latest_start = latest_start(shop, op, mode, rest.latest_end);
@@ -93,13 +93,13 @@ pub(crate) fn arrival(
     let there = shop.machines[machine].plant;
     if k == 0 {
         let (time, trip) =
-            job.origin.map_or((0, 0), |o| (shop.transport[o][there], shop.transport_cost[o][there]));
+            job.origin.map_or((0, 0), |o| (shop.transport[o][there], shop.trip_charge(o, there)));
         return Some((job.release + time, trip));
     }
     let ways = job.ops[k - 1].modes.iter().zip(before).filter_map(|(mode, reached)| {
         let (end, charge) = (*reached)?;
         let here = shop.machines[mode.machine].plant;
-        Some((end + shop.transport[here][there], charge + shop.transport_cost[here][there]))
+        Some((end + shop.transport[here][there], charge + shop.trip_charge(here, there)))
     });
     // The earliest and the cheapest may be different ways: both are bounds.
     ways.reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))

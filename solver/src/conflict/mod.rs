@@ -380,6 +380,7 @@ fn alone(instance: &Instance, job: &Job) -> Shortage {
         Constraint::Freeze,
         Constraint::Setup,
         Constraint::Transport,
+        Constraint::Resources,
         Constraint::Release,
         Constraint::Calendar,
     ];

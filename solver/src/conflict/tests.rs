@@ -4,72 +4,34 @@ use super::decide::least_changeovers;
 use super::*;
 use crate::place::Placer;
 use crate::random::Random;
-use crate::{Assignment, Plan, SetupMatrix, greedy, tiny, verify};
+use crate::tiny::Appended;
+use crate::{SetupMatrix, greedy, tiny, verify};
 
-/// Whether jobs can be kept: every order of appending, without a thought saved.
-struct Plain<'a> {
-    instance: &'a Instance,
-    assignments: Vec<Assignment>,
-}
-
-impl Plain<'_> {
-    fn keeps(instance: &Instance, jobs: &[usize]) -> bool {
-        let mut others = instance.clone();
-        for j in (0..instance.jobs.len()).filter(|j| !jobs.contains(j)) {
-            others.jobs[j].rejection_cost = Some(0);
-        }
-        let mut all = Plain { instance: &others, assignments: Vec::new() };
-        all.append(jobs, &mut vec![0; instance.jobs.len()])
+/// Whether jobs can be kept, all others left out.
+fn keeps(instance: &Instance, jobs: &[usize]) -> bool {
+    let mut others = instance.clone();
+    for j in (0..instance.jobs.len()).filter(|j| !jobs.contains(j)) {
+        others.jobs[j].rejection_cost = Some(0);
     }
-
-    fn append(&mut self, jobs: &[usize], next: &mut Vec<usize>) -> bool {
-        let open: Vec<usize> =
-            jobs.iter().copied().filter(|&j| next[j] < self.instance.jobs[j].ops.len()).collect();
-        if open.is_empty() {
-            let rejected = (0..next.len()).filter(|j| !jobs.contains(j)).collect();
-            let plan = Plan { assignments: self.assignments.clone(), rejected, ..Plan::default() };
-            return verify(self.instance, &plan).is_ok();
-        }
-        open.into_iter().any(|j| {
-            (0..self.instance.jobs[j].ops[next[j]].modes.len()).any(|mode| {
-                let Some(a) = self.earliest(j, next[j], mode) else { return false };
-                self.assignments.push(a);
-                next[j] += 1;
-                let kept = self.append(jobs, next);
-                next[j] -= 1;
-                self.assignments.pop();
-                kept
-            })
-        })
-    }
-
-    fn earliest(&self, j: usize, k: usize, mode: usize) -> Option<Assignment> {
-        let (job, shop) = (&self.instance.jobs[j], &self.instance.shop);
-        let (op, mode) = (&job.ops[k], &job.ops[k].modes[mode]);
-        let last = self.assignments.iter().rfind(|a| a.machine == mode.machine);
-        let before = self.assignments.iter().find(|a| k > 0 && (a.job, a.op) == (j, k - 1));
-        let there = shop.machines[mode.machine].plant;
-        let ready: Tick = match before {
-            Some(a) => a.end + shop.transport[shop.machines[a.machine].plant][there],
-            None => job.release + job.origin.map_or(0, |p| shop.transport[p][there]),
-        };
-        let family = last.map(|a| self.instance.jobs[a.job].ops[a.op].family);
-        let work = shop.setup_ticks(mode.machine, family, op.family) + mode.duration;
-        let from = ready.max(mode.earliest).max(last.map_or(0, |a| a.end));
-        let calendar = &shop.machines[mode.machine].calendar;
-        let latest = job.deadline.unwrap_or(self.instance.horizon);
-        let (start, end) = match op.fixed {
-            Some(fixed) if fixed.machine != mode.machine || from > fixed.start => return None,
-            Some(fixed) => (fixed.start, calendar.finish(fixed.start, work, op.splittable)?),
-            None => calendar.earliest(from, work, op.splittable, latest)?,
-        };
-        (end <= latest).then_some(Assignment { job: j, op: k, machine: mode.machine, start, end })
-    }
+    Appended::each(&others, jobs, &mut |plan| verify(&others, plan).is_ok())
 }
 
 /// A tiny shop where everything is promised, some of it frozen, and time is short.
 fn promised(seed: u64) -> Instance {
     let mut instance = tiny::instance(seed, 4, 2, 22);
+    settle(&mut instance, seed);
+    instance
+}
+
+/// The same with machines of two places, and resources that may be what is short.
+fn promised_with_resources(seed: u64) -> Instance {
+    let mut instance = tiny::rich(seed, 4, 2, 22);
+    settle(&mut instance, seed);
+    instance.weighed().unwrap().into_owned()
+}
+
+/// Promises and freezes, and makes time short.
+fn settle(instance: &mut Instance, seed: u64) {
     let mut r = Random::new(seed ^ 0xC0);
     for job in &mut instance.jobs {
         job.rejection_cost = None;
@@ -88,7 +50,6 @@ fn promised(seed: u64) -> Instance {
         let twin = instance.jobs[0].clone();
         instance.jobs[2] = Job { id: "J2".into(), ..twin };
     }
-    instance
 }
 
 fn unlimited(cancel: &AtomicBool) -> Limits<'_> {
@@ -112,28 +73,28 @@ fn a_proven_conflict_is_one_and_none_of_it_can_be_spared() {
             None => {}
             Some(Found::Kept(chains)) => {
                 kept += 1;
-                assert!(Plain::keeps(&instance, &all), "seed {seed}: a plan was found");
+                assert!(keeps(&instance, &all), "seed {seed}: a plan was found");
                 let state = State::load(&instance, chains);
                 assert_eq!(state.missing(), 0, "seed {seed}: it holds");
                 verify(&instance, &state.plan()).unwrap();
             }
             Some(Found::Conflict(conflict)) => {
                 let jobs = &conflict.jobs;
-                assert!(!Plain::keeps(&instance, &all), "seed {seed}: the promises clash");
+                assert!(!keeps(&instance, &all), "seed {seed}: the promises clash");
                 assert!(conflict.proven, "seed {seed}: {conflict}");
-                assert!(!Plain::keeps(&instance, jobs), "seed {seed}: {conflict}");
+                assert!(!keeps(&instance, jobs), "seed {seed}: {conflict}");
                 if conflict.in_any_company {
                     everywhere += 1;
                     let bits = |set: &[usize]| set.iter().fold(0u32, |bits, j| bits | 1 << j);
                     for more in (0..1u32 << all.len()).filter(|more| more & bits(jobs) == bits(jobs)) {
                         let more: Vec<usize> = all.iter().copied().filter(|j| more & (1 << j) != 0).collect();
-                        assert!(!Plain::keeps(&instance, &more), "seed {seed}: {conflict}, but {more:?}");
+                        assert!(!keeps(&instance, &more), "seed {seed}: {conflict}, but {more:?}");
                     }
                 }
                 assert!(conflict.minimal, "seed {seed}: {conflict}");
                 for job in jobs {
                     let rest: Vec<usize> = jobs.iter().copied().filter(|j| j != job).collect();
-                    assert!(Plain::keeps(&instance, &rest), "seed {seed}: {conflict}, and without {job}");
+                    assert!(keeps(&instance, &rest), "seed {seed}: {conflict}, and without {job}");
                 }
                 sizes[jobs.len()] += 1;
                 overloads += usize::from(counted_anew(&instance, &conflict));
@@ -142,6 +103,31 @@ fn a_proven_conflict_is_one_and_none_of_it_can_be_spared() {
     }
     let seen = format!("sizes {sizes:?}, {kept} kept, {overloads} overloads, {everywhere} in any company");
     assert!(sizes[1..].iter().all(|&n| n >= 5) && kept >= 5 && overloads >= 5 && everywhere >= 100, "{seen}");
+}
+
+#[test]
+fn with_resources_what_is_proven_is_so_and_the_rest_is_not_claimed() {
+    let (mut proven, mut open, mut kept) = (0, 0, 0);
+    for seed in 0..400 {
+        let instance = promised_with_resources(seed);
+        match found(&instance) {
+            None => {}
+            Some(Found::Kept(chains)) => {
+                kept += 1;
+                let state = State::load(&instance, chains);
+                verify(&instance, &state.plan()).unwrap_or_else(|v| panic!("seed {seed}: {v:?}"));
+            }
+            Some(Found::Conflict(conflict)) => {
+                let jobs = &conflict.jobs;
+                assert!(!conflict.proven || !keeps(&instance, jobs), "seed {seed}: {conflict}");
+                let spared = |job: &usize| jobs.iter().copied().filter(|j| j != job).collect::<Vec<_>>();
+                let minimal = jobs.iter().all(|job| keeps(&instance, &spared(job)));
+                assert!(!conflict.minimal || minimal, "seed {seed}: {conflict}");
+                *(if conflict.proven { &mut proven } else { &mut open }) += 1;
+            }
+        }
+    }
+    assert!(proven > 20 && open > 20 && kept > 0, "{proven} proven, {open} open, {kept} kept");
 }
 
 /// Whether the conflict is an overload; if so, its open time is counted tick by tick.
@@ -172,7 +158,7 @@ fn an_overload_holds_in_any_company() {
         overloads += 1;
         // Another's work before an operation may save it any changeover but the least: they still clash.
         least_changeovers(&mut instance.shop);
-        assert!(!Plain::keeps(&instance, &conflict.jobs), "seed {seed}: {conflict}");
+        assert!(!keeps(&instance, &conflict.jobs), "seed {seed}: {conflict}");
     }
     assert!(overloads > 5, "{overloads} overloads");
 }

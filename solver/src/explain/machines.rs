@@ -5,6 +5,7 @@
 //! is said to be ruled out is, and one that is said to be usable may still fail in company.
 
 use super::relax::Case;
+use crate::resource::Span;
 use crate::windows::{Rest, arrival, earliest_span, rests};
 use crate::{Fen, Lines, Mode, Occupation, Step, Tick};
 
@@ -23,6 +24,8 @@ pub enum Exclusion {
     NotBefore,
     /// Even with nothing else on the lines it would end too late for the rest to be done in time.
     TooLate,
+    /// There is a gap for it in time, but not while all that it needs besides is there and free.
+    Lacking,
     /// Other work leaves no gap that is long enough, in time.
     Taken,
 }
@@ -63,6 +66,8 @@ pub struct Wait {
     pub closed: Tick,
     /// The machine is open and free, but not for long enough.
     pub too_short: Tick,
+    /// The machine is open and free for long enough, but something else that the operation needs is taken or away.
+    pub lacking: Tick,
     /// The machine could have begun already.
     pub unused: Tick,
     /// The changeover, pauses included.
@@ -72,8 +77,8 @@ pub struct Wait {
 impl Wait {
     /// All of it.
     pub fn total(&self) -> Tick {
-        let Wait { travel, not_before, occupied, closed, too_short, unused, changeover } = self;
-        travel + not_before + occupied + closed + too_short + unused + changeover
+        let Wait { travel, not_before, occupied, closed, too_short, lacking, unused, changeover } = self;
+        travel + not_before + occupied + closed + too_short + lacking + unused + changeover
     }
 }
 
@@ -166,18 +171,23 @@ impl Judged<'_, '_> {
         let Some((arrives, charge)) = among else {
             return Fate { excluded: Some(Exclusion::NotReached), alone, among: None };
         };
-        match self.first_gap(arrives.max(mode.earliest)) {
+        let from = arrives.max(mode.earliest);
+        match self.first_gap(from, op.needs) {
             Some(end) => Fate { excluded: None, alone, among: Some((end, charge + mode.charge)) },
-            None => Fate { excluded: Some(Exclusion::Taken), alone, among: None },
+            None => {
+                let lacks = op.needs != 0 && self.first_gap(from, 0).is_some();
+                let why = if lacks { Exclusion::Lacking } else { Exclusion::Taken };
+                Fate { excluded: Some(why), alone, among: None }
+            }
         }
     }
 
     /// The end in the first gap from a tick on that holds the operation with its changeover and delays
-    /// nobody, in time for the rest.
-    fn first_gap(&self, from: Tick) -> Option<Tick> {
+    /// nobody, in time for the rest, with these needs.
+    fn first_gap(&self, from: Tick, needs: usize) -> Option<Tick> {
         let (shop, op, mode) = (&self.base.shop, &self.base.job.ops[self.k], self.mode);
         let line = self.base.lines.on(mode.machine);
-        let calendar = &shop.machines[mode.machine].calendar;
+        let usage = self.base.lines.usage();
         // Where an operation of the same job may share the gap, its family counts, not the neighbours'.
         let shared = (0..self.base.job.ops.len())
             .any(|k| k != self.k && self.base.job.ops[k].mode_on(mode.machine).is_some());
@@ -194,13 +204,12 @@ impl Judged<'_, '_> {
                 true => 0,
                 false => shop.setup_ticks(mode.machine, before.map(|o| o.family as usize), op.family),
             };
-            let work = setup + mode.duration;
+            let (machine, work, splittable) = (mode.machine, mode.duration, op.splittable);
+            let occupation = Span { machine, needs, setup, work, splittable };
             let span = match op.fixed {
-                None => calendar.earliest(open, work, op.splittable, close),
+                None => usage.earliest(shop, &occupation, open, close),
                 Some(fixed) if fixed.start < open => None,
-                Some(fixed) => {
-                    calendar.finish(fixed.start, work, op.splittable).map(|end| (fixed.start, end))
-                }
+                Some(fixed) => usage.end_at(shop, &occupation, fixed.start).map(|end| (fixed.start, end)),
             };
             if let Some((_, end)) = span.filter(|span| span.1 <= close) {
                 return Some(end);
@@ -232,19 +241,34 @@ fn place(base: &Case<'_>, k: usize, stands: &Stands<'_>) -> Place {
     busy.sort_unstable();
     let mut wait = Wait { travel, not_before, ..Wait::default() };
     let mut at = from;
+    let work = op.mode_on(step.machine).map_or(0, |mode| mode.duration);
+    let span =
+        Span { machine: step.machine, needs: op.needs, setup: step.setup, work, splittable: op.splittable };
+    // Whether the machine alone would have let it begin in a gap.
+    let fits = |at: Tick, until: Tick| {
+        machine
+            .calendar
+            .earliest(at, span.setup + work, op.splittable, until)
+            .is_some_and(|s| s.0 < step.start)
+    };
     for (start, end) in busy.into_iter().filter(|b| b.1 > from && b.0 < step.start) {
         wait.closed += closed(machine, at, start);
-        wait.too_short += open(machine, at, start);
+        match op.needs != 0 && fits(at, start) {
+            true => wait.lacking += open(machine, at, start),
+            false => wait.too_short += open(machine, at, start),
+        }
         wait.occupied += end.min(step.start) - start.max(from);
         at = end.max(at);
     }
     wait.closed += closed(machine, at, step.start);
     let free = open(machine, at, step.start);
-    let work = op.mode_on(step.machine).map_or(0, |mode| mode.duration) + step.setup;
-    let sooner = machine.calendar.earliest(at, work, op.splittable, step.end);
-    match sooner.is_some_and(|sooner| sooner.0 < step.start) {
-        true => wait.unused += free,
-        false => wait.too_short += free,
+    let sooner = base.lines.usage().earliest(shop, &span, at, step.end);
+    if sooner.is_some_and(|sooner| sooner.0 < step.start) {
+        wait.unused += free;
+    } else if fits(at, step.end) {
+        wait.lacking += free;
+    } else {
+        wait.too_short += free;
     }
     let set_up = machine.calendar.finish(step.start, step.setup.max(1), true);
     wait.changeover = if step.setup > 0 { set_up.map_or(0, |end| end - step.start) } else { 0 };

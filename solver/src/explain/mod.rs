@@ -154,7 +154,8 @@ impl Goal {
 }
 
 /// Explains how a job fares in a plan. What of the plan breaks a rule is left out of it, as [`crate::solve`]
-/// does with an incumbent. Takes a few hundred placement searches.
+/// does with an incumbent. Costs are the instance's in fen, whatever its objective weighs. Takes a few hundred
+/// placement searches.
 pub fn explain(instance: &Instance, plan: &Plan, job: usize) -> Result<Explanation, Unexplained> {
     instance.check()?;
     let jobs = instance.jobs.len();
@@ -236,7 +237,7 @@ fn take_off(mut state: State<'_>, job: usize) -> Taken {
         return Taken { lines: stood.clone(), stood, leant_on: false, place: None };
     }
     let steps = state.steps_of(job).to_vec();
-    let alone = state.column_cost(job);
+    let (alone, emitted) = (state.column_cost(job), carbon(&state, job));
     state.mark();
     let mut removed = Vec::new();
     let leant_on = !(state.lift(job, &mut removed) && removed.len() == 1);
@@ -250,39 +251,58 @@ fn take_off(mut state: State<'_>, job: usize) -> Taken {
     }
     let instance = state.instance;
     let mut lines = state.lines;
-    let saved = restored(&instance.shop, &mut lines, &stood, job);
+    let (saved_fen, saved_g) = restored(&instance.shop, &mut lines, &stood, job);
     let completion = steps.last().map_or(0, |step| step.end);
     let charge = charge(instance, job, &steps);
-    let place = Some(Placement { completion, cost: alone - saved, charge, carbon: 0, steps });
+    let place =
+        Some(Placement { completion, cost: alone - saved_fen, charge, carbon: emitted - saved_g, steps });
     Taken { stood, lines, leant_on, place }
 }
 
-/// Moves others back towards where they stood, and says what their changeovers cost more without the job.
-fn restored(shop: &Shop, lines: &mut Lines, stood: &Lines, job: usize) -> Fen {
-    let mut saved = 0;
+/// Moves others back towards where they stood, and says what their changeovers cost and emit more without the job.
+fn restored(shop: &Shop, lines: &mut Lines, stood: &Lines, job: usize) -> (Fen, i64) {
+    let mut saved = (0, 0);
     for (m, machine) in shop.machines.iter().enumerate() {
         if lines.on(m) == stood.on(m) {
             continue;
         }
         let stood = stood.on(m).iter().filter(|o| o.key.job as usize != job);
-        let back = |now: &mut Occupation, then: &Occupation| {
+        for (at, then) in stood.enumerate() {
+            let now = lines.on(m)[at];
+            saved.0 += (now.setup - then.setup) * machine.setup_cost_per_tick;
+            saved.1 += (now.setup - then.setup) * machine.setup_carbon_per_tick;
+            if now.start == then.start {
+                continue;
+            }
             let (work, calendar) = (now.setup + now.work, &machine.calendar);
-            let back = calendar.finish(then.start, work, now.splittable).map(|end| (then.start, end));
-            let back = back.filter(|back| back.1 <= then.end);
-            if let Some(back) = back.or_else(|| calendar.latest(work, now.splittable, then.end)) {
-                (now.start, now.end) = back;
+            let there = calendar.finish(then.start, work, now.splittable).map(|end| (then.start, end));
+            let there = there.filter(|back| back.1 <= then.end);
+            let latest = calendar.latest(work, now.splittable, then.end);
+            // A longer changeover may need more of a resource than is free; then it stays where the search put it.
+            lines.release(shop, m, at);
+            let free = |back: &(Tick, Tick)| lines.usage().obstacle(shop, &now.span(m), *back).is_none();
+            let back = [there, latest].into_iter().flatten().find(free);
+            lines.hold(shop, m, at);
+            if let Some((start, end)) = back {
+                lines.write(shop, m, at, Occupation { start, end, ..now });
             }
-        };
-        lines.edit(shop, m, |line| {
-            for (now, then) in line.iter_mut().zip(stood) {
-                saved += (now.setup - then.setup) * machine.setup_cost_per_tick;
-                if now.start != then.start {
-                    back(now, then);
-                }
-            }
-        });
+        }
     }
     saved
+}
+
+/// What a job emits where it stands, its setups included.
+fn carbon(state: &State<'_>, job: usize) -> i64 {
+    let (spec, shop) = (&state.instance.jobs[job], &state.instance.shop);
+    let (mut at, mut grams) = (spec.origin, 0);
+    for (op, step) in spec.ops.iter().zip(state.steps_of(job)) {
+        let machine = &shop.machines[step.machine];
+        grams += at.map_or(0, |here| shop.trip_carbon(here, machine.plant));
+        grams += op.mode_on(step.machine).map_or(0, |mode| mode.carbon);
+        grams += step.setup * machine.setup_carbon_per_tick;
+        at = Some(machine.plant);
+    }
+    grams
 }
 
 /// What counts against the budget of a job with these steps.

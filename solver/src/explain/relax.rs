@@ -30,6 +30,8 @@ pub enum Constraint {
     Setup,
     /// The part travels between plants.
     Transport,
+    /// Operations need more than a machine: a fixture, an operator.
+    Resources,
     /// Work that is neither promised nor frozen stands in the way.
     OptionalWork,
     /// Any other work stands in the way.
@@ -39,7 +41,7 @@ pub enum Constraint {
 impl Constraint {
     /// All of them. Where two help alike, the one that is named first is said to bind; so promises are
     /// blamed only where optional work alone is not in the way.
-    pub const ALL: [Constraint; 11] = [
+    pub const ALL: [Constraint; 12] = [
         Constraint::Freeze,
         Constraint::Deadline,
         Constraint::Budget,
@@ -49,6 +51,7 @@ impl Constraint {
         Constraint::Calendar,
         Constraint::Setup,
         Constraint::Transport,
+        Constraint::Resources,
         Constraint::OptionalWork,
         Constraint::Capacity,
     ];
@@ -103,9 +106,10 @@ impl<'a> Case<'a> {
             Constraint::Earliest => modes.any(|mode| mode.earliest > 0),
             Constraint::Pausing => job.ops.iter().any(|op| !op.splittable),
             Constraint::Transport => self.shop.transport.iter().flatten().any(|&t| t > 0),
+            Constraint::Resources => self.needs_resources(),
             Constraint::Calendar | Constraint::Setup => true,
             Constraint::OptionalWork | Constraint::Capacity => {
-                modes.any(|mode| !self.lines.on(mode.machine).is_empty())
+                self.in_the_way().into_iter().any(|m| !self.lines.on(m).is_empty())
             }
         }
     }
@@ -131,6 +135,7 @@ impl<'a> Case<'a> {
             Constraint::Transport => {
                 case.shop.to_mut().transport.iter_mut().flatten().for_each(|t| *t = 0);
             }
+            Constraint::Resources => case.job.to_mut().ops.iter_mut().for_each(|op| op.needs = 0),
             Constraint::OptionalWork => {
                 let jobs = &self.instance.jobs;
                 case.keep_on_lines(|o| o.fixed || jobs[o.key.job as usize].rejection_cost.is_none());
@@ -146,14 +151,23 @@ impl<'a> Case<'a> {
             *matrix = SetupMatrix::free(matrix.families());
         }
         for m in self.machines() {
-            let line = self.lines.to_mut();
-            line.edit(&self.shop, m, |line| line.iter_mut().for_each(|o| o.setup = 0));
+            self.lines.to_mut().edit(&self.shop, m, |line| line.iter_mut().for_each(|o| o.setup = 0));
         }
     }
 
-    /// Clears the machines that the job could use of all but the work named.
+    fn needs_resources(&self) -> bool {
+        self.job.ops.iter().any(|op| op.needs != 0)
+    }
+
+    /// The machines on which other work could be in the way: those that the job could use, and every one where it
+    /// needs what work elsewhere may hold.
+    fn in_the_way(&self) -> Vec<usize> {
+        if self.needs_resources() { (0..self.lines.machines()).collect() } else { self.machines() }
+    }
+
+    /// Clears the machines on which others could be in the way of all but the work named.
     pub(super) fn keep_on_lines(&mut self, keep: impl Fn(&crate::Occupation) -> bool) {
-        for m in self.machines() {
+        for m in self.in_the_way() {
             self.lines.to_mut().edit(&self.shop, m, |line| line.retain(|o| keep(o)));
         }
     }

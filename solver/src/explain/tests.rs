@@ -4,11 +4,14 @@
 use super::*;
 use crate::place::{Cost, place};
 use crate::random::Random;
-use crate::{Assignment, Calendar, Fixed, Shop, greedy, tiny, verify};
+use crate::{Assignment, Calendar, Fixed, Objective, Shop, greedy, tiny, verify};
 
 /// A tiny shop with promised, frozen, rejected and late jobs, and a plan for it.
 fn planned(seed: u64) -> (Instance, Plan) {
-    let mut instance = tiny::instance(seed, 7, 3, 34);
+    let mut instance = match seed % 4 {
+        3 => Instance { objective: Objective::COST, ..tiny::rich(seed, 7, 3, 34) },
+        _ => tiny::instance(seed, 7, 3, 34),
+    };
     let mut r = Random::new(seed ^ 0xE0);
     for (j, job) in instance.jobs.iter_mut().enumerate() {
         job.id = format!("order-{j}-of-{seed}");
@@ -19,7 +22,11 @@ fn planned(seed: u64) -> (Instance, Plan) {
     }
     if r.chance(0.15) {
         let windows = (0..11).map(|i| (3 * i, 3 * i + 2)).collect();
-        instance.shop.machines[0].calendar = Calendar::new(windows).unwrap();
+        let calendar = Calendar::new(windows).unwrap();
+        // The places of one machine are open alike.
+        let first = instance.shop.machines[0].id.clone();
+        let places = instance.shop.machines.iter_mut().filter(|m| m.id == first);
+        places.for_each(|m| m.calendar.clone_from(&calendar));
     }
     let mut state = State::empty(&instance);
     greedy::insert_all(&mut state, &mut Placer::default(), &greedy::insertion_order(&instance), &|| false);
@@ -230,6 +237,7 @@ fn each_constraint_left_out_brings_what_is_said() {
                     let plants = bench.shop.plants.len();
                     bench.shop.transport = vec![vec![0; plants]; plants];
                 }
+                Constraint::Resources => ops.iter_mut().for_each(|op| op.needs = 0),
                 Constraint::Capacity => bench.lines = Lines::new(&instance.shop),
                 Constraint::OptionalWork => {
                     for m in 0..bench.lines.machines() {
@@ -273,7 +281,7 @@ fn a_machine_that_is_ruled_out_has_no_place_for_it() {
             }
         }
     });
-    assert!(seen.len() == 7 && seen.values().all(|&n| n >= 5), "every reason is covered: {seen:?}");
+    assert!(seen.len() == 8 && seen.values().all(|&n| n >= 5), "every reason is covered: {seen:?}");
 }
 
 #[test]
@@ -285,7 +293,16 @@ fn the_wait_before_each_operation_is_accounted_for_to_the_tick() {
         for op in &said.ops {
             let Some(place) = &op.place else { return };
             let w = place.wait;
-            let all = [w.travel, w.not_before, w.occupied, w.closed, w.too_short, w.unused, w.changeover];
+            let all = [
+                w.travel,
+                w.not_before,
+                w.occupied,
+                w.closed,
+                w.too_short,
+                w.lacking,
+                w.unused,
+                w.changeover,
+            ];
             assert!(all.iter().all(|&t| t >= 0), "{}: {w:?}", said.job);
             assert_eq!(ready + w.total() - w.changeover, place.start, "{}: {w:?}", said.job);
             ready = place.end;
@@ -293,6 +310,7 @@ fn the_wait_before_each_operation_is_accounted_for_to_the_tick() {
             causes.occupied += w.occupied;
             causes.closed += w.closed;
             causes.too_short += w.too_short;
+            causes.lacking += w.lacking;
             causes.not_before += w.not_before;
             causes.changeover += w.changeover;
         }
@@ -301,9 +319,9 @@ fn the_wait_before_each_operation_is_accounted_for_to_the_tick() {
             assert_eq!(op.place.as_ref().unwrap().end, stands.end, "{}", said.job);
         }
     });
-    let Wait { travel, not_before, occupied, closed, too_short, changeover, .. } = causes;
+    let Wait { travel, not_before, occupied, closed, too_short, lacking, changeover, .. } = causes;
     assert!(
-        [travel, not_before, occupied, closed, too_short, changeover].iter().all(|&t| t > 50),
+        [travel, not_before, occupied, closed, too_short, lacking, changeover].iter().all(|&t| t > 50),
         "{causes:?}"
     );
 }

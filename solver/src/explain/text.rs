@@ -126,6 +126,7 @@ impl Constraint {
             Constraint::Calendar => "the machines' hours",
             Constraint::Setup => "changeovers",
             Constraint::Transport => "transport",
+            Constraint::Resources => "what it needs besides machines",
             Constraint::OptionalWork => "other work that is not promised",
             Constraint::Capacity => "other work, promised work included",
         }
@@ -172,6 +173,7 @@ fn place_line(f: &mut Formatter<'_>, clock: Clock, place: &Place, left_out: bool
         (w.occupied, "while the machine does other work"),
         (w.closed, "while the machine is closed"),
         (w.too_short, "while the machine is free, too briefly"),
+        (w.lacking, "while something else that it needs is taken or away"),
         (w.unused, "while the machine could have begun"),
         (w.changeover, "of changeover"),
     ];
@@ -195,6 +197,7 @@ fn excluded(why: Exclusion, one: bool) -> &'static str {
         (Exclusion::NotBefore, false) => "take it only when it is too late",
         (Exclusion::TooLate, true) => "would be done too late, even with nothing else to do",
         (Exclusion::TooLate, false) => "would be done too late, even with nothing else to do",
+        (Exclusion::Lacking, _) => "without what else it needs in time",
         (Exclusion::Taken, true) => "is taken by other work",
         (Exclusion::Taken, false) => "are taken by other work",
     }
@@ -211,6 +214,7 @@ fn without(constraint: Constraint) -> &'static str {
         Constraint::Calendar => "Were machines never closed",
         Constraint::Setup => "Without changeovers",
         Constraint::Transport => "Did parts travel in no time",
+        Constraint::Resources => "Did it need nothing but machines",
         Constraint::OptionalWork => "With only promised work beside it",
         Constraint::Capacity => "With no other work beside it",
     }
