@@ -681,6 +681,34 @@ mod tests {
     }
 
     #[test]
+    fn promised_work_and_a_makespan_are_bounded_from_below_too() {
+        let (mut tight, mut unkeepable) = (0, 0);
+        for seed in 0..200 {
+            let mut instance = tiny::rich(seed, 3, 2, 24);
+            let makespan = 1 + seed as i64 % 9;
+            instance.objective = match seed % 2 {
+                0 => crate::Objective { makespan, ..crate::Objective::MAKESPAN },
+                _ => crate::Objective { makespan, ..crate::Objective::COST },
+            };
+            instance.jobs.iter_mut().skip(seed as usize % 2).for_each(|job| job.rejection_cost = None);
+            let optimum = tiny::optimum(&instance);
+            match solve(&instance, &counted(1000, 1), |_| ()) {
+                Ok(solution) => {
+                    let (bound, cost) = (solution.bound, solution.cost);
+                    assert!(bound <= optimum && optimum <= cost, "seed {seed}: {bound} {optimum} {cost}");
+                    tight += usize::from(bound == optimum);
+                }
+                Err(SolveError::Unkeepable { conflict, .. }) => {
+                    assert!(optimum == Fen::MAX || !conflict.proven, "seed {seed}: {conflict}");
+                    unkeepable += 1;
+                }
+                Err(other) => panic!("seed {seed}: {other}"),
+            }
+        }
+        assert!(tight >= 5 && unkeepable < 150, "{tight} tight, {unkeepable} unkeepable");
+    }
+
+    #[test]
     fn a_seed_and_a_limit_give_one_result() {
         let instance = tiny::instance(7, 30, 3, 300);
         let one = solve(&instance, &counted(5000, 1), |_| ()).unwrap();
