@@ -3,11 +3,12 @@
 //! The map:
 //!
 //! - [`Instance`], [`Shop`], [`Job`] and their parts (`model`), read and written by `format`;
+//! - [`Objective`]: what is minimised, measures and their weights; [`Resource`]: what operations need besides machines;
 //! - [`Calendar`]: when a machine is open; [`Lines`]: what stands on each machine;
 //! - [`place`]: Pareto-optimal placements of one job while the rest stands still. Quotes,
 //!   construction, repair and search all go through it;
 //! - [`solve`]: starting plans (`greedy`), search (`state`, `search`), the integer master (`master`), a lower
-//!   bound by pricing machine time (`bound`);
+//!   bound by pricing machine time (`bound`), and how they take turns (`run`);
 //! - the makespan's own search and proofs, for flexible job shops (`makespan`);
 //! - where promises cannot be kept: a smallest set of them that clashes (`conflict`);
 //! - [`explain`]: why a job is refused or late, and what would help;
@@ -22,10 +23,12 @@
 pub mod bench;
 mod bound;
 mod calendar;
+mod completions;
 mod conflict;
 mod explain;
 mod fjs;
 mod format;
+mod front;
 mod gantt;
 mod greedy;
 mod lines;
@@ -37,6 +40,7 @@ mod place;
 mod plan;
 mod random;
 mod resource;
+mod run;
 mod search;
 mod solve;
 mod state;

@@ -3,7 +3,8 @@
 //! The search leaves columns behind: a job's chain, as it stood in some plan. The master chooses at
 //! most one column a job, and at most one occupation on a machine at a time, at the least cost
 //! (HiGHS, through good_lp). Setups are taken as they stood in the column's own plan, so what comes
-//! out is laid on the lines anew; a job that no longer fits is inserted again.
+//! out is laid on the lines anew; a job that no longer fits is inserted again. It knows neither resources nor the
+//! makespan: what it gives is taken only where it turns out better.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};

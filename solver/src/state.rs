@@ -4,6 +4,7 @@
 //! placer judges a chain with everything else standing still; here the change is carried out, with
 //! what it does to followers, and priced to the fen.
 
+use crate::completions::Completions;
 use crate::place::{Placer, Query};
 use crate::resource::{Span, Usage};
 use crate::{Assignment, Cost, Fen, Fixed, Instance, Lines, Occupation, Plan, Step, Tick};
@@ -56,7 +57,7 @@ pub(crate) struct State<'a> {
     /// Modes, setups, transport, tardiness and rejections, as the format prices them.
     cost: Fen,
     /// When the kept jobs end, where the makespan counts.
-    ends: Ends,
+    ends: Completions,
     /// Promised jobs that are not in the plan.
     missing: i64,
     /// What a missing promised job weighs in a comparison: more than anything it could cost.
@@ -87,7 +88,7 @@ impl<'a> State<'a> {
             steps: vec![Step::default(); flat as usize],
             kept: vec![false; instance.jobs.len()],
             cost: instance.jobs.iter().filter_map(|job| job.rejection_cost).sum(),
-            ends: Ends::new(if instance.objective.makespan > 0 { instance.jobs.len() } else { 0 }),
+            ends: Completions::new(if instance.objective.makespan > 0 { instance.jobs.len() } else { 0 }),
             missing,
             // Looking for the dearest job takes long in a large instance, and is of no use where none is promised.
             missing_weight: if missing > 0 { 2 * instance.dearest_job() as Fen + 1 } else { 0 },
@@ -777,30 +778,4 @@ fn first_span(
     };
     usage.take(shop, &span, found);
     Some(found)
-}
-
-/// When the kept jobs end, and the latest of it: a tree of maxima, O(log jobs) a change.
-#[derive(Clone, Debug)]
-struct Ends {
-    /// The root is at 1, the children of `i` at `2 i` and `2 i + 1`, the jobs in the last half.
-    tree: Vec<Tick>,
-}
-
-impl Ends {
-    fn new(jobs: usize) -> Ends {
-        Ends { tree: vec![0; 2 * jobs.max(1)] }
-    }
-
-    fn latest(&self) -> Tick {
-        self.tree[1]
-    }
-
-    fn set(&mut self, job: usize, end: Tick) {
-        let mut i = self.tree.len() / 2 + job;
-        self.tree[i] = end;
-        while i > 1 {
-            i /= 2;
-            self.tree[i] = self.tree[2 * i].max(self.tree[2 * i + 1]);
-        }
-    }
 }

@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::random::Random;
-use crate::solve::{MASTER_POLL, lower_priority};
+use crate::run::MASTER_POLL;
+use crate::solve::lower_priority;
 use crate::{Instance, Options, Progress, Solution, SolveError, Tick, verify};
 use elite::Elite;
 use schedule::{Graph, Schedule};
