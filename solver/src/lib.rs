@@ -10,6 +10,7 @@
 //! - [`solve`]: starting plans (`greedy`), search (`state`, `search`), the integer master (`master`), a lower
 //!   bound by pricing machine time (`bound`), and how they take turns (`run`);
 //! - the makespan's own search and proofs, for flexible job shops (`makespan`);
+//! - what machine time is worth by that (`prices`);
 //! - where promises cannot be kept: a smallest set of them that clashes (`conflict`);
 //! - [`explain`]: why a job is refused or late, and what would help;
 //! - [`verify`]: the rules from the format's text alone.
@@ -38,6 +39,7 @@ mod model;
 mod objective;
 mod place;
 mod plan;
+mod prices;
 mod random;
 mod resource;
 mod run;
@@ -64,6 +66,7 @@ pub use model::{FEN_MAX, Fixed, Instance, Job, Machine, Malformed, Mode, Op, Set
 pub use objective::Objective;
 pub use place::{Cost, Placement, Step, place};
 pub use plan::{Assignment, Plan, Priced};
+pub use prices::{ClassPrices, Prices};
 pub use resource::{During, Need, Resource};
 pub use solve::{Options, Progress, Solution, SolveError, solve};
 pub use stragglers::await_stragglers;

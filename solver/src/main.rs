@@ -22,7 +22,7 @@ use signal_hook::{flag, low_level};
 const AFTER_HELP: &str = "\
 Ctrl-C (or SIGTERM) ends the search early: the best plan so far is written. A second one ends the command at once.
 
-Standard output ends with one line of JSON (before it stands the explanation that is asked for): instance, status (optimal, time limit, iteration limit, cancelled), \
+Standard output ends with one line of JSON (before it stand the explanation that is asked for and what machine time is worth): instance, status (optimal, time limit, iteration limit, cancelled), \
 objective, bound, gap, seconds, found_by, iterations, accepted, rejected, late. Everything said on the way goes to \
 standard error: the log where it is asked for, a bar where that is a terminal.
 
@@ -173,6 +173,9 @@ fn run(arguments: &Arguments, cancel: &Arc<AtomicBool>) -> Result<(), Failure> {
     let status = status(&options, &solution);
     log.summary(&instance, &options, &solution, status);
     explained(&solution.plan)?;
+    if let Some(job) = asked {
+        explain::print_prices(&instance, &solution.prices, job).map_err(Failure::File)?;
+    }
     write_out(arguments, &instance, &solution, status).map_err(Failure::File)
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use crate::bound::Bound;
+use crate::bound::{Bound, Proof};
 use crate::master::{Decision, Master, Pool};
 use crate::random::Random;
 use crate::search::Search;
@@ -136,7 +136,7 @@ impl<'a> Run<'a, '_> {
     }
 
     /// A fixed number of tries, then a fixed number of passes: the same result on every run.
-    pub(crate) fn counted(&mut self, search: &mut Search<'a>, tries: u64) -> Fen {
+    pub(crate) fn counted(&mut self, search: &mut Search<'a>, tries: u64) -> Proof {
         let incumbent = search.best_cost();
         self.rounds = Rounds::expecting(tries as f64, self.instance.jobs.len());
         while search.tries < tries && !(search.tries.is_multiple_of(TRIES_PER_LOOK) && self.over()) {
@@ -149,17 +149,18 @@ impl<'a> Run<'a, '_> {
             if bound.passes + 1 == passes {
                 bound.sharpen();
             }
-            while !bound.work(JOBS_PER_LOOK, incumbent) && !self.over() {}
+            let share = bound.passes as f64 / passes as f64;
+            while !bound.work(JOBS_PER_LOOK, incumbent, share) && !self.over() {}
             if bound.is_plain() {
                 break;
             }
         }
         self.report(search, bound.best());
-        bound.best()
+        bound.into_proof()
     }
 
     /// Search and bound by turns, until the time is up.
-    pub(crate) fn sliced(&mut self, search: &mut Search<'a>) -> Fen {
+    pub(crate) fn sliced(&mut self, search: &mut Search<'a>) -> Proof {
         let mut bound = Bound::new(self.instance);
         let mut sharpened = 0;
         let mut masters = 0;
@@ -183,7 +184,7 @@ impl<'a> Run<'a, '_> {
             let until = Instant::now() + BOUND_SLICE;
             let incumbent = search.best_cost();
             while Instant::now() < until && !bound.is_plain() && !self.over() {
-                if bound.work(JOBS_PER_LOOK, incumbent)
+                if bound.work(JOBS_PER_LOOK, incumbent, self.share())
                     && EXACT_AT.get(sharpened).is_some_and(|&at| self.share() > at)
                 {
                     bound.sharpen();
@@ -192,7 +193,7 @@ impl<'a> Run<'a, '_> {
             }
             self.report(search, bound.best());
         }
-        bound.best()
+        bound.into_proof()
     }
 
     /// Tries for a while.
@@ -225,7 +226,7 @@ impl<'a> Run<'a, '_> {
     }
 
     /// Search here, the bound on a thread of its own.
-    pub(crate) fn parallel(&mut self, search: &mut Search<'a>) -> Fen {
+    pub(crate) fn parallel(&mut self, search: &mut Search<'a>) -> Proof {
         let shared = Shared {
             incumbent: AtomicI64::new(search.best_cost()),
             bound: AtomicI64::new(0),
@@ -235,9 +236,7 @@ impl<'a> Run<'a, '_> {
         };
         let (instance, options, watch) = (self.instance, self.options, self.watch);
         std::thread::scope(|scope| {
-            if !watch.is_over() {
-                scope.spawn(|| shared.prove(instance, options, watch));
-            }
+            let proving = (!watch.is_over()).then(|| scope.spawn(|| shared.prove(instance, options, watch)));
             let mut next_exchange = Instant::now();
             while !self.over() && !self.is_proven(search, shared.bound.load(Ordering::Relaxed)) {
                 self.search_for(search, SEARCH_SLICE);
@@ -252,8 +251,10 @@ impl<'a> Run<'a, '_> {
             shared.stop.store(true, Ordering::Relaxed);
             // A large plan takes the checker some time, in which the proving thread comes to its end.
             self.checked = Some(Checked::new(self.asked, search));
-        });
-        shared.bound.into_inner()
+            proving.map_or_else(Proof::default, |proving| {
+                proving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })
     }
 }
 
@@ -316,14 +317,14 @@ impl Shared {
         }
     }
 
-    fn prove(&self, instance: &Instance, options: &Options, watch: Watch<'_>) {
+    fn prove(&self, instance: &Instance, options: &Options, watch: Watch<'_>) -> Proof {
         let mut bound = Bound::new(instance);
         let mut sharpened = 0;
         let mut random = Random::new(options.seed);
         let mut turn = Instant::now();
         lower_priority(options);
         while !self.stop.load(Ordering::Relaxed) && !watch.is_over() {
-            let ended = bound.work(JOBS_PER_LOOK, self.incumbent.load(Ordering::Relaxed));
+            let ended = bound.work(JOBS_PER_LOOK, self.incumbent.load(Ordering::Relaxed), watch.share());
             self.bound.store(bound.best(), Ordering::Relaxed);
             if bound.is_plain() {
                 std::thread::sleep(MASTER_POLL);
@@ -337,5 +338,6 @@ impl Shared {
                 sharpened += 1;
             }
         }
+        bound.into_proof()
     }
 }

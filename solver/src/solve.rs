@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use crate::bound::Proof;
 use crate::conflict::{self, Conflict, Found, Limits};
 use crate::greedy;
 use crate::makespan;
@@ -11,7 +12,7 @@ use crate::place::Placer;
 use crate::run::{Rounds, Run, Watch};
 use crate::search::Search;
 use crate::state::State;
-use crate::{Fen, Fixed, Instance, Malformed, Plan, Priced, verify};
+use crate::{Fen, Fixed, Instance, Malformed, Plan, Priced, Prices, verify};
 
 /// How to solve.
 #[derive(Clone, Debug)]
@@ -81,6 +82,8 @@ pub struct Solution {
     pub cost: Fen,
     /// No plan costs less.
     pub bound: Fen,
+    /// What machine time is worth where the bound comes from.
+    pub prices: Prices,
     /// What found it.
     pub found_by: &'static str,
     /// Search tries made.
@@ -160,14 +163,14 @@ pub fn solve(
         progress: &mut progress,
     };
     let mut search = Search::new(state, options.seed);
-    let bound = match (options.iterations, options.threads) {
+    let proof = match (options.iterations, options.threads) {
         (Some(tries), _) => run.counted(&mut search, tries),
         (None, 0 | 1) => run.sliced(&mut search),
         (None, _) => run.parallel(&mut search),
     };
     let (found_by, checked) = (run.found_by, run.checked);
     let checked = checked.unwrap_or_else(|| Checked::new(asked, &search));
-    finish(asked, options, &search, checked, (bound, found_by), started)
+    finish(asked, options, &search, checked, (proof, found_by), started)
 }
 
 /// The best plan and what the checker says of it.
@@ -253,7 +256,7 @@ fn finish(
     options: &Options,
     search: &Search<'_>,
     mut checked: Checked,
-    found: (Fen, &'static str),
+    found: (Proof, &'static str),
     started: Instant,
 ) -> Result<Solution, SolveError> {
     let plan = &mut checked.plan;
@@ -297,7 +300,7 @@ fn finish(
 fn told(
     instance: &Instance,
     Checked { mut plan, verdict }: Checked,
-    (bound, found_by): (Fen, &'static str),
+    (proof, found_by): (Proof, &'static str),
     (iterations, moved): (u64, usize),
     started: Instant,
 ) -> Result<Solution, SolveError> {
@@ -308,9 +311,9 @@ fn told(
     let priced = verdict.map_err(broken)?;
     let cost = priced.objective(instance.objective);
     plan.objective = Some(cost);
-    plan.bound = Some(bound.min(cost));
-    let (bound, elapsed) = (bound.min(cost), started.elapsed());
-    Ok(Solution { plan, priced, cost, bound, found_by, iterations, moved, elapsed })
+    let (bound, prices, elapsed) = (proof.bound.min(cost), proof.prices, started.elapsed());
+    plan.bound = Some(bound);
+    Ok(Solution { plan, priced, cost, bound, prices, found_by, iterations, moved, elapsed })
 }
 
 #[cfg(test)]

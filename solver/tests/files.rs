@@ -122,7 +122,10 @@ fn the_command_explains_a_job() {
     // The result is the last line, as scripts read it; the explanation stands before.
     let last = solved.trim_end().rfind('\n').unwrap() + 1;
     let (explained, result) = solved.split_at(last);
+    // What solving has priced stands between the two.
+    let (explained, prices) = explained.split_at(explained.find("What an hour").unwrap());
     assert!(result.starts_with('{') && explained.starts_with(job), "{solved}");
+    assert!(prices.contains("day ") && prices.contains("\nlathe "), "{prices}");
     // The hint is explained as it is, and nothing is solved.
     assert_eq!(run(&[data, "--hint", &plan, "--explain", job]), (Some(0), explained.into(), String::new()));
     let (code, _, stderr) = run(&[data, "--hint", &plan, "--explain", "nobody"]);

@@ -20,13 +20,17 @@ pub(super) type Choice = Vec<(usize, Tick)>;
 
 impl Bound<'_> {
     pub(super) fn use_up(&mut self, j: usize, choice: &Choice) {
-        for (op, &(mode, start)) in self.instance.jobs[j].ops.iter().zip(choice) {
-            let mode = &op.modes[mode];
+        for (k, (op, &(chosen, start))) in self.instance.jobs[j].ops.iter().zip(choice).enumerate() {
+            let mode = &op.modes[chosen];
             if self.is_free(op, mode.machine) {
                 continue;
             }
             let calendar = &self.instance.shop.machines[mode.machine].calendar;
             let Some(end) = calendar.finish(start, mode.duration, op.splittable) else { continue };
+            if let Some(toll) = self.toll(j, k, chosen) {
+                let window = calendar.windows().partition_point(|w| w.1 <= start);
+                self.usage[toll + window] += mode.duration as f64;
+            }
             let line = &self.lines[mode.machine];
             let first = line.first + usize::from(line.class[op.family]) * self.buckets;
             for b in start / BUCKET..=(end - 1) / BUCKET {
@@ -52,7 +56,7 @@ impl Bound<'_> {
             let modes = job.ops[k].modes.len();
             let kept = scratch.tables[k].len();
             scratch.tables[k].resize_with(modes.max(kept), Vec::new);
-            self.fill(job, k, &span, &mut scratch);
+            self.fill(j, k, &span, &mut scratch);
         }
         let value = self.read_off(job, out, &span, &scratch);
         self.scratch = scratch;
@@ -60,7 +64,8 @@ impl Bound<'_> {
     }
 
     /// Fills the tables of operation `k`.
-    fn fill(&self, job: &Job, k: usize, span: &Span, scratch: &mut Scratch) {
+    fn fill(&self, j: usize, k: usize, span: &Span, scratch: &mut Scratch) {
+        let job = &self.instance.jobs[j];
         let op = &job.ops[k];
         let machines = &self.instance.shop.machines;
         let mut here = usize::MAX;
@@ -78,7 +83,7 @@ impl Bound<'_> {
             table.resize(span.cells, f64::INFINITY);
             match op.splittable {
                 true => self.extend_splittable(job, k, i, span, &scratch.arrive, table),
-                false => self.extend(job, k, i, span, &scratch.arrive, table),
+                false => self.extend(j, k, i, span, &scratch.arrive, table),
             }
         }
     }
@@ -141,7 +146,14 @@ impl Bound<'_> {
         ((worked + transport) / self.grain) as usize
     }
 
-    fn extend(&self, job: &Job, k: usize, i: usize, span: &Span, arrive: &[f64], table: &mut [f64]) {
+    /// The index of the toll of an operation's first window in a mode.
+    fn toll(&self, j: usize, k: usize, mode: usize) -> Option<usize> {
+        Some(self.tolls + self.packing.as_ref()?.first(j, k, mode)?)
+    }
+
+    fn extend(&self, j: usize, k: usize, i: usize, span: &Span, arrive: &[f64], table: &mut [f64]) {
+        let job = &self.instance.jobs[j];
+        let tolls = self.toll(j, k, i);
         let op = &job.ops[k];
         let mode = &op.modes[i];
         if op.fixed.is_some_and(|f| f.machine != mode.machine) {
@@ -153,7 +165,8 @@ impl Bound<'_> {
         let from = (span.first * span.grain).max(mode.earliest).max(op.fixed.map_or(0, |f| f.start));
         let to = op.fixed.map_or(span.last - mode.duration, |f| f.start);
         let windows = self.instance.shop.machines[mode.machine].calendar.windows();
-        for &(open, close) in windows {
+        for (w, &(open, close)) in windows.iter().enumerate() {
+            let toll = tolls.map_or(0.0, |first| self.prices[first + w] * mode.duration as f64);
             let (first, last) = (open.max(from), (close - mode.duration).min(to));
             let mut s = first;
             while s <= last {
@@ -166,7 +179,7 @@ impl Bound<'_> {
                     let ends = paid[a + d..b + d].iter().zip(&paid[a..b]);
                     let price = ends.fold(f64::INFINITY, |least, (e, s)| least.min(e - s)) * charged;
                     let late = if last_op { job.tardiness(s + mode.duration) } else { 0 };
-                    let cost = arrive[here] + price + (mode.cost + late) as f64;
+                    let cost = arrive[here] + price + toll + (mode.cost + late) as f64;
                     table[here] = table[here].min(cost);
                 }
                 s = until;
@@ -288,7 +301,7 @@ struct Span {
 }
 
 /// When a kept job ends at the latest: later breaks its deadline, or costs more than rejecting it.
-fn latest_end(instance: &Instance, job: &Job) -> Tick {
+pub(super) fn latest_end(instance: &Instance, job: &Job) -> Tick {
     let mut last = instance.horizon.min(job.deadline.unwrap_or(Tick::MAX));
     if let Some(out) = job.rejection_cost.filter(|_| job.tardiness_weight > 0) {
         let least: Fen = job.ops.iter().map(|op| op.modes.iter().map(|m| m.cost).min().unwrap_or(0)).sum();

@@ -8,18 +8,23 @@
 //! steps along a smoothed direction.
 //!
 //! At first a machine offers all its open time to everybody, and changeovers are relaxed to nothing. Once that
-//! has been priced, [`Bound::refine`] gives each setup family prices of its own: a machine then offers its time
-//! to the one family that it is set up for, and changes over at the cost and in the time that it takes.
+//! has been priced, [`Bound::refine`] has machines change over, in one of two ways. In a small instance every
+//! operation pays a toll as well, which the machine earns by packing whole operations and the changeovers between
+//! them into its windows (`packing`). In a larger one each setup family gets prices of its own: a machine then offers
+//! its time to the one family that it is set up for, and changes over at the cost and in the time that it takes
+//! (`machine`), which proves less in the end and much more in the same time.
 //!
 //! Prices are multiples of 1/16 fen and all sums stay below 2^48, so the floating-point arithmetic here is
 //! exact; the bound is rounded down once, at the end.
 
 mod job;
 mod machine;
+mod packing;
 
-use crate::{Fen, Instance, Job, Tick};
+use crate::{Fen, Instance, Job, Prices, Tick};
 use job::Scratch;
 use machine::Path;
+use packing::Packing;
 
 /// Prices are multiples of this many fen.
 const PRICE_STEP: f64 = 1.0 / 16.0;
@@ -31,12 +36,21 @@ const BUCKET: Tick = 15;
 const GRAIN: Tick = 5;
 /// Beyond this many machine ticks prices are not kept; the bound is then the jobs' sum alone.
 const TABLE_MAX: i64 = 150_000_000;
-/// Iterations without improvement until the step is halved.
+/// Passes without improvement until the step is shortened, and by how much.
 const PATIENCE: u32 = 4;
-/// Once steps are shorter than this, families get prices of their own.
+const SHORTER: f64 = 0.6;
+/// The same after refining: a sixtieth of all the passes that are expected, within these.
+const PATIENCE_REFINED: (f64, f64) = (4.0, 20.0);
+const PATIENCE_SHARE: f64 = 1.0 / 60.0;
+const SHORTER_REFINED: f64 = 0.7;
+/// Once steps are shorter than this, machines change over.
 const REFINE_BELOW: f64 = 0.2;
-/// The step's length once families have prices of their own.
+/// The step's length once machines change over.
 const THETA_REFINED: f64 = 0.2;
+/// Steps do not get shorter than this.
+const THETA_MIN: f64 = 0.001;
+/// Operations are packed whole where there are at most so many tolls.
+const PACKED_MAX: usize = 12_000;
 /// Share of the newest overload in the direction of a step.
 const FRESH: f64 = 0.4;
 
@@ -60,6 +74,13 @@ struct Line {
     first: usize,
 }
 
+/// What no plan goes below, and the prices that prove it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proof {
+    pub(crate) bound: Fen,
+    pub(crate) prices: Prices,
+}
+
 /// The relaxation, between passes.
 pub(crate) struct Bound<'a> {
     instance: &'a Instance,
@@ -71,8 +92,13 @@ pub(crate) struct Bound<'a> {
     /// What they earn by that.
     earned: f64,
     path: Path,
+    packing: Option<Packing>,
+    /// Index of the first toll among the prices.
+    tolls: usize,
     prices: Vec<f64>,
     best_prices: Vec<f64>,
+    /// What they come to by class and day.
+    told: Prices,
     usage: Vec<f64>,
     direction: Vec<f64>,
     best: Fen,
@@ -102,8 +128,11 @@ impl<'a> Bound<'a> {
             offered: Vec::new(),
             earned: 0.0,
             path: Path::default(),
+            packing: None,
+            tolls: 0,
             prices: Vec::new(),
             best_prices: Vec::new(),
+            told: Prices::default(),
             usage: Vec::new(),
             direction: Vec::new(),
             best: plain,
@@ -155,20 +184,53 @@ impl<'a> Bound<'a> {
                 *shortest = shortest.filter(|_| !op.splittable).map(|ticks| ticks.min(mode.duration));
             }
         }
-        for table in
-            [&mut self.offered, &mut self.prices, &mut self.best_prices, &mut self.usage, &mut self.direction]
-        {
+        self.tolls = first;
+        for table in self.tables() {
             *table = vec![0.0; first];
         }
     }
 
-    /// Gives the families on each machine prices of their own, which begin as the best for all. False where
-    /// that has been done, or is of no use, or takes too much memory.
+    /// What there is of each price.
+    fn tables(&mut self) -> [&mut Vec<f64>; 5] {
+        [&mut self.prices, &mut self.best_prices, &mut self.usage, &mut self.offered, &mut self.direction]
+    }
+
+    /// Has machines change over from now on. False where they do, or where that is of no use.
     fn refine(&mut self) -> bool {
         if self.refined || self.is_plain() || !self.is_between_passes() {
             return false;
         }
         self.refined = true;
+        if !self.pack_whole() && !self.tell_families_apart() {
+            return false;
+        }
+        self.prices.clone_from(&self.best_prices);
+        self.theta = THETA_REFINED;
+        self.stale = 0;
+        true
+    }
+
+    /// Has every operation pay a toll for the window that it lies in, at first of nothing. False where there are too
+    /// many.
+    fn pack_whole(&mut self) -> bool {
+        let calendar = |mode: &crate::Mode| &self.instance.shop.machines[mode.machine].calendar;
+        let whole = self.instance.jobs.iter().flat_map(|job| &job.ops).filter(|op| !op.splittable);
+        let tolls: usize = whole.flat_map(|op| &op.modes).map(|mode| calendar(mode).windows().len()).sum();
+        if !(1..=PACKED_MAX).contains(&tolls) {
+            return false;
+        }
+        let packing = Packing::new(self.instance);
+        let size = self.tolls + packing.tolls;
+        for table in self.tables() {
+            table.resize(size, 0.0);
+        }
+        self.packing = Some(packing);
+        true
+    }
+
+    /// Gives the families on each machine prices of their own, which begin as the best for all. False where that
+    /// tells nothing apart, or takes too much memory.
+    fn tell_families_apart(&mut self) -> bool {
         let families = self.families_in_use();
         if self.table(&families) > TABLE_MAX || families.iter().all(|families| families.len() < 2) {
             return false;
@@ -182,9 +244,6 @@ impl<'a> Bound<'a> {
                     .copy_from_slice(&prices[was.first..was.first + self.buckets]);
             }
         }
-        self.prices.clone_from(&self.best_prices);
-        self.theta = THETA_REFINED;
-        self.stale = 0;
         true
     }
 
@@ -216,6 +275,33 @@ impl<'a> Bound<'a> {
         self.best + self.floor
     }
 
+    /// What is proven, and what machine time is worth by that.
+    pub(crate) fn into_proof(self) -> Proof {
+        Proof { bound: self.best(), prices: self.told }
+    }
+
+    /// The prices at hand, weighed by what is offered at them, and the tolls of what is packed.
+    fn prices_by_day(&self) -> Prices {
+        let time = self.lines.iter().enumerate().flat_map(|(m, line)| {
+            let size = line.families.len() * self.buckets;
+            (0..size).map(move |i| {
+                let (tick, at) = ((i % self.buckets) as Tick * BUCKET, line.first + i);
+                (m, tick, self.offered[at], self.offered[at] * self.prices[at])
+            })
+        });
+        let whole = self.packing.iter().flat_map(|packing| {
+            let of_machine = |m: usize| {
+                let windows = self.instance.shop.machines[m].calendar.windows();
+                packing.tolls_on(m).map(move |(w, toll)| {
+                    let at = self.tolls + toll;
+                    (m, windows[w].0, 0.0, self.offered[at] * self.prices[at])
+                })
+            };
+            (0..self.lines.len()).flat_map(of_machine)
+        });
+        Prices::new(self.instance, time.chain(whole))
+    }
+
     /// Whether there is nothing to price, so that the bound stands as it is.
     pub(crate) fn is_plain(&self) -> bool {
         self.lines.is_empty() || self.instance.jobs.is_empty()
@@ -223,7 +309,9 @@ impl<'a> Bound<'a> {
 
     /// Goes on for some jobs of the pass at hand; at its end the bound and the prices are brought up
     /// to date, `incumbent` being the cost of the best plan known. True where the pass has ended.
-    pub(crate) fn work(&mut self, jobs: usize, incumbent: Fen) -> bool {
+    ///
+    /// `share` is how much of all the time or passes has gone by.
+    pub(crate) fn work(&mut self, jobs: usize, incumbent: Fen, share: f64) -> bool {
         if self.is_plain() {
             return true;
         }
@@ -243,7 +331,7 @@ impl<'a> Bound<'a> {
             return false;
         }
         (self.next_job, self.next_machine) = (0, 0);
-        self.end(incumbent);
+        self.end(incumbent, share);
         true
     }
 
@@ -276,6 +364,10 @@ impl<'a> Bound<'a> {
             }
             let offered = &mut self.offered[line.first..line.first + size];
             self.earned += self.path.dearest(&self.instance.shop, m, line, prices, offered);
+            if let Some(packing) = &mut self.packing {
+                let (tolls, packed) = (&self.prices[self.tolls..], &mut self.offered[self.tolls..]);
+                self.earned += packing.dearest(m, self.grain, tolls, packed);
+            }
         }
         self.next_machine = last;
         last == self.lines.len()
@@ -289,7 +381,7 @@ impl<'a> Bound<'a> {
         }
     }
 
-    fn end(&mut self, incumbent: Fen) {
+    fn end(&mut self, incumbent: Fen, share: f64) {
         self.passes += 1;
         let value = self.total - self.earned;
         if self.earned < EXACT_MAX && self.total < EXACT_MAX {
@@ -301,12 +393,14 @@ impl<'a> Bound<'a> {
         if value > self.best_coarse {
             self.best_coarse = value;
             self.best_prices.clone_from(&self.prices);
+            self.told = self.prices_by_day();
             self.stale = 0;
         } else {
             self.stale += 1;
-            if self.stale >= PATIENCE {
+            let (patience, shorter) = self.patience(share);
+            if self.stale >= patience {
                 self.stale = 0;
-                self.theta = (self.theta * 0.6).max(0.002);
+                self.theta = (self.theta * shorter).max(THETA_MIN);
                 self.prices.clone_from(&self.best_prices);
                 if self.theta < REFINE_BELOW && self.refine() {
                     return;
@@ -314,6 +408,17 @@ impl<'a> Bound<'a> {
             }
         }
         self.step(value, incumbent);
+    }
+
+    /// How many passes without improvement to wait for, and how much shorter steps are then. The more passes there is
+    /// time for, the better it is to take it.
+    fn patience(&self, share: f64) -> (u32, f64) {
+        if !self.refined {
+            return (PATIENCE, SHORTER);
+        }
+        let expected = self.passes as f64 / share.max(1e-9);
+        let (least, most) = PATIENCE_REFINED;
+        ((expected * PATIENCE_SHARE).clamp(least, most) as u32, SHORTER_REFINED)
     }
 
     fn step(&mut self, value: f64, incumbent: Fen) {
@@ -364,9 +469,9 @@ mod tests {
                 [{"machine": 0, "duration": 15, "cost": 15}], "fixed": {"machine": 0, "start": 0}}]}]}"#;
         let instance = read_instance("frozen", text).unwrap();
         let mut bound = super::Bound::new(&instance);
-        assert!(bound.refine());
-        for _ in 0..200 {
-            while !bound.work(16, 1000) {}
+        assert!(bound.tell_families_apart());
+        for pass in 0..200 {
+            while !bound.work(16, 1000, f64::from(pass) / 200.0) {}
         }
         assert!(bound.best() <= 30, "the only plan costs 30, the bound is {}", bound.best());
         let options =

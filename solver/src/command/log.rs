@@ -132,6 +132,9 @@ impl Log {
         if options.incumbent.is_some() {
             self.line(&format!("moved       {} operations against the hint", grouped(s.moved as i64)));
         }
+        for (i, row) in s.prices.to_string().lines().enumerate() {
+            self.line(&format!("{:<11} {row}", if i == 0 { "an hour at" } else { "" }));
+        }
         let seconds = s.elapsed.as_secs_f64();
         let rate = (s.iterations as f64 / seconds.max(1e-9)) as i64;
         self.line(&format!("tries       {} ({} a second)", grouped(s.iterations as i64), grouped(rate)));

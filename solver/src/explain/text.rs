@@ -264,10 +264,17 @@ pub(crate) fn listed(items: &[&str], last: &str) -> String {
 /// Fen, as people write it.
 pub(crate) struct Money(pub(crate) Fen);
 
+impl Money {
+    /// The yuan without the currency.
+    pub(crate) fn number(&self) -> String {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        format!("{sign}{}.{:02}", self.0.abs() / 100, self.0.abs() % 100)
+    }
+}
+
 impl Display for Money {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let sign = if self.0 < 0 { "-" } else { "" };
-        write!(f, "{sign}{}.{:02} CNY", self.0.abs() / 100, self.0.abs() % 100)
+        write!(f, "{} CNY", self.number())
     }
 }
 
@@ -277,7 +284,7 @@ pub(crate) struct Clock {
     pub(crate) tick_seconds: i64,
 }
 
-const DAY: i64 = 86_400;
+pub(crate) const DAY: i64 = 86_400;
 
 impl Clock {
     /// A point in time, the first day being day 1.

@@ -18,7 +18,7 @@ use std::time::Instant;
 use crate::random::Random;
 use crate::run::MASTER_POLL;
 use crate::solve::lower_priority;
-use crate::{Instance, Options, Progress, Solution, SolveError, Tick, verify};
+use crate::{Instance, Options, Prices, Progress, Solution, SolveError, Tick, verify};
 use elite::Elite;
 use schedule::{Graph, Schedule};
 use tabu::Tabu;
@@ -86,7 +86,8 @@ pub(crate) fn solve(
     let priced = verify(instance, &plan).map_err(|v| SolveError::Broken(v[0].to_string()))?;
     let (cost, elapsed, iterations) =
         (priced.makespan, started.elapsed(), hunt.moves.load(Ordering::Relaxed));
-    Ok(Solution { plan, priced, cost, bound, found_by: "tabu", iterations, moved: 0, elapsed })
+    let prices = Prices::default();
+    Ok(Solution { plan, priced, cost, bound, prices, found_by: "tabu", iterations, moved: 0, elapsed })
 }
 
 /// One move a call, from a dispatched start.
