@@ -36,15 +36,14 @@ const BUCKET: Tick = 15;
 const GRAIN: Tick = 5;
 /// Beyond this many machine ticks prices are not kept; the bound is then the jobs' sum alone.
 const TABLE_MAX: i64 = 150_000_000;
-/// Passes without improvement until the step is shortened, and by how much.
-const PATIENCE: u32 = 4;
-const SHORTER: f64 = 0.6;
-/// The same after refining: a sixtieth of all the passes that are expected, within these.
-const PATIENCE_REFINED: (f64, f64) = (4.0, 20.0);
+/// Passes without improvement until the step is shortened: a sixtieth of all that are expected, within these.
+const PATIENCE: (f64, f64) = (4.0, 20.0);
 const PATIENCE_SHARE: f64 = 1.0 / 60.0;
+/// By how much it is shortened, before and after refining.
+const SHORTER: f64 = 0.6;
 const SHORTER_REFINED: f64 = 0.7;
 /// Once steps are shorter than this, machines change over.
-const REFINE_BELOW: f64 = 0.2;
+const REFINE_BELOW: f64 = 0.05;
 /// The step's length once machines change over.
 const THETA_REFINED: f64 = 0.2;
 /// Steps do not get shorter than this.
@@ -138,7 +137,7 @@ impl<'a> Bound<'a> {
             best: plain,
             floor: instance.makespan_floor(),
             best_coarse: f64::NEG_INFINITY,
-            theta: 1.0,
+            theta: 0.3,
             stale: 0,
             next_machine: 0,
             next_job: 0,
@@ -280,26 +279,16 @@ impl<'a> Bound<'a> {
         Proof { bound: self.best(), prices: self.told }
     }
 
-    /// The prices at hand, weighed by what is offered at them, and the tolls of what is packed.
+    /// The prices at hand, weighed by what is offered at them.
     fn prices_by_day(&self) -> Prices {
-        let time = self.lines.iter().enumerate().flat_map(|(m, line)| {
+        let offers = self.lines.iter().enumerate().flat_map(|(m, line)| {
             let size = line.families.len() * self.buckets;
             (0..size).map(move |i| {
                 let (tick, at) = ((i % self.buckets) as Tick * BUCKET, line.first + i);
-                (m, tick, self.offered[at], self.offered[at] * self.prices[at])
+                (m, tick, self.offered[at], self.prices[at])
             })
         });
-        let whole = self.packing.iter().flat_map(|packing| {
-            let of_machine = |m: usize| {
-                let windows = self.instance.shop.machines[m].calendar.windows();
-                packing.tolls_on(m).map(move |(w, toll)| {
-                    let at = self.tolls + toll;
-                    (m, windows[w].0, 0.0, self.offered[at] * self.prices[at])
-                })
-            };
-            (0..self.lines.len()).flat_map(of_machine)
-        });
-        Prices::new(self.instance, time.chain(whole))
+        Prices::new(self.instance, offers)
     }
 
     /// Whether there is nothing to price, so that the bound stands as it is.
@@ -393,15 +382,21 @@ impl<'a> Bound<'a> {
         if value > self.best_coarse {
             self.best_coarse = value;
             self.best_prices.clone_from(&self.prices);
-            self.told = self.prices_by_day();
+            // A toll is what one operation can bear, and no price of time.
+            if self.packing.is_none() {
+                self.told = self.prices_by_day();
+            }
             self.stale = 0;
         } else {
             self.stale += 1;
-            let (patience, shorter) = self.patience(share);
-            if self.stale >= patience {
+            if self.stale >= self.patience(share) {
                 self.stale = 0;
+                let shorter = if self.refined { SHORTER_REFINED } else { SHORTER };
                 self.theta = (self.theta * shorter).max(THETA_MIN);
-                self.prices.clone_from(&self.best_prices);
+                // While prices have not spread, none of them is better than some: there is no going back to that.
+                if self.best_prices.iter().any(|&price| price > 0.0) {
+                    self.prices.clone_from(&self.best_prices);
+                }
                 if self.theta < REFINE_BELOW && self.refine() {
                     return;
                 }
@@ -410,15 +405,10 @@ impl<'a> Bound<'a> {
         self.step(value, incumbent);
     }
 
-    /// How many passes without improvement to wait for, and how much shorter steps are then. The more passes there is
-    /// time for, the better it is to take it.
-    fn patience(&self, share: f64) -> (u32, f64) {
-        if !self.refined {
-            return (PATIENCE, SHORTER);
-        }
+    /// How many passes without improvement to wait for: the more there is time for, the better it is to take it.
+    fn patience(&self, share: f64) -> u32 {
         let expected = self.passes as f64 / share.max(1e-9);
-        let (least, most) = PATIENCE_REFINED;
-        ((expected * PATIENCE_SHARE).clamp(least, most) as u32, SHORTER_REFINED)
+        (expected * PATIENCE_SHARE).clamp(PATIENCE.0, PATIENCE.1) as u32
     }
 
     fn step(&mut self, value: f64, incumbent: Fen) {

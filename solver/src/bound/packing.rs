@@ -160,12 +160,6 @@ impl Packing {
         self.first[job][op][mode]
     }
 
-    /// A machine's tolls: which window, and the index.
-    pub(super) fn tolls_on(&self, m: usize) -> impl Iterator<Item = (usize, usize)> {
-        let windows = self.machines[m].windows.iter().enumerate();
-        windows.flat_map(|(w, (_, items))| items.iter().map(move |item| (w, item.toll)))
-    }
-
     /// The most that a machine can earn by tolls, which are by tick of the operation, in cells of `grain` ticks. The
     /// ticks of what it packs are added to `packed`, by toll.
     pub(super) fn dearest(&mut self, m: usize, grain: Tick, tolls: &[f64], packed: &mut [f64]) -> f64 {
