@@ -36,8 +36,10 @@ const BUCKET: Tick = 15;
 const GRAIN: Tick = 5;
 /// Beyond this many machine ticks prices are not kept; the bound is then the jobs' sum alone.
 const TABLE_MAX: i64 = 150_000_000;
-/// Passes without improvement until the step is shortened: a sixtieth of all that are expected, within these.
-const PATIENCE: (f64, f64) = (4.0, 20.0);
+/// Passes without improvement until the step is shortened: a sixtieth of all that are expected, within these, before
+/// and after refining.
+const PATIENCE: (f64, f64) = (4.0, 6.0);
+const PATIENCE_REFINED: (f64, f64) = (4.0, 20.0);
 const PATIENCE_SHARE: f64 = 1.0 / 60.0;
 /// By how much it is shortened, before and after refining.
 const SHORTER: f64 = 0.6;
@@ -408,7 +410,8 @@ impl<'a> Bound<'a> {
     /// How many passes without improvement to wait for: the more there is time for, the better it is to take it.
     fn patience(&self, share: f64) -> u32 {
         let expected = self.passes as f64 / share.max(1e-9);
-        (expected * PATIENCE_SHARE).clamp(PATIENCE.0, PATIENCE.1) as u32
+        let (least, most) = if self.refined { PATIENCE_REFINED } else { PATIENCE };
+        (expected * PATIENCE_SHARE).clamp(least, most) as u32
     }
 
     fn step(&mut self, value: f64, incumbent: Fen) {
