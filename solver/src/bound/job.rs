@@ -148,7 +148,7 @@ impl Bound<'_> {
 
     /// The index of the toll of an operation's first window in a mode.
     fn toll(&self, j: usize, k: usize, mode: usize) -> Option<usize> {
-        Some(self.tolls + self.packing.as_ref()?.first(j, k, mode)?)
+        Some(self.first_toll + self.packing.as_ref()?.first(j, k, mode)?)
     }
 
     fn extend(&self, j: usize, k: usize, i: usize, span: &Span, arrive: &[f64], table: &mut [f64]) {
