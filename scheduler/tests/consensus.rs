@@ -8,6 +8,8 @@ mod cluster;
 mod ledger;
 
 use cluster::{Cluster, Disk, Node, PATIENCE, addresses, eventually, free_address, options};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use ledger::{Ledger, STRANGE, number};
 use millpool_scheduler::consensus::disk::memory::{Bug, MemoryDisk};
 use millpool_scheduler::consensus::disk::{Durability, LogDisk, Slot, Write};
@@ -728,18 +730,31 @@ async fn a_node_whose_state_differs_from_the_leaders_stops() {
     }
 }
 
+/// Whoever learns that the entry is committed stops. The last of three may never learn it, since the two
+/// that could tell it have stopped: it then serves nobody.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_cannot_be_understood_stops_every_node_before_it_is_applied() {
+async fn an_entry_that_cannot_be_understood_is_applied_nowhere_and_the_cluster_stops() {
     let cluster = Cluster::new(3, plain).await;
     let before = cluster.propose(1).await.expect("it is committed");
     let leader = cluster.handle(cluster.leader().await);
     let outcome = leader.propose(STRANGE, None).await;
     assert!(matches!(outcome, Err(ProposeError::Unknown { .. })), "{outcome:?}");
-    for (node, up) in &cluster.nodes {
-        let reason = tokio::time::timeout(PATIENCE, up.handle.stop_reason()).await.expect("it stops");
-        let StopReason::Apply { revision, .. } = &reason else { panic!("node {node}: {reason}") };
+    let mut stops = FuturesUnordered::new();
+    for up in cluster.nodes.values() {
+        stops.push(async { up.handle.stop_reason().await });
+    }
+    let mut strange = before;
+    for _ in 0..2 {
+        let stop = tokio::time::timeout(PATIENCE, stops.next()).await.expect("a majority stops");
+        let reason = stop.expect("there are three");
+        let StopReason::Apply { revision, .. } = &reason else { panic!("{reason}") };
         assert!(*revision > before && reason.to_string().contains("upgrade it"), "{reason}");
-        assert!(up.handle.state().revision < *revision);
+        strange = *revision;
+    }
+    for (node, up) in &cluster.nodes {
+        assert!(up.handle.linearize().await.is_err(), "node {node} serves");
+        let view = up.handle.state();
+        assert!(view.revision < strange && view.state.numbers() == [1], "node {node} went past it");
     }
 }
 
