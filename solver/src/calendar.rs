@@ -105,6 +105,9 @@ impl Calendar {
         splittable: bool,
         end_max: Tick,
     ) -> Option<(Tick, Tick)> {
+        if not_before + work > end_max {
+            return None;
+        }
         for i in self.window_from(not_before)..self.windows.len() {
             let (open, close) = self.windows[i];
             let start = open.max(not_before);

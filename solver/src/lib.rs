@@ -6,7 +6,7 @@
 //! - [`Objective`]: what is minimised, measures and their weights; [`Resource`]: what operations need besides machines;
 //! - [`Calendar`]: when a machine is open; [`Lines`]: what stands on each machine;
 //! - [`place`]: Pareto-optimal placements of one job while the rest stands still. Quotes,
-//!   construction, repair and search all go through it;
+//!   construction, repair and search all go through it, and but for quotes what stands may make way (`way`);
 //! - [`solve`]: starting plans (`greedy`), search (`state`, `search`), the integer master (`master`), a lower
 //!   bound by pricing machine time (`bound`), and how they take turns (`run`);
 //! - the makespan's own search and proofs, for flexible job shops (`makespan`);
@@ -50,6 +50,7 @@ mod stragglers;
 #[cfg(test)]
 mod tiny;
 mod verify;
+mod way;
 mod windows;
 
 pub use calendar::Calendar;

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use crate::front::Front;
 use crate::random::Random;
 use crate::resource::Span;
+use crate::way::Standing;
 use crate::{Fen, Fixed, Job, Lines, Occupation, Op, Shop, Tick};
 
 /// What a placement's cost counts.
@@ -113,6 +114,8 @@ struct Gap {
     setup: Tick,
     /// The follower's setup, if there is a follower, minus its setup as the plan has it.
     follower_change: Tick,
+    /// Whether the follower may make way.
+    yields: bool,
 }
 
 /// The search with its buffers, for callers that place many jobs.
@@ -147,12 +150,24 @@ pub(crate) struct Query<'a> {
     pub(crate) makespan: (Fen, Tick),
     /// Whether a greener placement is of interest that is neither sooner nor cheaper.
     pub(crate) by_carbon: bool,
+    /// The plan on the lines, where what stands may make way.
+    pub(crate) standing: Option<Standing<'a>>,
 }
 
 impl<'a> Query<'a> {
     /// Every placement that is sooner or cheaper.
     pub(crate) fn new(shop: &'a Shop, lines: &'a Lines, job: &'a Job, criterion: Cost) -> Query<'a> {
-        Query { shop, lines, job, criterion, limit: Fen::MAX, stay: None, makespan: (0, 0), by_carbon: false }
+        Query {
+            shop,
+            lines,
+            job,
+            criterion,
+            limit: Fen::MAX,
+            stay: None,
+            makespan: (0, 0),
+            by_carbon: false,
+            standing: None,
+        }
     }
 
     /// Whether labels are told apart by what they are charged, besides time and cost.
@@ -354,7 +369,13 @@ impl Placer {
                 return;
             }
             if close - from < mode.duration {
-                continue;
+                let way = query.standing.zip(line.get(gap));
+                let way =
+                    way.and_then(|(standing, o)| standing.least_way(mode.machine, o, from + mode.duration));
+                let Some(way) = way else { continue };
+                if self.hopeless(query, k, from + mode.duration, least_cost + way) {
+                    continue;
+                }
             }
             let Some(delay) = self.blink(mode.duration) else { continue };
             let open = if delay == 0 { open } else { from + delay };
@@ -392,17 +413,20 @@ impl Placer {
             setup: query.shop.setup_ticks(machine, family, op.family),
             follower_change: after
                 .map_or(0, |o| query.shop.setup_ticks(machine, Some(op.family), o.family as usize) - o.setup),
+            yields: false,
         }
     }
 
     fn extend_gap(&mut self, query: &Query<'_>, k: usize, mode_index: usize, index: usize, open: Tick) {
         let op = &query.job.ops[k];
         let machine = op.modes[mode_index].machine;
-        let gap = Gap { open, ..self.gap(query, op, machine, index, None) };
         let mode_base: usize = query.job.ops[..k].iter().map(|o| o.modes.len()).sum();
         let revisited = self.revisited[mode_base + mode_index];
+        let alone = !revisited && self.histories.is_empty() && op.fixed.is_none();
+        let yields = alone && query.standing.is_some() && index < query.lines.on(machine).len();
+        let gap = Gap { open, yields, ..self.gap(query, op, machine, index, None) };
         if self.histories.is_empty() {
-            if gap.follower_change > 0 && !revisited {
+            if gap.follower_change > 0 && !revisited && !gap.yields {
                 return;
             }
             // Whoever is there when the gap opens starts together: the last of them is the cheapest.
@@ -470,19 +494,24 @@ impl Placer {
         let mode = &op.modes[mode_index];
         let machine = &query.shop.machines[mode.machine];
         let delays = gap.follower_change > 0;
-        if delays && !revisited {
+        if delays && !revisited && !gap.yields {
             return;
         }
         let from = arrival.at.max(gap.open).max(mode.earliest);
         let (shop, usage) = (query.shop, query.lines.usage());
         let (work, splittable) = (mode.duration, op.splittable);
-        let span = Span { machine: mode.machine, needs: op.needs, setup: gap.setup, work, splittable };
+        let wanted = Span { machine: mode.machine, needs: op.needs, setup: gap.setup, work, splittable };
         let at = |start| match start >= from {
-            true => usage.end_at(shop, &span, start).map(|end| (start, end)),
+            true => usage.end_at(shop, &wanted, start).map(|end| (start, end)),
             false => None,
         };
+        let latest = match (gap.yields, splittable) {
+            (false, _) => gap.close,
+            (true, false) => gap.close + gap.setup + work,
+            (true, true) => Tick::MAX,
+        };
         let span = match op.fixed {
-            None => usage.earliest(shop, &span, from, gap.close),
+            None => usage.earliest(shop, &wanted, from, latest),
             Some(fixed) => at(fixed.start),
         };
         let rate = query.setup_rate(mode.machine);
@@ -505,12 +534,38 @@ impl Placer {
         };
         let stay = query.stay.and_then(|(stays, weight)| stays[k].map(|stay| (stay, weight)));
         let Some((stay, weight)) = stay else {
-            return self.push_label(query, k, label, span, gap, revisited);
+            return self.file(query, k, label, span, gap, revisited);
         };
         let moved = span.filter(|s| (mode.machine, s.0) != (stay.machine, stay.start));
-        self.push_label(query, k, Label { cost: label.cost + weight, ..label }, moved, gap, revisited);
+        self.file(query, k, Label { cost: label.cost + weight, ..label }, moved, gap, revisited);
         if stay.machine == mode.machine {
-            self.push_label(query, k, label, at(stay.start), gap, revisited);
+            self.file(query, k, label, at(stay.start), gap, revisited);
+        }
+    }
+
+    /// Files a label with its span; where that needs it, the followers make way.
+    fn file(
+        &mut self,
+        query: &Query<'_>,
+        k: usize,
+        label: Label,
+        span: Option<(Tick, Tick)>,
+        gap: &Gap,
+        revisited: bool,
+    ) {
+        let Some((start, end)) = span else { return };
+        let Some(standing) = query.standing.filter(|_| gap.yields && (label.delays || end > gap.close))
+        else {
+            return self.push_label(query, k, label, (start, end), gap, revisited);
+        };
+        let (op, machine) = (&query.job.ops[k], label.machine as usize);
+        let cost = label.cost - gap.follower_change * query.setup_rate(machine);
+        if start > gap.close || self.hopeless(query, k, end, cost) {
+            return;
+        }
+        if let Some(way) = standing.make_way(machine, gap.index, op.family, end, |_| ()) {
+            let label = Label { cost: cost + way, pending: 0, delays: false, ..label };
+            self.push_label(query, k, label, (start, end), &Gap { close: Tick::MAX, ..*gap }, false);
         }
     }
 
@@ -520,11 +575,13 @@ impl Placer {
         query: &Query<'_>,
         k: usize,
         mut label: Label,
-        span: Option<(Tick, Tick)>,
+        (start, end): (Tick, Tick),
         gap: &Gap,
         revisited: bool,
     ) {
-        let Some((start, end)) = span.filter(|s| s.1 <= gap.close) else { return };
+        if end > gap.close {
+            return;
+        }
         (label.start, label.end) = (start, end);
         let over = query.job.budget.is_some_and(|budget| label.charge > budget);
         if over || self.hopeless(query, k, end, label.cost) {

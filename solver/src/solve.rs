@@ -495,7 +495,7 @@ mod tests {
     #[test]
     fn a_broken_promise_is_mended_by_moving_others() {
         let (mut mended, mut broken, mut more) = (0, 0, 0);
-        for seed in 0..60 {
+        for seed in 0..180 {
             let mut instance = tiny::instance(seed, 20, 3, 200);
             let plan = solve(&instance, &counted(2000, 1), |_| ()).unwrap().plan;
             for j in (0..14).filter(|j| !plan.rejected.contains(j)) {

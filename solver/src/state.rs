@@ -7,6 +7,7 @@
 use crate::completions::Completions;
 use crate::place::{Placer, Query};
 use crate::resource::{Span, Usage};
+use crate::way::Standing;
 use crate::{Assignment, Cost, Fen, Fixed, Instance, Lines, Occupation, Plan, Step, Tick};
 
 /// Moves that a promise is worth: more than a try makes.
@@ -68,6 +69,8 @@ pub(crate) struct State<'a> {
     journal: Vec<Undo>,
     at_mark: (Fen, i64, i64),
     cascade: Vec<u32>,
+    /// What makes way, while it does.
+    moving: Vec<Occupation>,
 }
 
 impl<'a> State<'a> {
@@ -98,6 +101,7 @@ impl<'a> State<'a> {
             journal: Vec::new(),
             at_mark: (0, 0, 0),
             cascade: Vec::new(),
+            moving: Vec::new(),
         }
     }
 
@@ -463,6 +467,7 @@ impl<'a> State<'a> {
             stay,
             makespan: (self.instance.objective.makespan, self.ends.latest()),
             by_carbon: false,
+            standing: (self.instance.objective.makespan == 0).then(|| self.standing()),
         });
     }
 
@@ -480,10 +485,28 @@ impl<'a> State<'a> {
             let at = self.position(step.machine, step.start, job, k);
             let next = self.lines.on(step.machine).get(at + 1).copied();
             if next.is_some_and(|next| next.key.job != job as u32) {
-                let settled = self.settle_follower(step.machine, at + 1);
-                debug_assert!(settled, "an insertion never delays its follower");
+                let family = self.instance.jobs[job].ops[k].family;
+                self.make_way(step.machine, at + 1, family, step.end);
             }
         }
+    }
+
+    /// Moves the occupations from a position on to stand behind one of `family` that ends at `end`.
+    fn make_way(&mut self, machine: usize, at: usize, family: usize, end: Tick) {
+        let mut moved = std::mem::take(&mut self.moving);
+        let way = self.standing().make_way(machine, at, family, end, |o| moved.push(o));
+        debug_assert!(way.is_some(), "the placer has seen to it");
+        let rate = self.instance.shop.machines[machine].setup_cost_per_tick;
+        for (at, o) in (at..).zip(moved.drain(..)) {
+            self.cost += (o.setup - self.lines.on(machine)[at].setup) * rate;
+            self.change(machine, at, o);
+        }
+        self.moving = moved;
+    }
+
+    fn standing(&self) -> Standing<'_> {
+        let stay = self.is_anchored().then_some((&*self.stays, self.stay_weight));
+        Standing { instance: self.instance, lines: &self.lines, base: &self.base, steps: &self.steps, stay }
     }
 
     fn insert_step(&mut self, job: usize, k: usize, step: Step) {
