@@ -11,7 +11,13 @@ pub struct Calendar {
     windows: Vec<(Tick, Tick)>,
     /// `open_before[i]`: open ticks before window `i`; one entry more than there are windows.
     open_before: Vec<Tick>,
+    /// For every `1 << shift` ticks, the first window that closes after they begin: where to bisect.
+    index: Vec<u32>,
+    shift: u32,
 }
+
+/// Entries of the index for each window.
+const INDEX_PER_WINDOW: Tick = 4;
 
 impl Calendar {
     /// Builds a calendar; the error says which window is wrong and why.
@@ -33,12 +39,21 @@ impl Calendar {
             total += close - open;
             open_before.push(total);
         }
-        Ok(Calendar { windows, open_before })
+        Ok(Calendar::indexed(windows, open_before))
+    }
+
+    fn indexed(windows: Vec<(Tick, Tick)>, open_before: Vec<Tick>) -> Calendar {
+        let end = windows.last().map_or(0, |w| w.1);
+        let wide = end / (INDEX_PER_WINDOW * windows.len().max(1) as Tick);
+        let shift = wide.max(1).ilog2();
+        let first = |begin| windows.partition_point(|w| w.1 <= begin) as u32;
+        let index = (0..=end >> shift).map(|bucket| first(bucket << shift)).collect();
+        Calendar { windows, open_before, index, shift }
     }
 
     /// Open without a pause over `[0, horizon)`.
     pub fn always(horizon: Tick) -> Calendar {
-        Calendar { windows: vec![(0, horizon)], open_before: vec![0, horizon] }
+        Calendar::indexed(vec![(0, horizon)], vec![0, horizon])
     }
 
     /// The open windows, in order.
@@ -68,7 +83,11 @@ impl Calendar {
 
     /// Index of the first window that closes after `t` (the one that holds `t`, or the next).
     pub fn window_from(&self, t: Tick) -> usize {
-        self.windows.partition_point(|w| w.1 <= t)
+        let bucket = (t.max(0) >> self.shift) as usize;
+        let Some(&first) = self.index.get(bucket) else { return self.windows.len() };
+        let last = self.index.get(bucket + 1).map_or(self.windows.len(), |&last| last as usize);
+        let first = first as usize;
+        first + self.windows[first..last].partition_point(|w| w.1 <= t)
     }
 
     /// Where an occupation of `work` open ticks that begins at `start` ends, `None` if it may not

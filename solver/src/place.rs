@@ -500,6 +500,11 @@ impl Placer {
         let from = arrival.at.max(gap.open).max(mode.earliest);
         let (shop, usage) = (query.shop, query.lines.usage());
         let (work, splittable) = (mode.duration, op.splittable);
+        let rate = query.setup_rate(mode.machine);
+        let cost = arrival.cost + query.mode_cost(mode) + (gap.setup + follower_step) * rate;
+        if self.hopeless(query, k, from + gap.setup + work, cost) {
+            return;
+        }
         let wanted = Span { machine: mode.machine, needs: op.needs, setup: gap.setup, work, splittable };
         let at = |start| match start >= from {
             true => usage.end_at(shop, &wanted, start).map(|end| (start, end)),
@@ -514,10 +519,9 @@ impl Placer {
             None => usage.earliest(shop, &wanted, from, latest),
             Some(fixed) => at(fixed.start),
         };
-        let rate = query.setup_rate(mode.machine);
         let label = Label {
             end: 0,
-            cost: arrival.cost + query.mode_cost(mode) + (gap.setup + follower_step) * rate,
+            cost,
             charge: arrival.charge + mode.charge,
             carbon: arrival.carbon
                 + mode.carbon
