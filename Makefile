@@ -9,7 +9,7 @@ say = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test fmt clippy unit doctest deps bench-load bench-fjsp \
-	bench-alliance bench-solver bench-kernels clean-demo
+	bench-ablation bench-alliance bench-solver bench-kernels clean-demo
 
 help: ## Show this
 	@echo "Millpool: make TARGET"
@@ -82,6 +82,11 @@ bench-alliance: build ## Plans, bounds and speed on drawn alliances of 12 to 3,0
 	$(say) "Alliances"
 	@$(CARGO) build --release --locked --quiet -p millpool-solver --example alliance_instance
 	@python3 benches/solver/bench.py alliance $(ALLIANCE)
+
+bench-ablation: build ## What the search and the integer master each contribute on drawn alliances
+	$(say) "Search and master (twelve minutes)"
+	@$(CARGO) build --release --locked --quiet -p millpool-solver --example alliance_instance
+	@python3 benches/solver/bench.py ablation $(ABLATION)
 
 bench-solver: ## Quotes, repair, limits, cancel and memory of the solver, against its marks
 	$(say) "The solver's marks (about ten minutes)"

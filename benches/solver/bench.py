@@ -3,6 +3,7 @@
 
     bench.py fjsp      [--seconds 10] [--families mk,dpp,la,behnke] [--every 1] [--peer-every 0]
     bench.py alliance  [--seconds 60] [--machines 12,60,300,3000] [--seeds 1,2,3] [--peer]
+    bench.py ablation  [--seconds 60] [--machines 12,60,300] [--seeds 1]
 
 Every plan is checked here, by code that shares nothing with the solver. The peer is
 OR-Tools CP-SAT (pip install -r requirements.txt) with as many workers as millpool-solve has threads; where its
@@ -29,9 +30,9 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def millpool(instance, args, plan, check):
+def millpool(instance, args, plan, check, *more):
     """Solves, has the plan checked, and answers with the closing line."""
-    command = [SOLVE, instance, "--seconds", args.seconds, "--threads", args.threads, "--seed", args.seed, "--out", plan]
+    command = [SOLVE, instance, "--seconds", args.seconds, "--threads", args.threads, "--seed", args.seed, "--out", plan, *more]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{instance}: exit code {done.returncode}: {done.stderr.strip()}")
@@ -122,6 +123,32 @@ def fjsp(args):
         print("\n".join(news))
 
 
+def draw(machines, seed, folder):
+    """An alliance's week: its file, the instance, and the plan of somebody who serves first come, first served."""
+    file, plan = Path(folder) / "instance.json", Path(folder) / "first.json"
+    with open(file, "w") as out:
+        drawn = [INSTANCE, "--machines", machines, "--seed", seed, "--first-come", plan]
+        subprocess.run(list(map(str, drawn)), stdout=out, check=True)
+    return file, json.loads(file.read_text()), plan
+
+
+def ablation(args):
+    print(f"{args.seconds} s, {args.threads} threads; costs in millions of fen\n")
+    print("| machines | seed | first plan | master alone | search alone | both | bound without master | with |")
+    print("|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for machines in args.machines:
+            for seed in args.seeds:
+                file, instance, _ = draw(machines, seed, folder)
+                check = lambda plan: recount.cost_of(instance, plan)
+                solved = lambda *more: millpool(file, args, Path(folder) / "plan.json", check, *more)
+                first = solved("--iterations", 0)
+                master, search, both = solved("--without", "search"), solved("--without", "master"), solved()
+                costs = [told["objective"] for told in (first, master, search, both)]
+                row = costs + [search["bound"], both["bound"]]
+                print(f"| {machines} | {seed} | " + " | ".join(f"{x / 1e6:.2f}" for x in row) + " |", flush=True)
+
+
 def alliance(args):
     peers = args.peer and peer_is_there()
     print(f"{args.seconds} s, {args.threads} threads; costs in millions of fen\n")
@@ -130,16 +157,12 @@ def alliance(args):
     with tempfile.TemporaryDirectory() as folder:
         for machines in args.machines:
             for seed in args.seeds:
-                file, plan = Path(folder) / "instance.json", Path(folder) / "plan.json"
-                with open(file, "w") as out:
-                    drawn = [INSTANCE, "--machines", machines, "--seed", seed, "--first-come", plan]
-                    subprocess.run(list(map(str, drawn)), stdout=out, check=True)
-                instance = json.loads(file.read_text())
+                file, instance, plan = draw(machines, seed, folder)
                 price = lambda plan: recount.cost_of(instance, plan)
                 first = price(json.loads(plan.read_text()))
                 other = peer("cpsat_alliance.py", file, args, "--hint", plan) if peers else {}
                 operations = sum(len(job["ops"]) for job in instance["jobs"])
-                told = millpool(file, args, plan, price)
+                told = millpool(file, args, Path(folder) / "plan.json", price)
                 cost, bound = told["objective"], told["bound"]
                 print(f"| {machines} | {seed} | {operations:,} | {first / 1e6:.2f} | {cost / 1e6:.2f} | {100 * cost / first:.1f} % "
                       f"| {bound / 1e6:.2f} | {100 * (1 - bound / cost):.1f} % | {told['iterations'] / told['seconds']:,.0f} "
@@ -154,7 +177,7 @@ def numbers(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(required=True)
-    for kind, seconds in [(fjsp, 10), (alliance, 60)]:
+    for kind, seconds in [(fjsp, 10), (alliance, 60), (ablation, 60)]:
         sub = kinds.add_parser(kind.__name__)
         sub.set_defaults(run=kind)
         sub.add_argument("--seconds", type=float, default=seconds, help="for each instance")
@@ -165,8 +188,10 @@ def main():
             sub.add_argument("--every", type=int, default=1, help="only every so many instances")
             sub.add_argument("--peer-every", type=int, default=0, help="the peer on every so many instances; 0: never")
         else:
-            sub.add_argument("--machines", type=numbers, default=[12, 60, 300, 3000])
+            sizes = [12, 60, 300, 3000] if kind is alliance else [12, 60, 300]
+            sub.add_argument("--machines", type=numbers, default=sizes)
             sub.add_argument("--seeds", type=numbers, default=[1])
+        if kind is alliance:
             sub.add_argument("--peer", action="store_true", help="and CP-SAT on each")
     args = parser.parse_args()
     args.run(args)

@@ -31,5 +31,5 @@ pub fn moves(instance: &Instance) -> impl FnMut() + use<> {
 /// One pass of the bound over all machines and jobs, towards the cost of a plan.
 pub fn passes(instance: &Instance, incumbent: Fen) -> impl FnMut() + '_ {
     let mut bound = Bound::new(instance);
-    move || while !bound.work(JOBS, incumbent, HALF_WAY) {}
+    move || while !bound.work(JOBS, incumbent, HALF_WAY, &mut |_, _| ()) {}
 }

@@ -69,7 +69,7 @@ pub use place::{Cost, Placement, Step, place};
 pub use plan::{Assignment, Plan, Priced};
 pub use prices::{ClassPrices, Prices};
 pub use resource::{During, Need, Resource};
-pub use solve::{Options, Progress, Solution, SolveError, solve};
+pub use solve::{Options, Part, Progress, Solution, SolveError, solve};
 pub use stragglers::await_stragglers;
 pub use verify::{Violation, verify};
 

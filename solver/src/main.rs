@@ -15,7 +15,7 @@ use command::csv;
 use command::explain;
 use command::hint::Hint;
 use command::log::Log;
-use millpool_solver::{Instance, Objective, Options, Plan, Solution, SolveError, read_instance, solve};
+use millpool_solver::{Instance, Objective, Options, Part, Plan, Solution, SolveError, read_instance, solve};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
@@ -82,6 +82,9 @@ struct Arguments {
     /// Run at the lowest scheduling priority.
     #[arg(long)]
     idle: bool,
+    /// Do without a part of the solver, to see what it is good for.
+    #[arg(long, value_name = "PART", value_parser = part)]
+    without: Option<Part>,
     /// Print a log to standard error: a line where a better plan or bound is found, and a summary.
     #[arg(long)]
     log: bool,
@@ -90,6 +93,14 @@ struct Arguments {
 fn seconds(text: &str) -> Result<f64, String> {
     let time = text.parse().ok().filter(|time| (0.0..=1e9).contains(time));
     time.ok_or_else(|| "accepted: a number of seconds from 0 to 1e9".to_owned())
+}
+
+fn part(text: &str) -> Result<Part, String> {
+    match text {
+        "search" => Ok(Part::Search),
+        "master" => Ok(Part::Master),
+        _ => Err("accepted: search, master".to_owned()),
+    }
 }
 
 enum Failure {
@@ -216,6 +227,7 @@ fn options(arguments: &Arguments, instance: &Instance) -> anyhow::Result<Options
         incumbent,
         stability: arguments.stability.clamp(0, millpool_solver::FEN_MAX >> 20),
         idle_priority: arguments.idle,
+        without: arguments.without,
         ..Options::default()
     })
 }

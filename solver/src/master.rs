@@ -1,10 +1,11 @@
 //! The set-packing master: a plan better than the pieces it is assembled from.
 //!
-//! The search leaves columns behind: a job's chain, as it stood in some plan. The master chooses at
-//! most one column a job, and at most one occupation on a machine at a time, at the least cost
-//! (HiGHS, through good_lp). Setups are taken as they stood in the column's own plan, so what comes
-//! out is laid on the lines anew; a job that no longer fits is inserted again. It knows neither resources nor the
-//! makespan: what it gives is taken only where it turns out better.
+//! The search leaves columns behind: a job's chain, as it stood in some plan; and so does the bound: the chain that a
+//! job would have at its prices. The master takes some neighbouring jobs, puts them back in many orders for columns
+//! that go with the rest of the plan, and chooses at most one column a job, and at most one occupation on a machine
+//! at a time, at the least cost (HiGHS, through good_lp). Setups are taken as they stood in the column's own plan, so
+//! what comes out is laid on the lines anew; a job that no longer fits is inserted again. It knows neither resources
+//! nor the makespan: what it gives is taken only where it turns out better.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
@@ -12,14 +13,18 @@ use std::time::Duration;
 
 use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, constraint, variable};
 
+use crate::bound::Choice;
+use crate::place::Placer;
 use crate::random::Random;
 use crate::state::State;
 use crate::{Fen, Fixed, Instance, Step, Tick};
 
-/// Columns kept a job, the newest.
+/// Columns kept a job of each origin, the newest.
 const COLUMNS_MAX: usize = 10;
 /// Jobs that one master decides on; the others stay as they are.
-const JOBS_MAX: usize = 350;
+const JOBS_MAX: usize = 40;
+/// How often these are put back in another order, for columns that go with what stays.
+const RECREATIONS: usize = 40;
 
 /// Occupations closer than this have nothing between them.
 const CLOSE_TICKS: Tick = 30;
@@ -35,32 +40,113 @@ struct Column {
 /// The columns met, by job.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pool {
-    columns: Vec<Vec<Column>>,
+    /// As they stood in plans.
+    planned: Vec<Vec<Column>>,
+    /// As they would be at prices.
+    priced: Vec<Vec<Column>>,
 }
 
 impl Pool {
     pub(crate) fn new(instance: &Instance) -> Pool {
-        Pool { columns: vec![Vec::new(); instance.jobs.len()] }
+        let none = vec![Vec::new(); instance.jobs.len()];
+        Pool { planned: none.clone(), priced: none }
     }
 
     /// Takes the chains of a plan in.
     pub(crate) fn collect(&mut self, state: &State<'_>) {
-        for (j, columns) in self.columns.iter_mut().enumerate() {
-            if !state.keeps(j) {
-                continue;
+        for (j, columns) in self.planned.iter_mut().enumerate() {
+            if state.keeps(j) {
+                file(columns, COLUMNS_MAX, state.steps_of(j), || state.column_cost(j));
             }
-            let steps = state.steps_of(j);
-            if let Some(at) = columns.iter().position(|c| *c.steps == *steps) {
-                let column = columns.remove(at);
-                columns.push(column);
-                continue;
-            }
-            if columns.len() == COLUMNS_MAX {
-                columns.remove(0);
-            }
-            columns.push(Column { steps: steps.into(), cost: state.column_cost(j) });
         }
     }
+
+    /// Takes in what a job would have at the bound's prices, if there is such a chain: as early as its starts,
+    /// which are rounded down, allow.
+    pub(crate) fn price(&mut self, instance: &Instance, j: usize, choice: &Choice) {
+        if let Some((steps, cost)) = chain(instance, j, choice) {
+            file(&mut self.priced[j], COLUMNS_MAX, &steps, || cost);
+        }
+    }
+
+    /// What another has priced, in place of what this one has.
+    pub(crate) fn with_prices_of(&mut self, other: &Pool) {
+        self.priced.clone_from(&other.priced);
+    }
+}
+
+/// Takes the chosen jobs out, with what cannot stand without them, and puts them back in random orders: where
+/// each then stands. `None` where frozen work forbids it, or where it is told to `stop`.
+fn recreate(
+    best: &State<'_>,
+    chosen: &mut BTreeSet<usize>,
+    random: &mut Random,
+    stop: &dyn Fn() -> bool,
+) -> Option<BTreeMap<usize, Vec<Column>>> {
+    let mut state = best.clone();
+    let mut out = Vec::new();
+    for &j in &*chosen {
+        if state.keeps(j) && !state.remove(j, &mut out) {
+            return None;
+        }
+    }
+    chosen.extend(out.iter().map(|&j| j as usize));
+    let mut columns: BTreeMap<usize, Vec<Column>> = chosen.iter().map(|&j| (j, Vec::new())).collect();
+    let mut placer = Placer::blinking(random.below(1 << 30) as u64);
+    let mut order: Vec<usize> = chosen.iter().copied().collect();
+    for _ in 0..RECREATIONS {
+        if stop() {
+            return None;
+        }
+        state.mark();
+        (1..order.len()).for_each(|i| order.swap(i, random.below(i + 1)));
+        for &j in &order {
+            state.insert_best(&mut placer, j, state.absence(j));
+        }
+        for (&j, columns) in columns.iter_mut().filter(|(j, _)| state.keeps(**j)) {
+            file(columns, RECREATIONS, state.steps_of(j), || state.column_cost(j));
+        }
+        state.undo();
+    }
+    Some(columns)
+}
+
+/// Files a column as the newest of its job's.
+fn file(columns: &mut Vec<Column>, most: usize, steps: &[Step], cost: impl FnOnce() -> Fen) {
+    if let Some(at) = columns.iter().position(|c| *c.steps == *steps) {
+        columns[at..].rotate_left(1);
+        return;
+    }
+    if columns.len() == most {
+        columns.remove(0);
+    }
+    columns.push(Column { steps: steps.into(), cost: cost() });
+}
+
+/// The steps of a choice and what they cost, without setups; `None` where they break one of the job's own rules.
+fn chain(instance: &Instance, j: usize, choice: &Choice) -> Option<(Vec<Step>, Fen)> {
+    let (job, shop) = (&instance.jobs[j], &instance.shop);
+    let (mut at, mut ready, mut cost) = (job.origin, job.release, 0);
+    let mut steps = Vec::new();
+    for (op, &(mode, start)) in job.ops.iter().zip(choice) {
+        let mode = &op.modes[mode];
+        let there = shop.machines[mode.machine].plant;
+        if let Some(here) = at {
+            ready += shop.transport[here][there];
+            cost += shop.transport_cost[here][there];
+        }
+        let from = ready.max(start).max(mode.earliest);
+        let calendar = &shop.machines[mode.machine].calendar;
+        let (start, end) = calendar.earliest(from, mode.duration, op.splittable, instance.horizon)?;
+        if op.fixed.is_some_and(|fixed| (fixed.machine, fixed.start) != (mode.machine, start)) {
+            return None;
+        }
+        steps.push(Step { machine: mode.machine, start, end, setup: 0 });
+        cost += mode.cost;
+        (at, ready) = (Some(there), end);
+    }
+    let holds = steps.len() == job.ops.len() && job.deadline.is_none_or(|deadline| ready <= deadline);
+    holds.then_some((steps, cost + job.tardiness(ready)))
 }
 
 /// A job and the chain that the master gives it; `None`: it is left out.
@@ -88,10 +174,17 @@ struct Stay {
 }
 
 impl Master {
-    /// The master of the jobs around a random machine; every other job of `best` stays.
-    pub(crate) fn around(pool: &Pool, best: &State<'_>, random: &mut Random) -> Option<Master> {
+    /// The master of the jobs around a random machine and time; every other job of `best` stays.
+    /// Given up where it is told to `stop`.
+    pub(crate) fn around(
+        pool: &Pool,
+        best: &State<'_>,
+        random: &mut Random,
+        stop: &dyn Fn() -> bool,
+    ) -> Option<Master> {
         let instance = best.instance;
-        let chosen = neighbourhood(best, random);
+        let mut chosen = neighbourhood(best, random);
+        let recreated = recreate(best, &mut chosen, random, stop)?;
         let mut blocked: Vec<Vec<(Tick, Tick)>> = vec![Vec::new(); instance.shop.machines.len()];
         for j in (0..instance.jobs.len()).filter(|j| best.keeps(*j) && !chosen.contains(j)) {
             best.steps_of(j).iter().for_each(|s| blocked[s.machine].push((s.start, s.end)));
@@ -102,7 +195,7 @@ impl Master {
             let at = line.partition_point(|b| b.1 <= s.start);
             line.get(at).is_none_or(|b| b.0 >= s.end)
         };
-        let mut columns = Vec::new();
+        let mut columns: Vec<(usize, Arc<[Step]>, Fen, bool)> = Vec::new();
         let mut promised = BTreeSet::new();
         for &j in &chosen {
             let out = instance.jobs[j].rejection_cost;
@@ -110,11 +203,13 @@ impl Master {
             if out.is_none() && here.is_some() {
                 promised.insert(j);
             }
+            let first = columns.len();
             let mut seen_here = false;
-            for column in &pool.columns[j] {
+            for column in pool.planned[j].iter().chain(&pool.priced[j]).chain(&recreated[&j]) {
                 let stands = here == Some(&*column.steps);
+                let is_new = !columns[first..].iter().any(|(_, steps, ..)| *steps == column.steps);
                 seen_here |= stands;
-                if stands || column.steps.iter().all(free) {
+                if is_new && (stands || column.steps.iter().all(free)) {
                     columns.push((j, column.steps.clone(), column.cost - best.absence(j), stands));
                 }
             }
@@ -124,7 +219,9 @@ impl Master {
         }
         let lines = lines_of(instance, &columns);
         let shop = &instance.shop;
-        let clashes = lines.iter().flat_map(|(&m, line)| clashes_on(shop, m, line)).collect();
+        let clashes = lines.iter().flat_map(|(&m, line)| clashes_on(shop, m, line));
+        // Two that stand together may have something short between them.
+        let clashes = clashes.filter(|&(c, d)| !(columns[c].3 && columns[d].3)).collect();
         (columns.len() > chosen.len()).then_some(Master { columns, promised, lines, clashes })
     }
 
@@ -247,26 +344,22 @@ fn clashes_on(shop: &crate::Shop, machine: usize, line: &[Stay]) -> Vec<(usize, 
     pairs
 }
 
-/// Jobs around a random machine: its own, then those on the machines these use, and so on.
+/// Jobs around a random machine and time: those that could use it and are due about then, then such of the machines
+/// that these could use, and so on.
 fn neighbourhood(best: &State<'_>, random: &mut Random) -> BTreeSet<usize> {
     let instance = best.instance;
-    let free = |j: usize| !best.is_frozen(j);
-    if instance.jobs.len() <= JOBS_MAX {
-        return (0..instance.jobs.len()).filter(|&j| free(j)).collect();
-    }
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); instance.shop.machines.len()];
-    for (j, job) in instance.jobs.iter().enumerate() {
+    for (j, job) in instance.jobs.iter().enumerate().filter(|(j, _)| !best.is_frozen(*j)) {
         job.ops.iter().flat_map(|op| &op.modes).for_each(|mode| users[mode.machine].push(j));
     }
+    let about = random.below(instance.horizon as usize + 1) as Tick;
     let mut chosen = BTreeSet::new();
-    let mut seen = vec![false; users.len()];
     let mut queue = std::collections::VecDeque::from([random.below(users.len())]);
     while let Some(machine) = queue.pop_front() {
-        if std::mem::replace(&mut seen[machine], true) {
-            continue;
-        }
-        for &j in &users[machine] {
-            if chosen.len() < JOBS_MAX && free(j) && chosen.insert(j) {
+        let mut here = std::mem::take(&mut users[machine]);
+        here.sort_by_key(|&j| (instance.jobs[j].due - about).abs());
+        for j in here.into_iter().take(JOBS_MAX / 2) {
+            if chosen.len() < JOBS_MAX && chosen.insert(j) {
                 queue.extend(instance.jobs[j].ops.iter().flat_map(|op| &op.modes).map(|mode| mode.machine));
             }
         }

@@ -4,8 +4,9 @@
 //! machine and gap of operation `k`, when it ends, what the chain costs so far. A label is extended
 //! to every gap of every machine that may do the next operation, at the earliest start the gap
 //! allows and at which whatever else it needs is free: within a gap the setups on both sides are given, so later
-//! is never better. Of labels that stand at the same plant, one that is neither earlier nor cheaper is dropped; a
-//! quote also keeps what is greener, and a search under a budget what is charged less.
+//! is never better. A search may also have the gap's followers make way (`way`). Of labels that stand at the same
+//! plant, one that is neither earlier nor cheaper is dropped; a quote also keeps what is greener, and a search under a
+//! budget what is charged less.
 //!
 //! One subtlety makes the search exact where a job comes back to a machine: an operation put into
 //! the same gap behind its own predecessor sees that one's family, not the plan's. Labels therefore
@@ -368,14 +369,9 @@ impl Placer {
             if self.hopeless(query, k, from + mode.duration, least_cost) {
                 return;
             }
-            if close - from < mode.duration {
-                let way = query.standing.zip(line.get(gap));
-                let way =
-                    way.and_then(|(standing, o)| standing.least_way(mode.machine, o, from + mode.duration));
-                let Some(way) = way else { continue };
-                if self.hopeless(query, k, from + mode.duration, least_cost + way) {
-                    continue;
-                }
+            let until = from + mode.duration;
+            if close < until && !self.may_yield(query, k, (mode.machine, gap), until, least_cost) {
+                continue;
             }
             let Some(delay) = self.blink(mode.duration) else { continue };
             let open = if delay == 0 { open } else { from + delay };
@@ -399,6 +395,20 @@ impl Placer {
         let done = end + self.rest_time[k + 1];
         let total = cost + self.rest_cost[k + 1] + query.tardiness(done);
         total >= query.limit || query.job.deadline.is_some_and(|deadline| done > deadline)
+    }
+
+    /// Whether what stands behind a gap could make way until a time, at a cost that leaves hope.
+    fn may_yield(
+        &self,
+        query: &Query<'_>,
+        k: usize,
+        (machine, gap): (usize, usize),
+        until: Tick,
+        cost: Fen,
+    ) -> bool {
+        let follower = query.standing.zip(query.lines.on(machine).get(gap));
+        let way = follower.and_then(|(standing, o)| standing.least_way(machine, o, until));
+        way.is_some_and(|way| !self.hopeless(query, k, until, cost + way))
     }
 
     fn gap(&self, query: &Query<'_>, op: &Op, machine: usize, index: usize, own: Option<u32>) -> Gap {

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use crate::bound::{Bound, Proof};
+use crate::bound::{Bound, Choice, Proof};
 use crate::master::{Decision, Master, Pool};
 use crate::random::Random;
 use crate::search::Search;
 use crate::solve::{Checked, lower_priority};
 use crate::state::State;
-use crate::{Fen, Fixed, Instance, Options, Progress};
+use crate::{Fen, Fixed, Instance, Options, Part, Progress};
 
 /// Whether to go on.
 #[derive(Clone, Copy)]
@@ -49,8 +49,8 @@ const EXACT_AT: [f64; 3] = [0.4, 0.7, 0.9];
 /// When, as shares of the time, one thread turns to the master, and for what share of it.
 const MASTER_AT: [f64; 3] = [0.5, 0.75, 0.92];
 const MASTER_SHARE: f64 = 0.04;
-/// With a thread for it, a master may take this long, after the bound has had as long again.
-const MASTER_LIMIT: Duration = Duration::from_millis(1500);
+/// With a thread for it, a master may take this long; then the bound has its turn for as long as the master took.
+const MASTER_LIMIT: Duration = Duration::from_millis(500);
 /// Tries for each job that a round takes at least, and how many rounds there are at most.
 const TRIES_PER_ROUND: f64 = 2000.0;
 const ROUNDS_MAX: f64 = 24.0;
@@ -139,7 +139,10 @@ impl<'a> Run<'a, '_> {
     pub(crate) fn counted(&mut self, search: &mut Search<'a>, tries: u64) -> Proof {
         let incumbent = search.best_cost();
         self.rounds = Rounds::expecting(tries as f64, self.instance.jobs.len());
-        while search.tries < tries && !(search.tries.is_multiple_of(TRIES_PER_LOOK) && self.over()) {
+        while self.has(Part::Search)
+            && search.tries < tries
+            && !(search.tries.is_multiple_of(TRIES_PER_LOOK) && self.over())
+        {
             let progress = self.progress(search, search.tries as f64 / tries as f64);
             search.attempt(progress);
         }
@@ -150,7 +153,7 @@ impl<'a> Run<'a, '_> {
                 bound.sharpen();
             }
             let share = bound.passes as f64 / passes as f64;
-            while !bound.work(JOBS_PER_LOOK, incumbent, share) && !self.over() {}
+            while !bound.work(JOBS_PER_LOOK, incumbent, share, &mut |_, _| ()) && !self.over() {}
             if bound.is_plain() {
                 break;
             }
@@ -171,20 +174,23 @@ impl<'a> Run<'a, '_> {
             if self.rounds.is_cold(self.share()) {
                 pool.collect(&search.state);
             }
-            if MASTER_AT.get(masters).is_some_and(|&at| self.share() > at) {
+            if self.has(Part::Master) && MASTER_AT.get(masters).is_some_and(|&at| self.share() > at) {
                 masters += 1;
-                let best = search.best_state();
-                pool.collect(&best);
-                let limit = self.options.time_limit.mul_f64(MASTER_SHARE);
-                let master = if self.over() { None } else { Master::around(&pool, &best, &mut random) };
-                if let Some(chains) = master.and_then(|m| await_chains(m, limit, || self.over())) {
-                    search.merge(chains, &|| self.over());
+                pool.collect(&search.best_state());
+                let until = Instant::now() + self.options.time_limit.mul_f64(MASTER_SHARE);
+                while !self.over() && Instant::now() < until {
+                    let limit = MASTER_LIMIT.min(until - Instant::now());
+                    let master = Master::around(&pool, &search.best_state(), &mut random, &|| self.over());
+                    if let Some(chains) = master.and_then(|m| await_chains(m, limit, || self.over())) {
+                        search.merge(chains, &|| self.over());
+                    }
                 }
             }
             let until = Instant::now() + BOUND_SLICE;
             let incumbent = search.best_cost();
             while Instant::now() < until && !bound.is_plain() && !self.over() {
-                if bound.work(JOBS_PER_LOOK, incumbent, self.share())
+                let mut chosen = |j, choice: &Choice| pool.price(self.instance, j, choice);
+                if bound.work(JOBS_PER_LOOK, incumbent, self.share(), &mut chosen)
                     && EXACT_AT.get(sharpened).is_some_and(|&at| self.share() > at)
                 {
                     bound.sharpen();
@@ -196,9 +202,17 @@ impl<'a> Run<'a, '_> {
         bound.into_proof()
     }
 
+    fn has(&self, part: Part) -> bool {
+        self.options.without != Some(part)
+    }
+
     /// Tries for a while.
     fn search_for(&mut self, search: &mut Search<'a>, span: Duration) {
         let until = Instant::now() + span;
+        if !self.has(Part::Search) {
+            std::thread::sleep(MASTER_POLL);
+            return;
+        }
         loop {
             let share = self.share();
             if share >= 1.0 || Instant::now() >= until || self.watch.is_cancelled() {
@@ -232,7 +246,7 @@ impl<'a> Run<'a, '_> {
             bound: AtomicI64::new(0),
             stop: AtomicBool::new(false),
             pool: Mutex::new((Pool::new(self.instance), Vec::new())),
-            answer: Mutex::new(None),
+            answer: Mutex::new(Vec::new()),
         };
         let (instance, options, watch) = (self.instance, self.options, self.watch);
         std::thread::scope(|scope| {
@@ -242,7 +256,8 @@ impl<'a> Run<'a, '_> {
                 self.search_for(search, SEARCH_SLICE);
                 let began = Instant::now();
                 shared.incumbent.store(search.best_cost(), Ordering::Relaxed);
-                if self.rounds.is_cold(self.share()) && began >= next_exchange {
+                let cold = self.rounds.is_cold(self.share()) || !self.has(Part::Search);
+                if cold && began >= next_exchange {
                     shared.exchange(search, watch);
                     next_exchange = Instant::now() + began.elapsed() * EXCHANGE_APART;
                 }
@@ -266,7 +281,7 @@ struct Shared {
     /// Columns met, and the best plan's chains.
     pool: Mutex<(Pool, Chains)>,
     /// What the master has found.
-    answer: Mutex<Option<Vec<Decision>>>,
+    answer: Mutex<Vec<Decision>>,
 }
 
 type Chains = Vec<Option<Vec<Fixed>>>;
@@ -289,18 +304,20 @@ fn await_chains(master: Master, limit: Duration, over: impl Fn() -> bool) -> Opt
 impl Shared {
     /// The searching thread's part: leaves what it has met, takes what the master has found.
     fn exchange(&self, search: &mut Search<'_>, watch: Watch<'_>) {
+        let decided = self.answer.lock().map(|mut answer| std::mem::take(&mut *answer)).unwrap_or_default();
+        if !decided.is_empty() {
+            search.merge(decided, &|| watch.is_over());
+        }
         if let Ok(mut pool) = self.pool.lock() {
             pool.0.collect(&search.state);
             pool.1 = search.best_chains();
         }
-        if let Some(chains) = self.answer.lock().ok().and_then(|mut answer| answer.take()) {
-            search.merge(chains, &|| watch.is_over());
-        }
     }
 
     /// Assembles one plan from the columns met.
-    fn assemble(&self, instance: &Instance, watch: Watch<'_>, random: &mut Random) {
+    fn assemble(&self, instance: &Instance, priced: &Pool, watch: Watch<'_>, random: &mut Random) {
         let Ok((mut pool, chains)) = self.pool.lock().map(|pool| pool.clone()) else { return };
+        pool.with_prices_of(priced);
         let over = || self.stop.load(Ordering::Relaxed) || watch.is_over();
         if chains.is_empty() || over() {
             return;
@@ -310,10 +327,15 @@ impl Shared {
         if over() {
             return;
         }
-        let master = Master::around(&pool, &best, random);
+        let master = Master::around(&pool, &best, random, &over);
         let found = master.and_then(|m| await_chains(m, MASTER_LIMIT, over));
-        if let (Some(chains), Ok(mut answer)) = (found, self.answer.lock()) {
-            *answer = Some(chains);
+        let Some(decided) = found else { return };
+        if let Ok(mut pool) = self.pool.lock() {
+            // The next goes on from here.
+            decided.iter().for_each(|(j, chain)| pool.1[*j].clone_from(chain));
+        }
+        if let Ok(mut answer) = self.answer.lock() {
+            answer.extend(decided);
         }
     }
 
@@ -321,16 +343,25 @@ impl Shared {
         let mut bound = Bound::new(instance);
         let mut sharpened = 0;
         let mut random = Random::new(options.seed);
-        let mut turn = Instant::now();
+        let (mut turn, mut took) = (Instant::now(), MASTER_LIMIT.min(options.time_limit / 20));
+        let mut priced = Pool::new(instance);
+        let assembles = options.without != Some(Part::Master) && options.stability == 0;
         lower_priority(options);
         while !self.stop.load(Ordering::Relaxed) && !watch.is_over() {
-            let ended = bound.work(JOBS_PER_LOOK, self.incumbent.load(Ordering::Relaxed), watch.share());
+            let incumbent = self.incumbent.load(Ordering::Relaxed);
+            let ended = bound.work(JOBS_PER_LOOK, incumbent, watch.share(), &mut |j, choice| {
+                if assembles {
+                    priced.price(instance, j, choice);
+                }
+            });
             self.bound.store(bound.best(), Ordering::Relaxed);
             if bound.is_plain() {
                 std::thread::sleep(MASTER_POLL);
             }
-            if turn.elapsed() > MASTER_LIMIT && options.stability == 0 {
-                self.assemble(instance, watch, &mut random);
+            if assembles && turn.elapsed() > took {
+                let began = Instant::now();
+                self.assemble(instance, &priced, watch, &mut random);
+                took = began.elapsed().max(MASTER_POLL);
                 turn = Instant::now();
             }
             if ended && EXACT_AT.get(sharpened).is_some_and(|&at| watch.share() > at) {

@@ -36,6 +36,17 @@ pub struct Options {
     pub cancel: Arc<AtomicBool>,
     /// Run the solver's threads at the lowest scheduling priority.
     pub idle_priority: bool,
+    /// A part to do without, to see what it is good for. Flexible job shops have no such parts.
+    pub without: Option<Part>,
+}
+
+/// A part of the solver that others can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Removing and reinserting, under annealing.
+    Search,
+    /// Assembling a plan from the chains that search and bound have met, by integer programming.
+    Master,
 }
 
 impl Default for Options {
@@ -50,6 +61,7 @@ impl Default for Options {
             stability: 0,
             cancel: Arc::default(),
             idle_priority: false,
+            without: None,
         }
     }
 }
@@ -551,6 +563,21 @@ mod tests {
             lost += (first.cost - better.cost) - (before - fitted.cost);
         }
         assert!(gained > 2 * lost.max(0), "gained {gained}, lost {lost}");
+    }
+
+    #[test]
+    fn the_master_improves_plans_without_a_search() {
+        let mut improved = 0;
+        for seed in 0..6 {
+            let instance = tiny::instance(seed, 40, 3, 400);
+            let first = solve(&instance, &counted(0, 1), |_| ()).unwrap();
+            let time_limit = Duration::from_millis(500);
+            let alone = Options { threads: 2, time_limit, without: Some(Part::Search), ..Options::default() };
+            let alone = solve(&instance, &alone, |_| ()).unwrap();
+            assert!(alone.cost <= first.cost && alone.iterations == 0, "seed {seed}");
+            improved += usize::from(alone.cost < first.cost && alone.found_by == "master");
+        }
+        assert!(improved >= 3, "{improved} of 6 improved");
     }
 
     #[test]

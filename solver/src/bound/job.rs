@@ -15,8 +15,8 @@ pub(super) struct Scratch {
     arrive: Vec<f64>,
 }
 
-/// The chain that a job would choose at the prices: machine and start by operation.
-pub(super) type Choice = Vec<(usize, Tick)>;
+/// The chain that a job would choose at the prices: mode and start by operation, starts rounded down to cells.
+pub(crate) type Choice = Vec<(usize, Tick)>;
 
 impl Bound<'_> {
     pub(super) fn use_up(&mut self, j: usize, choice: &Choice) {

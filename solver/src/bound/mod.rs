@@ -22,6 +22,7 @@ mod machine;
 mod packing;
 
 use crate::{Fen, Instance, Job, Prices, Tick};
+pub(crate) use job::Choice;
 use job::Scratch;
 use machine::Path;
 use packing::Packing;
@@ -301,8 +302,15 @@ impl<'a> Bound<'a> {
     /// Goes on for some jobs of the pass at hand; at its end the bound and the prices are brought up
     /// to date, `incumbent` being the cost of the best plan known. True where the pass has ended.
     ///
-    /// `share` is how much of all the time or passes has gone by.
-    pub(crate) fn work(&mut self, jobs: usize, incumbent: Fen, share: f64) -> bool {
+    /// `share` is how much of all the time or passes has gone by. `chosen` is told what each job would have at the
+    /// prices.
+    pub(crate) fn work(
+        &mut self,
+        jobs: usize,
+        incumbent: Fen,
+        share: f64,
+        chosen: &mut dyn FnMut(usize, &Choice),
+    ) -> bool {
         if self.is_plain() {
             return true;
         }
@@ -316,6 +324,7 @@ impl<'a> Bound<'a> {
             // A promised job that fits nowhere bounds nothing by itself.
             self.total += if value.is_finite() { value } else { 0.0 };
             self.use_up(j, &choice);
+            chosen(j, &choice);
         }
         self.next_job = last;
         if last < self.instance.jobs.len() {
@@ -466,10 +475,10 @@ mod tests {
         }
         bound.refined = true;
         for pass in 0..200 {
-            while !bound.work(16, incumbent, f64::from(pass) / 200.0) {}
+            while !bound.work(16, incumbent, f64::from(pass) / 200.0, &mut |_, _| ()) {}
         }
         bound.sharpen();
-        while !bound.work(16, incumbent, 1.0) {}
+        while !bound.work(16, incumbent, 1.0, &mut |_, _| ()) {}
         Some(bound.best())
     }
 
