@@ -19,7 +19,7 @@ use crate::random::Random;
 use crate::state::State;
 use crate::{Fen, Fixed, Instance, Step, Tick};
 
-/// Columns kept a job of each origin, the newest.
+/// Columns that a pool keeps a job, the newest.
 const COLUMNS_MAX: usize = 10;
 /// Jobs that one master decides on; the others stay as they are.
 const JOBS_MAX: usize = 40;
@@ -40,21 +40,17 @@ struct Column {
 /// The columns met, by job.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pool {
-    /// As they stood in plans.
-    planned: Vec<Vec<Column>>,
-    /// As they would be at prices.
-    priced: Vec<Vec<Column>>,
+    columns: Vec<Vec<Column>>,
 }
 
 impl Pool {
     pub(crate) fn new(instance: &Instance) -> Pool {
-        let none = vec![Vec::new(); instance.jobs.len()];
-        Pool { planned: none.clone(), priced: none }
+        Pool { columns: vec![Vec::new(); instance.jobs.len()] }
     }
 
     /// Takes the chains of a plan in.
     pub(crate) fn collect(&mut self, state: &State<'_>) {
-        for (j, columns) in self.planned.iter_mut().enumerate() {
+        for (j, columns) in self.columns.iter_mut().enumerate() {
             if state.keeps(j) {
                 file(columns, COLUMNS_MAX, state.steps_of(j), || state.column_cost(j));
             }
@@ -65,13 +61,8 @@ impl Pool {
     /// which are rounded down, allow.
     pub(crate) fn price(&mut self, instance: &Instance, j: usize, choice: &Choice) {
         if let Some((steps, cost)) = chain(instance, j, choice) {
-            file(&mut self.priced[j], COLUMNS_MAX, &steps, || cost);
+            file(&mut self.columns[j], COLUMNS_MAX, &steps, || cost);
         }
-    }
-
-    /// What another has priced, in place of what this one has.
-    pub(crate) fn with_prices_of(&mut self, other: &Pool) {
-        self.priced.clone_from(&other.priced);
     }
 }
 
@@ -177,7 +168,7 @@ impl Master {
     /// The master of the jobs around a random machine and time; every other job of `best` stays.
     /// Given up where it is told to `stop`.
     pub(crate) fn around(
-        pool: &Pool,
+        pools: [&Pool; 2],
         best: &State<'_>,
         random: &mut Random,
         stop: &dyn Fn() -> bool,
@@ -205,7 +196,8 @@ impl Master {
             }
             let first = columns.len();
             let mut seen_here = false;
-            for column in pool.planned[j].iter().chain(&pool.priced[j]).chain(&recreated[&j]) {
+            let met = pools.iter().flat_map(|pool| &pool.columns[j]);
+            for column in met.chain(&recreated[&j]) {
                 let stands = here == Some(&*column.steps);
                 let is_new = !columns[first..].iter().any(|(_, steps, ..)| *steps == column.steps);
                 seen_here |= stands;

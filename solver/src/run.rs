@@ -167,7 +167,7 @@ impl<'a> Run<'a, '_> {
         let mut bound = Bound::new(self.instance);
         let mut sharpened = 0;
         let mut masters = 0;
-        let mut pool = Pool::new(self.instance);
+        let (mut pool, mut priced) = (Pool::new(self.instance), Pool::new(self.instance));
         let mut random = Random::new(self.options.seed);
         while !self.over() && !self.is_proven(search, bound.best()) {
             self.search_for(search, SEARCH_SLICE);
@@ -180,7 +180,8 @@ impl<'a> Run<'a, '_> {
                 let until = Instant::now() + self.options.time_limit.mul_f64(MASTER_SHARE);
                 while !self.over() && Instant::now() < until {
                     let limit = MASTER_LIMIT.min(until - Instant::now());
-                    let master = Master::around(&pool, &search.best_state(), &mut random, &|| self.over());
+                    let (best, pools) = (search.best_state(), [&pool, &priced]);
+                    let master = Master::around(pools, &best, &mut random, &|| self.over());
                     if let Some(chains) = master.and_then(|m| await_chains(m, limit, || self.over())) {
                         search.merge(chains, &|| self.over());
                     }
@@ -189,7 +190,7 @@ impl<'a> Run<'a, '_> {
             let until = Instant::now() + BOUND_SLICE;
             let incumbent = search.best_cost();
             while Instant::now() < until && !bound.is_plain() && !self.over() {
-                let mut chosen = |j, choice: &Choice| pool.price(self.instance, j, choice);
+                let mut chosen = |j, choice: &Choice| priced.price(self.instance, j, choice);
                 if bound.work(JOBS_PER_LOOK, incumbent, self.share(), &mut chosen)
                     && EXACT_AT.get(sharpened).is_some_and(|&at| self.share() > at)
                 {
@@ -317,7 +318,6 @@ impl Shared {
     /// Assembles one plan from the columns met.
     fn assemble(&self, instance: &Instance, priced: &Pool, watch: Watch<'_>, random: &mut Random) {
         let Ok((mut pool, chains)) = self.pool.lock().map(|pool| pool.clone()) else { return };
-        pool.with_prices_of(priced);
         let over = || self.stop.load(Ordering::Relaxed) || watch.is_over();
         if chains.is_empty() || over() {
             return;
@@ -327,7 +327,7 @@ impl Shared {
         if over() {
             return;
         }
-        let master = Master::around(&pool, &best, random, &over);
+        let master = Master::around([&pool, priced], &best, random, &over);
         let found = master.and_then(|m| await_chains(m, MASTER_LIMIT, over));
         let Some(decided) = found else { return };
         if let Ok(mut pool) = self.pool.lock() {
