@@ -84,7 +84,7 @@ bench-alliance: build ## Plans, bounds and speed on drawn alliances of 12 to 3,0
 	@python3 benches/solver/bench.py alliance $(ALLIANCE)
 
 bench-ablation: build ## What the search and the integer master each contribute on drawn alliances
-	$(say) "Search and master (twelve minutes)"
+	$(say) "Search and master (ten minutes)"
 	@$(CARGO) build --release --locked --quiet -p millpool-solver --example alliance_instance
 	@python3 benches/solver/bench.py ablation $(ABLATION)
 

@@ -123,30 +123,29 @@ def fjsp(args):
         print("\n".join(news))
 
 
-def draw(machines, seed, folder):
-    """An alliance's week: its file, the instance, and the plan of somebody who serves first come, first served."""
-    file, plan = Path(folder) / "instance.json", Path(folder) / "first.json"
-    with open(file, "w") as out:
-        drawn = [INSTANCE, "--machines", machines, "--seed", seed, "--first-come", plan]
-        subprocess.run(list(map(str, drawn)), stdout=out, check=True)
-    return file, json.loads(file.read_text()), plan
+def drawn(args):
+    """Each alliance's week: machines, seed, its file, the instance, and first come's plan."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, plan = Path(folder) / "instance.json", Path(folder) / "first.json"
+        for machines in args.machines:
+            for seed in args.seeds:
+                with open(file, "w") as out:
+                    draw = [INSTANCE, "--machines", machines, "--seed", seed, "--first-come", plan]
+                    subprocess.run(list(map(str, draw)), stdout=out, check=True)
+                yield machines, seed, file, json.loads(file.read_text()), plan
 
 
 def ablation(args):
     print(f"{args.seconds} s, {args.threads} threads; costs in millions of fen\n")
     print("| machines | seed | first plan | master alone | search alone | both | bound without master | with |")
     print("|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        for machines in args.machines:
-            for seed in args.seeds:
-                file, instance, _ = draw(machines, seed, folder)
-                check = lambda plan: recount.cost_of(instance, plan)
-                solved = lambda *more: millpool(file, args, Path(folder) / "plan.json", check, *more)
-                first = solved("--iterations", 0)
-                master, search, both = solved("--without", "search"), solved("--without", "master"), solved()
-                costs = [told["objective"] for told in (first, master, search, both)]
-                row = costs + [search["bound"], both["bound"]]
-                print(f"| {machines} | {seed} | " + " | ".join(f"{x / 1e6:.2f}" for x in row) + " |", flush=True)
+    for machines, seed, file, instance, first in drawn(args):
+        price = lambda plan: recount.cost_of(instance, plan)
+        solved = lambda *more: millpool(file, args, first.with_name("plan.json"), price, *more)
+        start, master = solved("--iterations", 0), solved("--without", "search")
+        search, both = solved("--without", "master"), solved()
+        row = [told["objective"] for told in (start, master, search, both)] + [search["bound"], both["bound"]]
+        print(f"| {machines} | {seed} | " + " | ".join(f"{x / 1e6:.2f}" for x in row) + " |", flush=True)
 
 
 def alliance(args):
@@ -154,20 +153,17 @@ def alliance(args):
     print(f"{args.seconds} s, {args.threads} threads; costs in millions of fen\n")
     print("| machines | seed | operations | first come | cost | of first come | bound | gap | tries/s | peer | of the peer |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        for machines in args.machines:
-            for seed in args.seeds:
-                file, instance, plan = draw(machines, seed, folder)
-                price = lambda plan: recount.cost_of(instance, plan)
-                first = price(json.loads(plan.read_text()))
-                other = peer("cpsat_alliance.py", file, args, "--hint", plan) if peers else {}
-                operations = sum(len(job["ops"]) for job in instance["jobs"])
-                told = millpool(file, args, Path(folder) / "plan.json", price)
-                cost, bound = told["objective"], told["bound"]
-                print(f"| {machines} | {seed} | {operations:,} | {first / 1e6:.2f} | {cost / 1e6:.2f} | {100 * cost / first:.1f} % "
-                      f"| {bound / 1e6:.2f} | {100 * (1 - bound / cost):.1f} % | {told['iterations'] / told['seconds']:,.0f} "
-                      + (f"| {other['objective'] / 1e6:.2f} | {100 * cost / other['objective']:.1f} % |"
-                         if other.get("objective") else "| - | - |"), flush=True)
+    for machines, seed, file, instance, plan in drawn(args):
+        price = lambda plan: recount.cost_of(instance, plan)
+        first = price(json.loads(plan.read_text()))
+        other = peer("cpsat_alliance.py", file, args, "--hint", plan) if peers else {}
+        operations = sum(len(job["ops"]) for job in instance["jobs"])
+        told = millpool(file, args, plan.with_name("plan.json"), price)
+        cost, bound = told["objective"], told["bound"]
+        print(f"| {machines} | {seed} | {operations:,} | {first / 1e6:.2f} | {cost / 1e6:.2f} | {100 * cost / first:.1f} % "
+              f"| {bound / 1e6:.2f} | {100 * (1 - bound / cost):.1f} % | {told['iterations'] / told['seconds']:,.0f} "
+              + (f"| {other['objective'] / 1e6:.2f} | {100 * cost / other['objective']:.1f} % |"
+                 if other.get("objective") else "| - | - |"), flush=True)
 
 
 def numbers(text):

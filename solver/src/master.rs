@@ -361,3 +361,46 @@ fn neighbourhood(best: &State<'_>, random: &mut Random) -> BTreeSet<usize> {
     }
     chosen
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::Search;
+    use crate::tiny;
+
+    /// HiGHS starts from what stands, so that has to be a solution, with each job in it once.
+    #[test]
+    fn what_stands_solves_its_own_master() {
+        let (mut stood, mut chosen) = (0, 0);
+        for seed in 0..60 {
+            let instance = tiny::instance(seed, 30, 3, 300);
+            let mut search = Search::new(State::empty(&instance), seed);
+            let (mut pool, priced) = (Pool::new(&instance), Pool::new(&instance));
+            for i in 0..2000 {
+                search.attempt(f64::from(i) / 2000.0);
+                if i % 100 == 0 {
+                    pool.collect(&search.state);
+                }
+            }
+            let best = search.best_state();
+            pool.collect(&best);
+            let mut random = Random::new(seed);
+            let Some(master) = Master::around([&pool, &priced], &best, &mut random, &|| false) else {
+                continue;
+            };
+            let stands = |c: &usize| master.columns[*c].3;
+            for members in master.by_job().into_values() {
+                let here = best.keeps(master.columns[members[0]].0);
+                let count = members.iter().filter(|c| stands(c)).count();
+                assert_eq!(count, usize::from(here), "seed {seed}");
+                stood += count;
+            }
+            assert!(!master.clashes.iter().any(|(c, d)| stands(c) && stands(d)), "seed {seed}");
+            for clique in master.cliques() {
+                assert!(clique.iter().filter(|c| stands(c)).count() <= 1, "seed {seed}");
+            }
+            chosen += master.columns.len();
+        }
+        assert!(stood > 300 && chosen > 3 * stood, "{chosen} columns, {stood} stand");
+    }
+}

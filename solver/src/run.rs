@@ -12,7 +12,7 @@ use crate::random::Random;
 use crate::search::Search;
 use crate::solve::{Checked, lower_priority};
 use crate::state::State;
-use crate::{Fen, Fixed, Instance, Options, Part, Progress};
+use crate::{Fen, Fixed, Instance, Options, Progress};
 
 /// Whether to go on.
 #[derive(Clone, Copy)]
@@ -139,7 +139,7 @@ impl<'a> Run<'a, '_> {
     pub(crate) fn counted(&mut self, search: &mut Search<'a>, tries: u64) -> Proof {
         let incumbent = search.best_cost();
         self.rounds = Rounds::expecting(tries as f64, self.instance.jobs.len());
-        while self.has(Part::Search)
+        while self.options.searches()
             && search.tries < tries
             && !(search.tries.is_multiple_of(TRIES_PER_LOOK) && self.over())
         {
@@ -174,7 +174,7 @@ impl<'a> Run<'a, '_> {
             if self.rounds.is_cold(self.share()) {
                 pool.collect(&search.state);
             }
-            if self.has(Part::Master) && MASTER_AT.get(masters).is_some_and(|&at| self.share() > at) {
+            if self.options.assembles() && MASTER_AT.get(masters).is_some_and(|&at| self.share() > at) {
                 masters += 1;
                 pool.collect(&search.best_state());
                 let until = Instant::now() + self.options.time_limit.mul_f64(MASTER_SHARE);
@@ -203,14 +203,10 @@ impl<'a> Run<'a, '_> {
         bound.into_proof()
     }
 
-    fn has(&self, part: Part) -> bool {
-        self.options.without != Some(part)
-    }
-
     /// Tries for a while.
     fn search_for(&mut self, search: &mut Search<'a>, span: Duration) {
         let until = Instant::now() + span;
-        if !self.has(Part::Search) {
+        if !self.options.searches() {
             std::thread::sleep(MASTER_POLL);
             return;
         }
@@ -257,7 +253,7 @@ impl<'a> Run<'a, '_> {
                 self.search_for(search, SEARCH_SLICE);
                 let began = Instant::now();
                 shared.incumbent.store(search.best_cost(), Ordering::Relaxed);
-                let cold = self.rounds.is_cold(self.share()) || !self.has(Part::Search);
+                let cold = self.rounds.is_cold(self.share()) || !self.options.searches();
                 if cold && began >= next_exchange {
                     shared.exchange(search, watch);
                     next_exchange = Instant::now() + began.elapsed() * EXCHANGE_APART;
@@ -345,7 +341,7 @@ impl Shared {
         let mut random = Random::new(options.seed);
         let (mut turn, mut took) = (Instant::now(), MASTER_LIMIT.min(options.time_limit / 20));
         let mut priced = Pool::new(instance);
-        let assembles = options.without != Some(Part::Master) && options.stability == 0;
+        let assembles = options.assembles();
         lower_priority(options);
         while !self.stop.load(Ordering::Relaxed) && !watch.is_over() {
             let incumbent = self.incumbent.load(Ordering::Relaxed);

@@ -49,6 +49,17 @@ pub enum Part {
     Master,
 }
 
+impl Options {
+    pub(crate) fn searches(&self) -> bool {
+        self.without != Some(Part::Search)
+    }
+
+    /// Whether the master takes part. What it assembles moves much, so that where moves weigh it gains nothing.
+    pub(crate) fn assembles(&self) -> bool {
+        self.without != Some(Part::Master) && self.stability == 0
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {

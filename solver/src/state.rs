@@ -718,15 +718,8 @@ impl<'a> State<'a> {
     /// The latest that the occupation at a position may end, its neighbours standing still.
     fn must_end(&self, machine: usize, at: usize) -> Tick {
         let line = self.lines.on(machine);
-        let (o, shop) = (&line[at], &self.instance.shop);
-        let (j, k) = (o.key.job as usize, o.key.op as usize);
-        let job = &self.instance.jobs[j];
-        let here = shop.machines[machine].plant;
-        let next = match self.steps_of(j).get(k + 1) {
-            Some(step) => step.start - shop.transport[here][shop.machines[step.machine].plant],
-            None => job.deadline.unwrap_or(Tick::MAX),
-        };
-        line.get(at + 1).map_or(Tick::MAX, |o| o.start).min(next)
+        let free_until = line.get(at + 1).map_or(Tick::MAX, |o| o.start);
+        free_until.min(self.standing().latest_end(machine, &line[at]))
     }
 
     /// Writes an occupation of a kept job anew, in the same place of the order.
