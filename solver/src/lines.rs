@@ -132,6 +132,12 @@ impl Lines {
         &self.lines[machine]
     }
 
+    /// What stands first on a machine between two times.
+    pub(crate) fn first_within(&self, (machine, from, until): (usize, Tick, Tick)) -> Option<&Occupation> {
+        let line = &self.lines[machine];
+        line.get(line.partition_point(|o| o.end <= from)).filter(|o| o.start < until)
+    }
+
     /// Replaces what stands on a machine. The caller answers for it: sorted by start, every setup and
     /// end as the rule has them, and a unit there of all that it needs.
     pub fn set(&mut self, shop: &Shop, machine: usize, line: Vec<Occupation>) {

@@ -4,6 +4,10 @@
 //! back one by one where each adds least. It is kept if the plan weighs less than a threshold a
 //! little above what it weighed before; the threshold's slack cools as the time or the tries run
 //! out. A try allocates nothing: its buffers live here.
+//!
+//! While promises are broken, all tries are about them, and they go back first: whoever then finds no place may be
+//! easier to place elsewhere. Where moves weigh, that way out of a narrow place would look too dear, so more and more
+//! moves are allowed the longer nothing is mended. Afterwards what has moved tries to get home.
 
 use crate::greedy::{insert_all, insertion_order};
 use crate::master::Decision;
@@ -15,8 +19,22 @@ use crate::{Fen, Fixed, Instance, Plan, Step, Tick};
 /// How hot the annealing begins and ends, as shares of what a job costs on average.
 const HOT: f64 = 0.25;
 const COLD: f64 = 0.005;
+/// Most machines and times at which a try takes something out.
+const STRINGS_MAX: usize = 2;
 /// Most occupations taken off one machine in a try.
 const STRING_MAX: usize = 5;
+/// Most jobs taken out to let one go back to where it stood.
+const HOMEWARDS_MAX: usize = 12;
+/// Jobs looked at to find one that stands elsewhere than before.
+const LOOKS_FOR_MOVED: usize = 16;
+/// Broken promises have the tries to themselves for so many rounds, if they stay broken; each begins at the best plan.
+const RESCUE_ROUNDS: u64 = 5;
+/// Tries of a round.
+const RESCUE_TRIES: u64 = 20_000;
+/// How many moves such a try may come to add, as the annealing allows cost, and after how many tries in vain. At
+/// once it would move much that need not move.
+const RESCUE_MOVES: f64 = 6.0;
+const RESCUE_WARMS: u64 = 4_000;
 /// Tries between two pulls of the whole plan to the left.
 const TRIES_PER_SHIFT: u64 = 4096;
 
@@ -66,6 +84,8 @@ pub(crate) struct Search<'a> {
     waiting: Vec<(i64, u32)>,
     found_by: &'static str,
     pub(crate) tries: u64,
+    /// The try that mended a broken promise last.
+    mended_at: u64,
 }
 
 impl<'a> Search<'a> {
@@ -99,6 +119,7 @@ impl<'a> Search<'a> {
             waiting: Vec::new(),
             found_by: "search",
             tries: 0,
+            mended_at: 0,
         };
         search.look_for_broken();
         search
@@ -120,6 +141,9 @@ impl<'a> Search<'a> {
             return false;
         }
         self.tries += 1;
+        if !self.broken.is_empty() && (self.tries - self.mended_at).is_multiple_of(RESCUE_TRIES) {
+            self.return_to_best();
+        }
         self.state.mark();
         if self.tries.is_multiple_of(TRIES_PER_SHIFT) && !self.state.is_anchored() {
             self.state.shift_left();
@@ -127,7 +151,10 @@ impl<'a> Search<'a> {
         }
         let before = self.state.weight();
         let heat = self.unit * HOT * (COLD / HOT).powf(progress.clamp(0.0, 1.0));
-        let slack = -heat * self.random.share().max(1e-12).ln();
+        let mut slack = -heat * self.random.share().max(1e-12).ln();
+        if let Some(moves) = self.rescue() {
+            slack -= moves * self.state.stay_weight() as f64 * self.random.share().max(1e-12).ln();
+        }
         let threshold = before + slack as Fen;
         self.removed.clear();
         let done = self.ruin() && self.recreate(threshold, heat);
@@ -147,6 +174,9 @@ impl<'a> Search<'a> {
         }
         if self.state.weight() >= self.best.weight {
             return false;
+        }
+        if self.state.missing() < self.best.missing {
+            self.mended_at = self.tries;
         }
         self.best.weight = self.state.weight();
         self.best.cost = self.state.cost();
@@ -261,12 +291,28 @@ impl<'a> Search<'a> {
         best
     }
 
-    /// Whom a try is about: half of the time a promise that is broken, while there is one; else anybody.
+    /// While promises are broken and have the tries to themselves: the moves that a try may add.
+    fn rescue(&self) -> Option<f64> {
+        let vain = self.tries - self.mended_at;
+        let rescues = !self.broken.is_empty() && vain < RESCUE_ROUNDS * RESCUE_TRIES;
+        rescues.then(|| RESCUE_MOVES * ((vain % RESCUE_TRIES) as f64 / RESCUE_WARMS as f64).min(1.0))
+    }
+
+    /// Whom a try is about: a promise that is broken, while there is one, but not for ever; else anybody,
+    /// and where moves weigh, somebody who has moved rather.
     fn focus(&mut self) -> usize {
-        if !self.broken.is_empty() && self.random.chance(0.5) {
+        if !self.broken.is_empty() && (self.rescue().is_some() || self.random.chance(0.5)) {
             return self.broken[self.random.below(self.broken.len())] as usize;
         }
-        self.random.below(self.instance.jobs.len())
+        let looks = if self.state.is_anchored() { LOOKS_FOR_MOVED } else { 1 };
+        let mut job = 0;
+        for _ in 0..looks {
+            job = self.random.below(self.instance.jobs.len());
+            if self.state.has_moved(job) {
+                break;
+            }
+        }
+        job
     }
 
     /// Takes out a string of jobs around a random one. False where frozen work forbids it.
@@ -274,25 +320,23 @@ impl<'a> Search<'a> {
         let focus = self.focus();
         self.waiting.clear();
         let ops = self.instance.jobs[focus].ops.len();
-        let strings = if self.random.chance(0.3) { 2 } else { 1 };
-        let mut at = Vec::new();
-        if self.state.keeps(focus) {
-            if self.state.is_frozen(focus) {
-                return false;
-            }
-            for _ in 0..strings {
+        if self.state.has_moved(focus) && self.random.chance(0.3) {
+            return self.ruin_homewards(focus);
+        }
+        let mut at = [None; STRINGS_MAX];
+        let strings = if self.random.chance(0.3) { STRINGS_MAX } else { 1 };
+        for at in &mut at[..strings] {
+            *at = Some(if self.state.keeps(focus) {
                 let step = self.state.steps_of(focus)[self.random.below(ops)];
-                at.push((step.machine, step.start));
-            }
-        } else {
-            for _ in 0..strings {
-                at.push(self.wish(focus));
-            }
+                (step.machine, step.start)
+            } else {
+                self.wish(focus)
+            });
         }
         if self.state.keeps(focus) && !self.state.remove(focus, &mut self.removed) {
             return false;
         }
-        for (machine, start) in at {
+        for (machine, start) in at.into_iter().flatten() {
             if !self.ruin_string(machine, start) {
                 return false;
             }
@@ -300,6 +344,29 @@ impl<'a> Search<'a> {
         }
         if self.removed.first() != Some(&(focus as u32)) {
             self.removed.push(focus as u32);
+        }
+        true
+    }
+
+    /// Takes out a job that stands elsewhere than before, and who stands where it stood, and so on.
+    fn ruin_homewards(&mut self, focus: usize) -> bool {
+        if !self.state.remove(focus, &mut self.removed) {
+            return false;
+        }
+        let (mut next, most) = (0, 1 + self.random.below(HOMEWARDS_MAX));
+        while next < self.removed.len() && self.removed.len() < most {
+            let job = self.removed[next] as usize;
+            for op in 0..self.instance.jobs[job].ops.len() {
+                let Some(home) = self.state.home(job, op) else { continue };
+                while let Some(other) = self.state.lines.first_within(home)
+                    && self.removed.len() < most
+                {
+                    if !self.state.remove(other.key.job as usize, &mut self.removed) {
+                        return false;
+                    }
+                }
+            }
+            next += 1;
         }
         true
     }
@@ -358,10 +425,12 @@ impl<'a> Search<'a> {
     /// under the threshold any more.
     fn recreate(&mut self, threshold: Fen, heat: f64) -> bool {
         let order = self.random.below(5);
+        let promises_first = self.rescue().is_some();
         for i in 0..self.removed.len() {
             let job = self.removed[i];
             let spec = &self.instance.jobs[job as usize];
             let rank = match order {
+                _ if promises_first && self.broken.contains(&job) => i64::MIN,
                 0 => spec.due,
                 1 => spec.release,
                 2 => -(spec.tardiness_weight),

@@ -549,6 +549,35 @@ mod tests {
     }
 
     #[test]
+    fn where_moves_weigh_much_promises_are_kept_all_the_same_and_few_move() {
+        let (mut displaced, mut lost, mut moved, mut planned) = (0, 0, 0, 0);
+        for seed in 0..4 {
+            let mut instance = tiny::instance(seed, 110, 6, 400);
+            let mut first = Search::new(State::empty(&instance), seed);
+            (0..1000).for_each(|i| _ = first.attempt(f64::from(i) / 1e3));
+            let plan = first.best_plan();
+            for j in (0..110).filter(|j| !plan.rejected.contains(j)) {
+                instance.jobs[j].rejection_cost = None;
+            }
+            let calendar = &mut instance.shop.machines[0].calendar;
+            let (from, until) = (100, 180);
+            let left = calendar.windows().iter().flat_map(|w| [(w.0, w.1.min(from)), (w.0.max(until), w.1)]);
+            *calendar = crate::Calendar::new(left.filter(|w| w.0 < w.1).collect()).unwrap();
+            let mut state = State::load(&instance, chains_of(&instance, &plan));
+            state.anchor(&plan, 1 << 20);
+            displaced += state.missing();
+            let mut search = Search::new(state, seed);
+            (0..4000).for_each(|_| _ = search.attempt(0.5));
+            lost += search.best_missing();
+            moved += search.best_moved();
+            planned += plan.assignments.len();
+        }
+        // Six and more are lost where broken promises do not go first, or moves are not let go of for them.
+        assert!(displaced > 60 && lost <= 4, "{lost} of {displaced} lost");
+        assert!(2 * planned > 3 * moved, "{moved} moved of {planned}");
+    }
+
+    #[test]
     fn a_hint_is_taken_over_as_far_as_it_fits() {
         let (mut gained, mut lost) = (0, 0);
         for seed in 0..60 {
@@ -579,7 +608,7 @@ mod tests {
     #[test]
     fn the_master_improves_plans_without_a_search() {
         let mut improved = 0;
-        for seed in 0..6 {
+        for seed in 0..4 {
             let instance = tiny::instance(seed, 40, 3, 400);
             let first = solve(&instance, &counted(0, 1), |_| ()).unwrap();
             let time_limit = Duration::from_millis(500);

@@ -339,6 +339,26 @@ impl<'a> State<'a> {
         self.missing
     }
 
+    /// Whether an operation of a job stands elsewhere than before, where that matters.
+    pub(crate) fn has_moved(&self, job: usize) -> bool {
+        let is_moved = |flat| self.is_moved(flat) != 0;
+        self.is_anchored() && self.kept[job] && (self.base[job]..self.base[job + 1]).any(is_moved)
+    }
+
+    /// Machine, start and end of where an operation stood before, but for its changeover.
+    pub(crate) fn home(&self, job: usize, op: usize) -> Option<(usize, Tick, Tick)> {
+        let stay = self.stays.get(self.base[job] as usize + op).copied().flatten()?;
+        let op = &self.instance.jobs[job].ops[op];
+        let calendar = &self.instance.shop.machines[stay.machine].calendar;
+        let end = calendar.finish(stay.start, op.mode_on(stay.machine)?.duration, op.splittable)?;
+        Some((stay.machine, stay.start, end))
+    }
+
+    /// What a moved operation weighs.
+    pub(crate) fn stay_weight(&self) -> Fen {
+        self.stay_weight
+    }
+
     pub(crate) fn moved(&self) -> i64 {
         self.moved
     }
