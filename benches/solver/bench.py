@@ -4,6 +4,7 @@
     bench.py fjsp      [--seconds 10] [--families mk,dpp,la,behnke] [--every 1] [--peer-every 0]
     bench.py alliance  [--seconds 60] [--machines 12,60,300,3000] [--seeds 1,2,3] [--peer]
     bench.py ablation  [--seconds 60] [--machines 12,60,300] [--seeds 1]
+    bench.py records   schedules shorter than any published: each checked
 
 Every plan is checked here, by code that shares nothing with the solver. The peer is
 OR-Tools CP-SAT (pip install -r requirements.txt) with as many workers as millpool-solve has threads; where its
@@ -92,8 +93,7 @@ def mean(values):
 
 
 def fjsp(args):
-    with open(HERE / "fjsp/best-known.csv") as file:
-        known = [row for row in csv.DictReader(file) if any(row["family"].startswith(f) for f in args.families)]
+    known = [row for row in best_known() if any(row["family"].startswith(f) for f in args.families)]
     by_family, news, peers = {}, [], args.peer_every and peer_is_there()
     with tempfile.TemporaryDirectory() as folder:
         for n, row in enumerate(known):
@@ -121,6 +121,21 @@ def fjsp(args):
     if news:
         print("\n| better than published | lb | bound | makespan | ub |\n|---|---|---|---|---|")
         print("\n".join(news))
+
+
+def best_known():
+    with open(HERE / "fjsp/best-known.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def records(args):
+    print("| instance | found | published makespan | published bound |\n|---|---|---|---|")
+    for row in best_known():
+        plan = HERE / f"records/{row['instance']}.json"
+        if plan.exists():
+            found = makespan(read_fjs(HERE / f"fjsp/{row['instance']}.fjs"), json.loads(plan.read_text()))
+            assert found < int(row["ub"]), f"{row['instance']} is no record"
+            print(f"| {row['instance']} | {found} | {row['ub']} | {row['lb']} |")
 
 
 def drawn(args):
@@ -173,6 +188,7 @@ def numbers(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(required=True)
+    kinds.add_parser("records").set_defaults(run=records)
     for kind, seconds in [(fjsp, 10), (alliance, 60), (ablation, 60)]:
         sub = kinds.add_parser(kind.__name__)
         sub.set_defaults(run=kind)
