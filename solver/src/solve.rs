@@ -608,7 +608,7 @@ mod tests {
     #[test]
     fn the_master_improves_plans_without_a_search() {
         let mut improved = 0;
-        for seed in 0..4 {
+        for seed in 0..6 {
             let instance = tiny::instance(seed, 40, 3, 400);
             let first = solve(&instance, &counted(0, 1), |_| ()).unwrap();
             let time_limit = Duration::from_millis(500);
