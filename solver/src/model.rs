@@ -3,6 +3,7 @@
 //! The types mirror the exchange format. All numbers are integers, and [`Instance::check`] bounds
 //! their magnitudes once, so that no arithmetic on a checked instance can overflow.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 
 use crate::{Calendar, Fen, Need, Objective, Resource, Tick};
@@ -291,18 +292,38 @@ impl Malformed {
 }
 
 /// `place` is written out only where it is wrong: a large instance has some hundred thousand of them.
+#[inline]
 fn within(place: impl Display, name: &str, value: i64, least: i64, most: i64) -> Result<(), Malformed> {
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    Err(Malformed::new(place.to_string(), format!("{name} is {value}, allowed are {least} to {most}")))
+    refuse(place, format_args!("{name} is {value}, allowed are {least} to {most}"))
 }
 
+#[inline]
 fn index(place: impl Display, name: &str, value: usize, len: usize) -> Result<(), Malformed> {
     if value < len {
         return Ok(());
     }
-    Err(Malformed::new(place.to_string(), format!("{name} {value} does not exist, there are {len}")))
+    refuse(place, format_args!("{name} {value} does not exist, there are {len}"))
+}
+
+/// Apart from what asks for it a million times, which then is small enough to stand inline.
+#[cold]
+fn refuse(place: impl Display, reason: std::fmt::Arguments) -> Result<(), Malformed> {
+    Err(Malformed::new(place.to_string(), reason.to_string()))
+}
+
+/// A machine that has two modes, and where the second stands.
+fn twice(modes: &[Mode]) -> Option<(usize, usize)> {
+    // In order, as they mostly are, none has.
+    if modes.is_sorted_by(|a, b| a.machine < b.machine) {
+        return None;
+    }
+    let mut machines: Vec<(usize, usize)> =
+        modes.iter().enumerate().map(|(i, mode)| (mode.machine, i)).collect();
+    machines.sort_unstable();
+    machines.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1])
 }
 
 impl Instance {
@@ -314,7 +335,7 @@ impl Instance {
         self.check_ways()?;
         self.check_machines()?;
         self.check_resources()?;
-        let mut ids = std::collections::BTreeSet::new();
+        let mut ids = HashSet::new();
         for (j, job) in self.jobs.iter().enumerate() {
             self.check_job(job).map_err(|e| Malformed::new(format!("jobs[{j}]{}", e.place), e.reason))?;
             if !ids.insert(job.id.as_str()) {
@@ -388,7 +409,7 @@ impl Instance {
     }
 
     fn check_machines(&self) -> Result<(), Malformed> {
-        let mut ids = std::collections::BTreeSet::new();
+        let mut ids = HashSet::new();
         for (i, m) in self.shop.machines.iter().enumerate() {
             let place = format!("machines[{i}]");
             let before = i.checked_sub(1).map(|before| &self.shop.machines[before]);
@@ -415,7 +436,7 @@ impl Instance {
     }
 
     fn check_resources(&self) -> Result<(), Malformed> {
-        let mut ids = std::collections::BTreeSet::new();
+        let mut ids = HashSet::new();
         for (i, resource) in self.shop.resources.iter().enumerate() {
             if !ids.insert(resource.id.as_str()) {
                 let reason = format!("\"{}\" is taken", resource.id);
@@ -427,7 +448,7 @@ impl Instance {
             return Err(Malformed::new("needs[0]", "the first set of needs is not empty"));
         }
         for (i, needs) in self.shop.needs.iter().enumerate() {
-            let mut seen = std::collections::BTreeSet::new();
+            let mut seen = HashSet::new();
             for need in needs {
                 index(format_args!("needs[{i}]"), "resource", need.resource, self.shop.resources.len())?;
                 if !seen.insert(need.resource) {
@@ -477,11 +498,7 @@ impl Instance {
             within(place, "carbon", mode.carbon, 0, FEN_MAX)?;
             within(place, "earliest", mode.earliest, 0, TICK_MAX)?;
         }
-        let mut machines: Vec<(usize, usize)> =
-            op.modes.iter().enumerate().map(|(i, mode)| (mode.machine, i)).collect();
-        machines.sort_unstable();
-        if let Some(twice) = machines.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let (machine, i) = twice[1];
+        if let Some((machine, i)) = twice(&op.modes) {
             return Err(Malformed::new(format!(".modes[{i}]"), format!("machine {machine} has two modes")));
         }
         self.check_places(op)?;
