@@ -35,7 +35,7 @@ pub mod lending;
 pub mod line;
 pub mod offer;
 pub mod order;
-mod planted;
+pub mod planted;
 pub mod price;
 pub mod progress;
 pub mod refusal;

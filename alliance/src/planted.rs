@@ -1,9 +1,10 @@
-//! Known bugs, to prove that the tests find them. Only this crate's own unit tests can plant one; in every
-//! other build [`planted`] is constantly false, and nothing of it is left in the program.
+//! Known bugs, to prove that the tests find them. Only this crate's own unit tests and the simulation, by the feature
+//! `planted`, can plant one; in every other build `planted` is constantly false, and nothing of it is left in the
+//! program.
 
 /// A bug that can be planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bug {
+pub enum Bug {
     /// Occupations of a machine may overlap.
     OverlapUnchecked,
     /// A plan may make a booking late.
@@ -26,42 +27,54 @@ pub(crate) enum Bug {
     OutboxForgotten,
 }
 
-/// Whether `bug` is planted: never, outside of this crate's unit tests.
-#[cfg(not(test))]
+/// Whether `bug` is planted: never, but for tests.
+#[cfg(not(any(test, feature = "planted")))]
 pub(crate) const fn planted(_: Bug) -> bool {
     false
 }
 
-#[cfg(test)]
-pub(crate) use tests::planted;
+#[cfg(any(test, feature = "planted"))]
+pub use garden::plant;
+#[cfg(any(test, feature = "planted"))]
+pub(crate) use garden::planted;
 
-#[cfg(test)]
-mod tests {
+#[cfg(any(test, feature = "planted"))]
+mod garden {
     use super::Bug;
-    use crate::scenes::harness::{quiet_panics, run, sequence};
-    use proptest::strategy::{Strategy, ValueTree};
-    use proptest::test_runner::TestRunner;
-    use std::cell::Cell;
+    use std::cell::RefCell;
 
     thread_local! {
-        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static PLANTED: RefCell<Vec<Bug>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Plants these bugs, and no other, for this thread.
+    pub fn plant(bugs: &[Bug]) {
+        PLANTED.set(bugs.to_vec());
     }
 
     pub(crate) fn planted(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug)
+        PLANTED.with_borrow(|planted| planted.contains(&bug))
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bug, plant};
+    use crate::scenes::harness::{quiet_panics, run, sequence};
+    use proptest::strategy::{Strategy, ValueTree};
+    use proptest::test_runner::TestRunner;
 
     /// How many sequences the harness needs to find a bug, and what it says; None after `most`.
     fn hunt(bug: Option<Bug>, most: usize) -> Option<(usize, String)> {
         quiet_panics();
-        PLANTED.set(bug);
+        plant(bug.as_slice());
         let mut runner = TestRunner::deterministic();
         let found = (1..=most).find_map(|n| {
             let steps = sequence().new_tree(&mut runner).expect("steps can be drawn").current();
             let story = run(n as u32, &steps).err()?;
             Some((n, story.lines().take(3).collect::<Vec<_>>().join(" ")))
         });
-        PLANTED.set(None);
+        plant(&[]);
         found
     }
 

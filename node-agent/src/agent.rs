@@ -5,12 +5,15 @@
 
 use crate::adapter::{Shop, mtconnect, simulated};
 use crate::clock::Clock;
-use crate::dispatch::{Dispatch, DispatchError};
+use crate::dispatch::{Dispatch, DispatchError, Kept};
+use crate::ground::Ground;
 use crate::health::{Health, Line};
 use crate::outbox::{self, LogError, Outbox, OutboxError};
 use crate::session::{self, Session, Timing, Tls, Token};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +102,7 @@ pub enum AgentError {
 pub struct Agent {
     options: Options,
     clock: Clock,
+    ground: Ground,
     outbox: Outbox,
     dispatch: Dispatch,
     health: Health,
@@ -106,13 +110,14 @@ pub struct Agent {
 
 impl Agent {
     /// Opens what is on disk.
-    pub fn open(options: Options, clock: Clock) -> Result<Self, AgentError> {
+    pub fn open(options: Options, clock: Clock, ground: Ground) -> Result<Self, AgentError> {
         let plant = options.plant_id.clone();
         let health = Health::new(&options.plant_id, &options.agent_id);
         let at =
             outbox::Options { dir: options.data_dir.join("outbox"), bytes_max: options.outbox_bytes_max };
-        let outbox = outbox::open(&at).map_err(|source| AgentError::Log { plant: plant.clone(), source })?;
-        let dispatch = Dispatch::open(&options.data_dir, &plant);
+        let outbox =
+            outbox::open(&at, &ground).map_err(|source| AgentError::Log { plant: plant.clone(), source })?;
+        let dispatch = Dispatch::open(&options.data_dir, &plant, &ground);
         let dispatch = dispatch.map_err(|source| AgentError::Dispatch { plant, source })?;
         health.set_dispatch(dispatch.revision(), None);
         for machine in &options.machines {
@@ -125,12 +130,17 @@ impl Agent {
                 report.machine_state = "unknown".to_owned();
             });
         }
-        Ok(Self { options, clock, outbox, dispatch, health })
+        Ok(Self { options, clock, ground, outbox, dispatch, health })
     }
 
     /// What it says about itself.
     pub fn health(&self) -> Health {
         self.health.clone()
+    }
+
+    /// Its dispatch list as it is on disk, and a wake-up when another is.
+    pub fn kept(&self) -> watch::Receiver<Arc<Kept>> {
+        self.dispatch.watch()
     }
 
     /// Its outbox.
@@ -179,7 +189,8 @@ impl Agent {
             timing: self.options.timing.clone(),
         };
         let (outbox, dispatch) = (self.outbox.clone(), self.dispatch.clone());
-        Session { options, clock: self.clock, outbox, dispatch, health: self.health.clone() }
+        let (clock, ground, health) = (self.clock, self.ground.clone(), self.health.clone());
+        Session { options, clock, ground, outbox, dispatch, health }
     }
 
     fn start_adapters(

@@ -17,8 +17,10 @@ pub const SCALE_MAX: f64 = 100_000.0;
 const NAP_MAX: Duration = Duration::from_secs(30);
 
 /// Plant time from wall time.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Clock {
+    /// Reads the wall clock, ms since the Unix epoch.
+    wall_ms: fn() -> i64,
     epoch_wall_ms: i64,
     epoch_plant_ms: i64,
     scale: f64,
@@ -26,7 +28,7 @@ pub struct Clock {
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { epoch_wall_ms: 0, epoch_plant_ms: 0, scale: 1.0 }
+        Self { wall_ms, epoch_wall_ms: 0, epoch_plant_ms: 0, scale: 1.0 }
     }
 }
 
@@ -34,7 +36,12 @@ impl Clock {
     /// A clock that reads `epoch_plant_ms` when the wall reads `epoch_wall_ms`, and runs `scale` times as
     /// fast. The scale is clamped to [`SCALE_MIN`]..=[`SCALE_MAX`]; the config refuses others by name.
     pub fn new(epoch_wall_ms: i64, epoch_plant_ms: i64, scale: f64) -> Self {
-        Self { epoch_wall_ms, epoch_plant_ms, scale: scale.clamp(SCALE_MIN, SCALE_MAX) }
+        Self { wall_ms, epoch_wall_ms, epoch_plant_ms, scale: scale.clamp(SCALE_MIN, SCALE_MAX) }
+    }
+
+    /// The same by another wall clock, ms since the Unix epoch: for simulated time.
+    pub fn read_by(self, wall_ms: fn() -> i64) -> Self {
+        Self { wall_ms, ..self }
     }
 
     /// Plant milliseconds for each wall millisecond.
@@ -44,7 +51,7 @@ impl Clock {
 
     /// Plant time now, ms since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
-        self.at_wall_ms(wall_ms())
+        self.at_wall_ms((self.wall_ms)())
     }
 
     /// Plant time at a wall time, both ms since the Unix epoch.

@@ -4,6 +4,7 @@
 //! shown to the machines and the coordinator told that it is kept. What a machine has begun is not here:
 //! that stands in its mark in the outbox, so a new list never makes anyone forget what is running.
 
+use crate::ground::Ground;
 use millpool_proto::v1::{DispatchItem, DispatchList};
 use prost::Message;
 use std::fs::File;
@@ -92,13 +93,14 @@ impl Kept {
 pub struct Dispatch {
     plant_id: Arc<str>,
     path: Arc<Path>,
+    ground: Ground,
     kept: Arc<watch::Sender<Arc<Kept>>>,
 }
 
 impl Dispatch {
     /// Reads the list that `dir` holds, if any. A file that cannot be understood is put aside, loudly: the
     /// coordinator sends the list again.
-    pub fn open(dir: &Path, plant_id: &str) -> Result<Self, DispatchError> {
+    pub fn open(dir: &Path, plant_id: &str, ground: &Ground) -> Result<Self, DispatchError> {
         std::fs::create_dir_all(dir).map_err(io("create", dir))?;
         let path = dir.join("dispatch-list");
         let kept = match read(&path)? {
@@ -115,6 +117,7 @@ impl Dispatch {
         Ok(Self {
             plant_id: plant_id.into(),
             path: path.into(),
+            ground: ground.clone(),
             kept: Arc::new(watch::Sender::new(Arc::new(kept))),
         })
     }
@@ -144,8 +147,8 @@ impl Dispatch {
         let checksum = crc32c::crc32c(&list.encode_to_vec());
         let kept = Arc::new(Kept { checksum, since_ms: now_ms, list: Some(list) });
         let (path, bytes) = (self.path.clone(), kept.encode_to_vec());
-        let written = tokio::task::spawn_blocking(move || replace(&path, &bytes)).await;
-        written.unwrap_or_else(|join| Err(io("write", &self.path)(std::io::Error::other(join))))?;
+        let written = self.ground.run(move || replace(&path, &bytes)).await;
+        written.map_err(io("write", &self.path))??;
         self.kept.send_replace(kept);
         Ok(())
     }
@@ -207,11 +210,11 @@ mod tests {
     #[tokio::test]
     async fn a_list_survives_a_restart_with_its_time() {
         let dir = tempfile::tempdir().unwrap();
-        let dispatch = Dispatch::open(dir.path(), "p").unwrap();
+        let dispatch = Dispatch::open(dir.path(), "p", &Ground::Machine).unwrap();
         assert_eq!(dispatch.revision(), 0);
         dispatch.keep(list(7), 1234).await.unwrap();
         dispatch.keep(list(9), 1300).await.unwrap();
-        let again = Dispatch::open(dir.path(), "p").unwrap();
+        let again = Dispatch::open(dir.path(), "p", &Ground::Machine).unwrap();
         let kept = again.watch().borrow().clone();
         assert_eq!((kept.revision(), kept.since_ms), (9, 1300));
         assert_eq!(kept.items_of("m").len(), 1);
@@ -221,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn another_plants_list_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let dispatch = Dispatch::open(dir.path(), "q").unwrap();
+        let dispatch = Dispatch::open(dir.path(), "q", &Ground::Machine).unwrap();
         assert!(matches!(dispatch.keep(list(1), 0).await, Err(DispatchError::OtherPlant { .. })));
         assert_eq!(dispatch.revision(), 0);
     }
@@ -229,13 +232,13 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_file_is_put_aside() {
         let dir = tempfile::tempdir().unwrap();
-        Dispatch::open(dir.path(), "p").unwrap().keep(list(7), 0).await.unwrap();
+        Dispatch::open(dir.path(), "p", &Ground::Machine).unwrap().keep(list(7), 0).await.unwrap();
         let path = dir.path().join("dispatch-list");
         let mut bytes = std::fs::read(&path).unwrap();
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        let again = Dispatch::open(dir.path(), "p").unwrap();
+        let again = Dispatch::open(dir.path(), "p", &Ground::Machine).unwrap();
         assert_eq!(again.revision(), 0);
         assert!(dir.path().join("dispatch-list.damaged").exists());
     }

@@ -13,7 +13,8 @@
 //! - [`outbox`]: events on disk, numbered, until the coordinator has applied them.
 //! - [`dispatch`]: the dispatch list on disk.
 //! - [`session`]: the stream to the coordinator.
-//! - [`config`], [`clock`], [`health`], [`http`], [`chance`]: what the name says.
+//! - [`config`], [`clock`], [`health`], [`http`], [`chance`]: what the name says. [`ground`]: the machine that it
+//!   runs on, or a simulation.
 //! - [`replay`]: an MTConnect agent that serves a recorded day, for tests and demonstrations; nothing of
 //!   the agent uses it.
 //!
@@ -30,6 +31,7 @@ pub mod chance;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod ground;
 pub mod health;
 pub mod http;
 pub mod outbox;

@@ -5,6 +5,7 @@ use clap::Parser;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use millpool_node_agent::agent::Agent;
 use millpool_node_agent::config::{self, Config, Overrides};
+use millpool_node_agent::ground::Ground;
 use millpool_node_agent::http;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -164,7 +165,7 @@ async fn run(config: Config) -> u8 {
     }
     let mut agents = Vec::new();
     for options in config.agents {
-        match Agent::open(options, config.clock) {
+        match Agent::open(options, config.clock, Ground::Machine) {
             Ok(agent) => agents.push(agent),
             Err(error) => {
                 tracing::error!(%error, "cannot start");

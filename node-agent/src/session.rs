@@ -10,9 +10,10 @@
 //! Refusals that retrying cannot cure soon (another agent is connected, the clock is off, the plant is
 //! unknown) are logged and shown in the health report, and retried slowly.
 
-use crate::chance::{Backoff, Chance};
+use crate::chance::Backoff;
 use crate::clock::Clock;
 use crate::dispatch::Dispatch;
+use crate::ground::Ground;
 use crate::health::{Health, Line};
 use crate::outbox::{self, Outbox, OutboxError};
 use millpool_proto::v1 as wire;
@@ -147,6 +148,8 @@ pub struct Session {
     pub options: Options,
     /// The plant's clock.
     pub clock: Clock,
+    /// The way to the coordinators, and chance.
+    pub ground: Ground,
     /// Events to send.
     pub outbox: Outbox,
     /// Where lists are kept.
@@ -159,7 +162,7 @@ impl Session {
     /// Runs until `stop`, or until the outbox has stopped.
     pub async fn run(self, stop: CancellationToken) -> Result<(), OutboxError> {
         let timing = self.options.timing.clone();
-        let mut backoff = Backoff::new(timing.retry_first, timing.retry_max, Chance::from_system());
+        let mut backoff = Backoff::new(timing.retry_first, timing.retry_max, self.ground.chance());
         let mut next = 0;
         let mut leader: Option<String> = None;
         let mut redirects = 0;
@@ -262,7 +265,7 @@ impl Session {
     /// Dials, says Hello, and waits for the Welcome.
     async fn greet(&self, target: &str) -> Result<(Link<'_>, wire::Welcome), Ended> {
         let patience = self.options.timing.connect;
-        let channel = tokio::time::timeout(patience, self.dial(target)?.connect()).await;
+        let channel = tokio::time::timeout(patience, self.ground.connect(self.dial(target)?)).await;
         let channel = channel
             .map_err(|_| Ended::Lost(format!("no connection within {patience:?}")))?
             .map_err(|error| Ended::Lost(chain(&error)))?;

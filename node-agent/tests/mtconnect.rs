@@ -8,6 +8,7 @@ use millpool_node_agent::adapter::mtconnect::{self, Options, Signal, Time};
 use millpool_node_agent::adapter::{Power, Shop};
 use millpool_node_agent::clock::Clock;
 use millpool_node_agent::dispatch::Dispatch;
+use millpool_node_agent::ground::Ground;
 use millpool_node_agent::health::Health;
 use millpool_node_agent::outbox::{self, BYTES_MAX_DEFAULT, Outbox};
 use millpool_node_agent::replay::{self, Replay};
@@ -81,9 +82,9 @@ struct Plant {
 
 fn plant(dir: &Path, options: Options) -> Plant {
     let at = outbox::Options { dir: dir.join("outbox"), bytes_max: BYTES_MAX_DEFAULT };
-    let outbox = outbox::open(&at).unwrap();
+    let outbox = outbox::open(&at, &Ground::Machine).unwrap();
     let health = Health::new("plant", "agent");
-    let dispatch = Dispatch::open(dir, "plant").unwrap();
+    let dispatch = Dispatch::open(dir, "plant", &Ground::Machine).unwrap();
     let shop = Shop {
         clock: Clock::default(),
         outbox: outbox.clone(),
@@ -293,7 +294,7 @@ async fn activity_is_bound_to_the_item_at_hand() {
     };
     let items = vec![item("later", start + 36_000, 600), item("now", start, 1800)];
     let list = DispatchList { plant_id: "plant".into(), revision: 1, items };
-    Dispatch::open(dir.path(), "plant").unwrap().keep(list, 0).await.unwrap();
+    Dispatch::open(dir.path(), "plant", &Ground::Machine).unwrap().keep(list, 0).await.unwrap();
     let plant = plant(dir.path(), options(served.address, "Mazak03"));
     plant.until("the first document", |events| !events.is_empty()).await;
     served.replay.feed().await;

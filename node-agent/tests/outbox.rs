@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use millpool_node_agent::ground::Ground;
 use millpool_node_agent::outbox::log::{Log, LogError, SEGMENT_BYTES_MAX};
 use millpool_node_agent::outbox::record::Group;
 use millpool_node_agent::outbox::{self, BYTES_MAX_LEAST, Entry, Mark, Outbox};
@@ -253,7 +254,8 @@ fn what_is_acknowledged_is_known_after_a_restart() {
 }
 
 fn small(dir: &Path) -> Outbox {
-    outbox::open(&outbox::Options { dir: dir.to_owned(), bytes_max: BYTES_MAX_LEAST }).unwrap()
+    outbox::open(&outbox::Options { dir: dir.to_owned(), bytes_max: BYTES_MAX_LEAST }, &Ground::Machine)
+        .unwrap()
 }
 
 /// What stands on disk once a process is gone that said nothing to its outbox.

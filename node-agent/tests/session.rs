@@ -5,6 +5,7 @@
 mod support;
 
 use millpool_node_agent::chance::Chance;
+use millpool_node_agent::ground::Ground;
 use millpool_node_agent::health::Line;
 use millpool_node_agent::outbox::{self, BYTES_MAX_LEAST, Outbox};
 use millpool_proto::v1::{DispatchItem, DispatchList};
@@ -16,7 +17,7 @@ use tonic::Code;
 
 fn open(dir: &Path) -> Outbox {
     let options = outbox::Options { dir: dir.join("outbox"), bytes_max: BYTES_MAX_LEAST };
-    outbox::open(&options).unwrap()
+    outbox::open(&options, &Ground::Machine).unwrap()
 }
 
 /// Whether the events are those with the numbers from 0, in order and once.
@@ -265,7 +266,8 @@ async fn a_list_is_on_disk_before_it_is_said_to_be_kept() {
     let (session, health, _) = session(dir.path(), &outbox, &[address]);
     tokio::spawn(session.run(stop.clone()));
     coordinator.until("kept", |durable| durable.kept == [77]).await;
-    let on_disk = millpool_node_agent::dispatch::Dispatch::open(dir.path(), "plant").unwrap();
+    let on_disk =
+        millpool_node_agent::dispatch::Dispatch::open(dir.path(), "plant", &Ground::Machine).unwrap();
     assert_eq!(on_disk.watch().borrow().list.as_ref(), Some(&list));
     assert_eq!(health.report().dispatch_revision, 77);
     stop.cancel();

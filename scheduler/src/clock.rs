@@ -3,8 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Reads the time. With a scale above 1, an hour of the alliance passes in less than an hour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Clock {
+    /// Reads the wall clock, ms since the Unix epoch.
+    wall_ms: fn() -> i64,
     /// Wall clock at which both clocks agree, ms since the Unix epoch.
     epoch_wall_ms: i64,
     /// What the alliance's clock shows then, ms since the Unix epoch.
@@ -16,18 +18,22 @@ pub struct Clock {
 impl Clock {
     /// The wall clock itself.
     pub fn wall() -> Self {
-        Clock { epoch_wall_ms: 0, epoch_ms: 0, scale: 1 }
+        Clock { wall_ms, epoch_wall_ms: 0, epoch_ms: 0, scale: 1 }
+    }
+
+    /// The same by another wall clock, ms since the Unix epoch: for simulated time.
+    pub fn read_by(self, wall_ms: fn() -> i64) -> Self {
+        Clock { wall_ms, ..self }
     }
 
     /// A clock that runs `scale` times as fast as the wall clock and shows the same at `epoch_wall_ms`.
     pub fn scaled(epoch_wall_ms: i64, scale: i64) -> Self {
-        Clock { epoch_wall_ms, epoch_ms: epoch_wall_ms, scale: scale.max(1) }
+        Clock { wall_ms, epoch_wall_ms, epoch_ms: epoch_wall_ms, scale: scale.max(1) }
     }
 
     /// Now, ms since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-        self.epoch_ms + (wall - self.epoch_wall_ms).saturating_mul(self.scale)
+        self.epoch_ms + ((self.wall_ms)() - self.epoch_wall_ms).saturating_mul(self.scale)
     }
 
     /// Now, seconds since the Unix epoch.
@@ -39,4 +45,9 @@ impl Clock {
     pub fn stretch_s(&self, wall: Duration) -> i64 {
         (wall.as_millis() as i64).saturating_mul(self.scale).saturating_add(999).div_euclid(1000)
     }
+}
+
+/// The wall clock, ms since the Unix epoch.
+fn wall_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }

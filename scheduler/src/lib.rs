@@ -3,7 +3,7 @@
 //! A write's way: [`api`] reads it and makes out who asks, [`planner`] places it on the live plan,
 //! [`consensus`] replicates it, [`replica`] applies it on every node, [`watch`] tells whoever follows.
 //! [`wire`] maps messages to the alliance's types and back; [`config`] and [`serve`] start and stop it all,
-//! [`meters`] tells how it fares.
+//! [`meters`] tells how it fares, and [`planted`] has bugs that the simulation must find.
 
 pub mod api;
 pub mod clock;
@@ -11,6 +11,7 @@ pub mod config;
 pub mod consensus;
 pub mod meters;
 pub mod planner;
+pub mod planted;
 pub mod replica;
 pub mod serve;
 pub mod watch;

@@ -1,6 +1,7 @@
 //! The alliance's state as the consensus room drives it: bytes in, outcomes out.
 
 use crate::consensus::{Applied, ApplyError, DecodeError, Revision, StateMachine};
+use crate::planted::{Bug, planted};
 use crate::wire;
 use millpool_alliance::command::Changes;
 use millpool_alliance::{Outcome, State};
@@ -30,7 +31,10 @@ impl StateMachine for Replica {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let image = wire::snapshot::decode(bytes).map_err(|refusal| DecodeError(refusal.message))?;
+        let mut image = wire::snapshot::decode(bytes).map_err(|refusal| DecodeError(refusal.message))?;
+        if planted(Bug::AnswersForgotten) {
+            image.answers.clear();
+        }
         Ok(Replica(State::from_image(image)))
     }
 

@@ -10,6 +10,7 @@ use crate::replica::Replica;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::routing::get;
+use futures::Stream;
 use metrics_exporter_prometheus::PrometheusHandle;
 use millpool_alliance::PrincipalId;
 use millpool_alliance::command::Command;
@@ -26,9 +27,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, Server, ServerTlsConfig};
 
 /// Streams of one client connection at once.
@@ -77,6 +79,34 @@ pub enum Failed {
     Stopped(StopReason),
 }
 
+/// What a coordinator stands on: a folder, sockets and the wall clock, or a simulation's.
+pub struct Ground {
+    /// How it takes part in its cluster.
+    pub options: consensus::Options,
+    /// Its disks, and where slow work runs.
+    pub storage: Storage,
+    /// The way to its peers.
+    pub transport: Transport,
+    /// The alliance's clock.
+    pub clock: Clock,
+    /// How the plan is improved in the background.
+    pub schedule: Schedule,
+}
+
+/// Puts a coordinator's parts together. It takes part in its cluster once its peers reach
+/// [`peer_service`](consensus::Handle::peer_service).
+pub async fn assemble(ground: Ground, access: Access) -> Result<Core, StartError> {
+    let Ground { options, storage, transport, clock, schedule } = ground;
+    let offload = storage.offload;
+    let forwarded = Forwarded::default();
+    let (state, forward) = (Replica::default(), Arc::new(forwarded.clone()));
+    let node = consensus::start(options, state, storage, transport, forward).await?;
+    let planner = planner::start(node.clone(), clock, schedule, offload);
+    let core = Core::new(node, planner, clock, access);
+    forwarded.begin(core.clone());
+    Ok(core)
+}
+
 /// Runs a coordinator until `shutdown` resolves, or until it has to stop by itself.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Failed> {
     // Several nodes in one process (tests do so) share the first one's meters.
@@ -91,26 +121,32 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     if config.insecure_dev {
         tracing::warn!("INSECURE DEVELOPMENT MODE: no certificates, callers are who they say they are");
     }
-    let forwarded = Forwarded::default();
-    let node = start_consensus(&config, forwarded.clone()).await?;
-    let schedule = Schedule {
-        every: Duration::from_millis(config.optimise_every_ms),
-        time_limit: Duration::from_millis(config.optimise_for_ms),
-        threads: config.solver_threads,
+    let data = |source| Failed::Data { folder: config.data_dir.display().to_string(), source };
+    let storage = Storage::open(&config.data_dir).map_err(|e| data(StartError::Storage(e)))?;
+    let ground = Ground {
+        options: options(&config).map_err(data)?,
+        storage,
+        transport: config.tls.as_ref().map_or_else(|| Ok(Transport::plain()), peer_transport)?,
+        clock,
+        schedule: Schedule {
+            every: Duration::from_millis(config.optimise_every_ms),
+            time_limit: Duration::from_millis(config.optimise_for_ms),
+            threads: config.solver_threads,
+            tries: None,
+        },
     };
-    let planner = planner::start(node.clone(), clock, schedule);
-    let core = Core::new(node.clone(), planner, clock, Access { insecure_dev: config.insecure_dev });
-    forwarded.begin(core.clone());
+    let core = assemble(ground, Access { insecure_dev: config.insecure_dev }).await.map_err(data)?;
+    let node = core.consensus.clone();
 
     let (stopping, stop) = watch::channel(false);
     let tls = config.tls.as_ref().map(|tls| server_tls(tls, false)).transpose()?;
-    let mut tasks = vec![tokio::spawn(serve_public(core.clone(), public, tls, stop.clone()))];
+    let mut tasks = vec![tokio::spawn(serve_public(core.clone(), incoming(public), tls, stop.clone()))];
     if let Some(listener) = peers {
         let tls = config.tls.as_ref().map(|tls| server_tls(tls, true)).transpose()?;
-        tasks.push(tokio::spawn(serve_peers(node.clone(), listener, tls, stop.clone())));
+        tasks.push(tokio::spawn(serve_peers(node.clone(), incoming(listener), tls, stop.clone())));
     }
     tasks.push(tokio::spawn(serve_metrics(core.clone(), recorder, metrics, stop.clone())));
-    tokio::spawn(form_cluster(node.clone(), config.clone()));
+    tokio::spawn(form_cluster(node.clone(), config.initial_cluster.clone()));
     tokio::spawn(first_operator(core, config.clone()));
     tracing::info!(
         node = config.node_id,
@@ -138,22 +174,17 @@ async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, 
     TcpListener::bind(address).await.map_err(|source| Failed::Listen { what, address, source })
 }
 
-async fn start_consensus(
-    config: &Config,
-    forwarded: Forwarded,
-) -> Result<consensus::Handle<Replica>, Failed> {
-    let data = |source| Failed::Data { folder: config.data_dir.display().to_string(), source };
-    let storage = Storage::open(&config.data_dir).map_err(|e| data(StartError::Storage(e)))?;
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+fn options(config: &Config) -> Result<consensus::Options, StartError> {
     let mut random = [0_u8; 8];
-    getrandom::fill(&mut random).map_err(|e| data(StartError::Core(format!("no randomness: {e}"))))?;
-    let mut options =
-        consensus::Options::new(&config.cluster_id, config.node_id, u64::from_le_bytes(random) | 1);
+    getrandom::fill(&mut random).map_err(|e| StartError::Core(format!("no randomness: {e}")))?;
+    let fresh_store_id = u64::from_le_bytes(random) | 1;
+    let mut options = consensus::Options::new(&config.cluster_id, config.node_id, fresh_store_id);
     options.snapshot_every_entries = config.snapshot_every;
-    let transport = match &config.tls {
-        Some(tls) => peer_transport(tls)?,
-        None => Transport::plain(),
-    };
-    consensus::start(options, Replica::default(), storage, transport, Arc::new(forwarded)).await.map_err(data)
+    Ok(options)
 }
 
 fn read(setting: &'static str, file: &Path) -> Result<Vec<u8>, Failed> {
@@ -203,12 +234,17 @@ fn report(what: &str, served: Result<(), tonic::transport::Error>) {
     }
 }
 
-async fn serve_public(
+/// Serves the public API on what comes in, until told to stop.
+pub async fn serve_public<I, IO, E>(
     core: Core,
-    listener: TcpListener,
+    incoming: I,
     tls: Option<ServerTlsConfig>,
     stop: watch::Receiver<bool>,
-) {
+) where
+    I: Stream<Item = Result<IO, E>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(core.clone(), health));
     let reflection = tonic_reflection::server::Builder::configure()
@@ -232,7 +268,7 @@ async fn serve_public(
             .add_service(sized!(AdminServiceServer))
             .add_service(health_service)
             .add_optional_service(reflection)
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopped(stop))
+            .serve_with_incoming_shutdown(incoming, stopped(stop))
             .await
     };
     report("public", served.await);
@@ -256,16 +292,21 @@ async fn report_health(core: Core, health: tonic_health::server::HealthReporter)
     }
 }
 
-async fn serve_peers(
+/// Serves the other coordinators on what comes in, until told to stop.
+pub async fn serve_peers<I, IO, E>(
     node: consensus::Handle<Replica>,
-    listener: TcpListener,
+    incoming: I,
     tls: Option<ServerTlsConfig>,
     stop: watch::Receiver<bool>,
-) {
+) where
+    I: Stream<Item = Result<IO, E>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let served = async {
         server(tls)?
             .add_service(node.peer_service())
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopped(stop))
+            .serve_with_incoming_shutdown(incoming, stopped(stop))
             .await
     };
     report("peers", served.await);
@@ -319,15 +360,14 @@ fn gauges(core: &Core) {
 }
 
 /// On an empty data folder: the first of the configured members forms the cluster, once all are up.
-async fn form_cluster(node: consensus::Handle<Replica>, config: Config) {
-    let first = config.initial_cluster.iter().map(|m| m.node_id).min();
-    if first != Some(config.node_id) {
+pub async fn form_cluster(node: consensus::Handle<Replica>, initial_cluster: Vec<FirstMember>) {
+    let first = initial_cluster.iter().map(|m| m.node_id).min();
+    if first != Some(node.node_id()) {
         return;
     }
     let address =
         |m: &FirstMember| Addresses { peers: m.peer_address.clone(), public: m.public_address.clone() };
-    let members: BTreeMap<u64, Addresses> =
-        config.initial_cluster.iter().map(|m| (m.node_id, address(m))).collect();
+    let members: BTreeMap<u64, Addresses> = initial_cluster.iter().map(|m| (m.node_id, address(m))).collect();
     loop {
         match node.initialize(members.clone()).await {
             Ok(()) => return tracing::info!(members = members.len(), "cluster formed"),

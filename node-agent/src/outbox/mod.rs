@@ -17,6 +17,7 @@ pub mod record;
 pub use log::LogError;
 pub use record::{Entry, Mark};
 
+use crate::ground::Ground;
 use bytes::Bytes;
 use log::Log;
 use millpool_proto::v1::AgentEvent;
@@ -91,26 +92,31 @@ pub struct Outbox {
 }
 
 /// Opens the outbox and starts its thread.
-pub fn open(options: &Options) -> Result<Outbox, LogError> {
-    let log = Log::open(&options.dir, new_id)?;
+pub fn open(options: &Options, ground: &Ground) -> Result<Outbox, LogError> {
+    let log = Log::open(&options.dir, || ground.new_id(""))?;
     let marks = Arc::new(log.marks().clone());
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
     let timed = Arc::new(Mutex::new(VecDeque::new()));
     let (status_sender, status) = watch::channel(Status::default());
     let writer = Writer {
         log,
+        ground: ground.clone(),
         bytes_max: options.bytes_max.max(BYTES_MAX_LEAST),
         status: status_sender,
         timed: timed.clone(),
         blocked: VecDeque::new(),
     };
     writer.publish(None);
-    let named = std::thread::Builder::new().name("outbox".to_owned());
-    named.spawn(move || writer.run(waiting)).map_err(|source| LogError::Io {
-        doing: "start a thread for",
-        path: options.dir.clone(),
-        source,
-    })?;
+    if ground.has_threads() {
+        let named = std::thread::Builder::new().name("outbox".to_owned());
+        named.spawn(move || writer.run_on_thread(waiting)).map_err(|source| LogError::Io {
+            doing: "start a thread for",
+            path: options.dir.clone(),
+            source,
+        })?;
+    } else {
+        tokio::spawn(writer.run_as_task(waiting));
+    }
     Ok(Outbox { requests, status, marks, timed })
 }
 
@@ -179,23 +185,12 @@ impl Outbox {
     }
 }
 
-/// A random identity, 128 bits in hexadecimal.
-fn new_id() -> String {
-    let mut bytes = [0_u8; 16];
-    if getrandom::fill(&mut bytes).is_err() {
-        // Without a source of randomness the time and the process still tell two outboxes apart.
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let seed = now.as_nanos() ^ (u128::from(std::process::id()) << 96);
-        bytes = seed.to_le_bytes();
-    }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 type Append = (Entry, oneshot::Sender<()>, Instant);
 
-/// The thread that owns the files.
+/// The one that owns the files.
 struct Writer {
     log: Log,
+    ground: Ground,
     bytes_max: u64,
     status: watch::Sender<Status>,
     timed: Arc<Mutex<VecDeque<(u64, Instant)>>>,
@@ -204,21 +199,34 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+    fn run_on_thread(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
             match self.serve(first, &mut requests) {
                 Ok(None) => {}
-                Ok(Some(closed)) => {
-                    // The files are let go of first, so that they can be opened again.
-                    drop(self);
-                    let _ = closed.send(());
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the outbox stops");
-                    self.publish(Some(error.to_string()));
-                    return;
-                }
+                ended => return self.end(ended),
+            }
+        }
+    }
+
+    async fn run_as_task(mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(first) = requests.recv().await {
+            match self.serve(first, &mut requests) {
+                Ok(None) => {}
+                ended => return self.end(ended),
+            }
+        }
+    }
+
+    fn end(self, ended: Result<Option<oneshot::Sender<()>>, LogError>) {
+        match ended {
+            Ok(closed) => {
+                // The files are let go of first, so that they can be opened again.
+                drop(self);
+                let _ = closed.map(|closed| closed.send(()));
+            }
+            Err(error) => {
+                tracing::error!(%error, "the outbox stops");
+                self.publish(Some(error.to_string()));
             }
         }
     }
@@ -263,7 +271,8 @@ impl Writer {
                 self.publish(None);
             }
             Request::Refound { done } => {
-                self.log.refound(new_id())?;
+                let id = self.ground.new_id(self.log.outbox_id());
+                self.log.refound(id)?;
                 self.timed.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 self.publish(None);
                 let _ = done.send(());

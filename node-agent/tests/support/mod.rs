@@ -5,6 +5,7 @@
 
 use millpool_node_agent::clock::Clock;
 use millpool_node_agent::dispatch::Dispatch;
+use millpool_node_agent::ground::Ground;
 use millpool_node_agent::health::Health;
 use millpool_node_agent::outbox::{Entry, Outbox};
 use millpool_node_agent::session::{Options, Session, Timing, Token};
@@ -333,7 +334,7 @@ pub fn timing() -> Timing {
 
 pub fn session(dir: &Path, outbox: &Outbox, coordinators: &[SocketAddr]) -> (Session, Health, Dispatch) {
     let health = Health::new("plant", "agent");
-    let dispatch = Dispatch::open(dir, "plant").unwrap();
+    let dispatch = Dispatch::open(dir, "plant", &Ground::Machine).unwrap();
     let options = Options {
         plant_id: "plant".into(),
         agent_id: "agent".into(),
@@ -345,6 +346,7 @@ pub fn session(dir: &Path, outbox: &Outbox, coordinators: &[SocketAddr]) -> (Ses
     let session = Session {
         options,
         clock: Clock::default(),
+        ground: Ground::Machine,
         outbox: outbox.clone(),
         dispatch: dispatch.clone(),
         health: health.clone(),

@@ -87,7 +87,7 @@ impl AgentService for Core {
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let answer = self.seat(request).await;
         observe(ATTACH, begun, answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
         answer.map(Response::new)

@@ -118,7 +118,7 @@ fn options(core: &Core, quoted: Quoted) -> v1::QuoteResponse {
         valid_until_s,
     };
     v1::QuoteResponse {
-        header: Some(core.header(quoted.revision)),
+        header: Some(core.header(state.revision())),
         options: quoted.options.iter().map(option).collect(),
         obstacles: Vec::new(),
     }
@@ -376,6 +376,11 @@ async fn follow(
         tokio::select! {
             moved = core.history.wait_after(after) => if !moved { return Err(Gone) },
             () = tokio::time::sleep(WATCH_PROGRESS) => {
+                // A node that has lost its cluster, or is no member any more, has no news, and does not say so.
+                if let Err(lost) = core.linearize().await {
+                    writer.end(lost).await;
+                    return Ok(());
+                }
                 // A start in the future does not make the present later than it is.
                 let header = Some(core.header(after.min(core.history.newest())));
                 writer.send(v1::WatchBookingsResponse { header, ..Default::default() }, after).await?;

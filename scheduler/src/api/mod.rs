@@ -21,6 +21,7 @@ pub use forward::Forwarded;
 use crate::clock::Clock;
 use crate::consensus::{self, ForwardFailed, Snapshot};
 use crate::planner;
+use crate::planted::{Bug, planted};
 use crate::replica::Replica;
 use crate::watch::History;
 use answer::{failed, reason, refused};
@@ -31,7 +32,8 @@ use millpool_alliance::{Outcome, Refusal, State};
 use millpool_proto::v1;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 /// How long a request waits for a leader before it is refused.
@@ -172,7 +174,7 @@ impl Core {
                 .wait_applied(asked.min_revision, LEADER_WAIT)
                 .await
                 .map_err(|e| failed(Code::Unavailable, reasons::NO_LEADER, e.to_string(), &[]))?;
-        } else {
+        } else if !planted(Bug::ReadsStale) {
             self.linearize().await?;
         }
         Ok(self.consensus.state())

@@ -6,7 +6,8 @@
 //! replication and apply seldom read the disk.
 //!
 //! Invariant: jobs reach the disk in the order in which openraft gave them. Invariant: after a
-//! failed write nothing is written any more; every later job fails too.
+//! failed write nothing is written any more; every later job fails too. Invariant: the commit index
+//! on disk is of an entry on disk.
 
 use super::disk::{Durability, LogDisk, Offload, Slot, Write};
 use super::error::StopReason;
@@ -65,6 +66,8 @@ struct Tail {
     first: u64,
     /// The last entry known to be committed. The disk may lag behind.
     committed: Option<LogId>,
+    /// The append job that has that entry; none if the log did not reach it when it was told.
+    committed_job: Option<u64>,
     vote: Option<Vote>,
 }
 
@@ -227,6 +230,13 @@ impl Shared {
 }
 
 impl Tail {
+    /// The append job of an entry that the log has; 0 for one that has left memory, since the disk has it.
+    fn job_of(&self, index: u64) -> Option<u64> {
+        let place = index.checked_sub(self.cached_from());
+        let job = || place.map_or(0, |place| self.entries.get(place as usize).map_or(0, |cached| cached.job));
+        (index < next_index(self.last)).then(job)
+    }
+
     fn cached_from(&self) -> u64 {
         self.entries.front().map_or(next_index(self.last), |cached| cached.entry.log_id.index)
     }
@@ -300,7 +310,11 @@ impl RaftLogReader<Types> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.read(start..end, limits::APPEND_BYTES_MAX).await
+        let entries = self.read(start..end, limits::APPEND_BYTES_MAX).await?;
+        // openraft purges nothing that is being sent. Should it ever, a follower must not be sent a log with a hole;
+        // of nothing it makes a sign of life.
+        let from_the_start = entries.first().is_some_and(|first| first.log_id.index == start);
+        Ok(if from_the_start { entries } else { Vec::new() })
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -330,7 +344,9 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         // Not worth a write of its own: it rides along with the next one. A lost one is learned again
         // from the cluster.
-        self.shared.tail().committed = committed;
+        let mut tail = self.shared.tail();
+        tail.committed = committed;
+        tail.committed_job = committed.and_then(|id| tail.job_of(id.index));
         Ok(())
     }
 
@@ -386,6 +402,8 @@ struct Writer {
     failed: Option<String>,
     /// The commit index that the disk has.
     committed_written: Option<LogId>,
+    /// The last append job taken.
+    job: u64,
     meters: Meters,
 }
 
@@ -416,14 +434,15 @@ impl Writer {
             last_index: metrics::gauge!("millpool_log_last_index"),
         };
         let committed_written = shared.tail().committed;
-        Self { shared, jobs, stop, failed: None, committed_written, meters }
+        Self { shared, jobs, stop, failed: None, committed_written, job: 0, meters }
     }
 
     fn run_on_thread(mut self) {
         let mut group = Vec::new();
         while let Some(job) = self.jobs.blocking_recv() {
             group.push(job);
-            self.run_group(&mut group);
+            self.gather(&mut group);
+            self.write_group(&mut group);
         }
         self.finish();
     }
@@ -432,15 +451,16 @@ impl Writer {
         let mut group = Vec::new();
         while let Some(job) = self.jobs.recv().await {
             group.push(job);
-            self.run_group(&mut group);
-            // A simulated disk takes no time; let others see that the write is under way.
-            tokio::task::yield_now().await;
+            self.gather(&mut group);
+            // Others see that the write is under way, and a node may die before it has come to pass.
+            tokio::time::sleep(self.shared.disk.pause()).await;
+            self.write_group(&mut group);
         }
         self.finish();
     }
 
-    /// Takes what else waits, and writes all of it with one fsync.
-    fn run_group(&mut self, group: &mut Vec<Job>) {
+    /// Takes what else waits.
+    fn gather(&mut self, group: &mut Vec<Job>) {
         let mut bytes = 0;
         while group.len() < limits::GROUP_JOBS_MAX && bytes < limits::GROUP_BYTES_MAX {
             let Ok(job) = self.jobs.try_recv() else { break };
@@ -449,19 +469,29 @@ impl Writer {
             }
             group.push(job);
         }
+    }
+
+    /// Writes all of it with one fsync.
+    fn write_group(&mut self, group: &mut Vec<Job>) {
         let mut waiting = Waiting::default();
         let mut writes = Vec::new();
         for job in group.drain(..) {
             waiting.admit(job, &mut writes);
         }
+        self.job = waiting.job.unwrap_or(self.job);
         writes.extend(self.committed());
         let outcome = self.write(writes);
         self.settle(waiting, outcome);
     }
 
-    /// The commit index, if the disk does not have it yet.
+    /// The commit index, if the disk does not have it yet. Others may have committed what this disk is only about to
+    /// get: an index before its entries would keep the node from ever starting again.
     fn committed(&mut self) -> Option<Write> {
-        let committed = self.shared.tail().committed.filter(|id| self.committed_written < Some(*id))?;
+        let committed = {
+            let tail = self.shared.tail();
+            let is_covered = tail.committed_job.is_some_and(|job| job <= self.job);
+            tail.committed.filter(|id| is_covered && self.committed_written < Some(*id))?
+        };
         self.committed_written = Some(committed);
         Some(Write::Slot(Slot::Committed, format::encode(&format::log_id(&committed))))
     }

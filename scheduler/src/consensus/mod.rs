@@ -14,7 +14,7 @@
 //!
 //! Around them: `types` binds our types to openraft's, `format` maps both to the protobuf of
 //! `millpool.log.v1` and `millpool.v1`, `membership` changes who takes part, `start` puts it
-//! together, and `limits` names every bound.
+//! together, `runtime` lets a simulation seed its chances, and `limits` names every bound.
 //!
 //! Invariants. A proposal is acknowledged only after a majority has fsynced it. An fsync that
 //! failed is never tried again: the node stops. What a node cannot decode it does not apply: the
@@ -32,6 +32,7 @@ mod machine;
 mod membership;
 mod network;
 mod options;
+mod runtime;
 mod service;
 mod snapshot;
 mod start;
@@ -49,6 +50,7 @@ pub use error::{
 pub use handle::{Committed, Handle, Leadership, PeerLag, Snapshot, Status};
 pub use network::{Dial, Transport};
 pub use options::Options;
+pub use runtime::seed_this_thread;
 pub use service::{Forward, PeerApi};
 pub use start::start;
 pub use subscription::{Change, Lagged, Subscription};

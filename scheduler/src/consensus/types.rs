@@ -106,7 +106,7 @@ impl RaftTypeConfig for Types {
     type Vote = openraft::impls::Vote<Self::LeaderId>;
     type Payload = Payload;
     type Entry = openraft::Entry<CommittedLeaderId, Payload>;
-    type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
+    type AsyncRuntime = super::runtime::Runtime;
     type Responder<T>
         = Responder<T>
     where

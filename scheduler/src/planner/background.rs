@@ -3,7 +3,7 @@
 
 use super::{Failure, Handle, Idle, Improved, Improvement, Problem};
 use crate::clock::Clock;
-use crate::consensus;
+use crate::consensus::{self, Offload};
 use crate::replica::Replica;
 use millpool_alliance::PlanFigures;
 use millpool_solver as solver;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// How often and how long the plan is improved.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,8 @@ pub struct Schedule {
     pub time_limit: Duration,
     /// Solver threads.
     pub threads: usize,
+    /// Tries instead of time, on the planner's own thread: for simulations, which are the same on every run.
+    pub tries: Option<u64>,
 }
 
 /// Runs until the planner is gone.
@@ -68,6 +71,8 @@ const FITTED_MAX: u32 = 8;
 const FIT_LIMIT: Duration = Duration::from_millis(50);
 /// Most operations that one entry moves, so that it fits the log whatever their ids.
 const MOVES_PER_ENTRY: usize = 2000;
+/// Where tries are limited.
+const UNLIMITED: Duration = Duration::from_secs(86_400);
 /// From a solver's result to its place in the log, at most, or it is overtaken.
 const COMMIT_SLACK: Duration = Duration::from_secs(1);
 
@@ -85,15 +90,16 @@ async fn round(
         let ready_in_s = clock.stretch_s(time_limit + COMMIT_SLACK);
         let Some(problem) = planner.problem(ready_in_s).await? else { return Ok(Round::Nothing) };
         let options = solver::Options {
-            time_limit,
+            // Where tries are counted, time must not: the machine may be busy.
+            time_limit: if schedule.tries.is_some() { UNLIMITED } else { time_limit },
             threads: schedule.threads,
             seed: problem.base_revision,
             // The search gives way to bookings. To fit is a moment's work, and overtaken if it waits.
-            idle_priority: former.is_none(),
-            iterations: former.is_some().then_some(0),
+            idle_priority: former.is_none() && schedule.tries.is_none(),
+            iterations: former.is_some().then_some(0).or(schedule.tries),
             ..solver::Options::default()
         };
-        let solved = solve(problem, former.take(), options, consensus).await;
+        let solved = solve(problem, former.take(), options, consensus, (planner.offload, time_limit)).await;
         let Some(improvement) = solved else { return Ok(Round::Nothing) };
         if improvement.moves.len() > MOVES_PER_ENTRY {
             // Part of it now: a part alone need not fit, so it is fitted; the rest has its turn next time.
@@ -135,24 +141,36 @@ fn tell(improved: &Improved, figures: PlanFigures) {
     );
 }
 
-/// Solves on a thread of its own, as its priority never rises again; stops early when this node no longer
-/// leads. None if nothing better was found.
+/// Solves on a thread of its own, where there are threads, as its priority never rises again; stops early when this
+/// node no longer leads. None if nothing better was found.
 async fn solve(
     problem: Problem,
     former: Option<Improvement>,
     options: solver::Options,
     consensus: &consensus::Handle<Replica>,
+    (offload, lasts): (Offload, Duration),
 ) -> Option<Improvement> {
+    let begun = Instant::now();
     let cancel = options.cancel.clone();
     let (answer, mut answered) = oneshot::channel();
     let work = move || {
         let former = former.map_or(Vec::new(), |former| former.moves);
         let _ = answer.send(problem.solve_with(&former, &options));
     };
-    let thread = std::thread::Builder::new().name("optimiser".into()).spawn(work);
-    let thread =
-        thread.inspect_err(|error| tracing::error!(%error, "the optimiser's thread cannot be started"));
-    let _search = Search { cancel: cancel.clone(), thread: Some(thread.ok()?) };
+    let thread = match offload {
+        Offload::Inline => {
+            // It takes no time by itself, and the plan is to go on meanwhile.
+            work();
+            tokio::time::sleep(lasts).await;
+            None
+        }
+        Offload::Threads => {
+            let thread = std::thread::Builder::new().name("optimiser".into()).spawn(work);
+            let failed = |error: &_| tracing::error!(%error, "the optimiser's thread cannot be started");
+            Some(thread.inspect_err(failed).ok()?)
+        }
+    };
+    let _search = Search { cancel: cancel.clone(), thread };
     let mut watch = tokio::time::interval(Duration::from_millis(50));
     let solved = loop {
         tokio::select! {
@@ -166,7 +184,11 @@ async fn solve(
     };
     let failed = || metrics::counter!("millpool_solver_errors_total").increment(1);
     match solved {
-        Ok(Ok(improvement)) => improvement.filter(|_| !cancel.load(Ordering::Relaxed)),
+        Ok(Ok(improvement)) => {
+            let mut improvement = improvement.filter(|_| !cancel.load(Ordering::Relaxed))?;
+            improvement.figures.took_ms = begun.elapsed().as_millis() as u64;
+            Some(improvement)
+        }
         Ok(Err(error)) => {
             failed();
             tracing::warn!(%error, "the solver found no plan");

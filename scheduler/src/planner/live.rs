@@ -88,11 +88,7 @@ impl Live {
             let by = self.state.promise_by(order, &Terms { objective, ..any.clone() }, c.completes_at);
             (c, by)
         };
-        Ok(Quoted {
-            revision: self.state.revision(),
-            now,
-            options: found.into_iter().map(promised).collect(),
-        })
+        Ok(Quoted { now, options: found.into_iter().map(promised).collect() })
     }
 
     fn candidates(&mut self, order: &Order, terms: &Terms, now: i64) -> Result<Vec<Candidate>, Refusal> {

@@ -24,7 +24,8 @@ pub use background::Schedule;
 pub use millpool_solver::await_stragglers;
 
 use crate::clock::Clock;
-use crate::consensus::{self, LeaderHint, ProposeError};
+use crate::consensus::{self, LeaderHint, Offload, ProposeError};
+use crate::planted::{Bug, planted};
 use crate::replica::Replica;
 use crate::wire;
 use futures::FutureExt as _;
@@ -79,10 +80,8 @@ pub enum Failure {
     Stopped,
 }
 
-/// A quote: the options and the state that they were computed from.
+/// A quote: what the live state offers, which has no revision, since what is on its way may come to nothing.
 pub struct Quoted {
-    /// Revision of the live state.
-    pub revision: u64,
     /// The alliance's clock, seconds since the Unix epoch.
     pub now: i64,
     /// The options, soonest first, each with what would be promised, seconds since the Unix epoch.
@@ -169,6 +168,7 @@ struct Improved {
 pub struct Handle {
     asks: mpsc::Sender<Ask>,
     clock: Clock,
+    offload: Offload,
     explaining: Arc<Semaphore>,
 }
 
@@ -224,7 +224,7 @@ impl Handle {
         let turn = tokio::time::timeout(EXPLAIN_WAIT, self.explaining.acquire()).await;
         let Ok(Ok(_turn)) = turn else { return Err(Failure::Overloaded) };
         let state = self.state(0).await?;
-        let explained = tokio::task::spawn_blocking(move || {
+        let explained = self.offload.run(move || {
             let pool = pool::Pool::build(&state, state.now());
             explain::explain(&state, &pool, &question)
         });
@@ -240,7 +240,7 @@ impl Handle {
     /// The problem of making the plan cheaper; None if nothing can move.
     async fn problem(&self, ready_in_s: i64) -> Result<Option<Problem>, Failure> {
         let state = self.state(ready_in_s).await?;
-        tokio::task::spawn_blocking(move || Problem::of(&state)).await.map_err(|_| Failure::Unknown)
+        self.offload.run(move || Problem::of(&state)).await.map_err(|_| Failure::Unknown)
     }
 
     async fn improve(&self, improvement: Improvement) -> Result<Improved, Failure> {
@@ -328,18 +328,21 @@ impl Drop for Ticket {
 struct Idle {
     asks: mpsc::WeakSender<Ask>,
     clock: Clock,
+    offload: Offload,
     explaining: Arc<Semaphore>,
 }
 
 impl Idle {
     fn of(handle: &Handle) -> Idle {
-        Idle { asks: handle.asks.downgrade(), clock: handle.clock, explaining: handle.explaining.clone() }
+        let (asks, explaining) = (handle.asks.downgrade(), handle.explaining.clone());
+        Idle { asks, clock: handle.clock, offload: handle.offload, explaining }
     }
 
     /// None when the planner is gone.
     fn handle(&self) -> Option<Handle> {
         let asks = self.asks.upgrade()?;
-        Some(Handle { asks, clock: self.clock, explaining: self.explaining.clone() })
+        let explaining = self.explaining.clone();
+        Some(Handle { asks, clock: self.clock, offload: self.offload, explaining })
     }
 }
 
@@ -353,9 +356,14 @@ struct Planner {
     repair_broken_off: bool,
 }
 
-/// Starts the planner on a thread of its own, and the background optimisation. Both end when the last
-/// handle is dropped.
-pub fn start(consensus: consensus::Handle<Replica>, clock: Clock, schedule: Schedule) -> Handle {
+/// Starts the planner on a thread of its own, if `offload` has threads, and the background optimisation. Both
+/// end when the last handle is dropped.
+pub fn start(
+    consensus: consensus::Handle<Replica>,
+    clock: Clock,
+    schedule: Schedule,
+    offload: Offload,
+) -> Handle {
     let (sender, mut receiver) = mpsc::channel(QUEUE_MAX);
     let mut planner = Planner {
         consensus: consensus.clone(),
@@ -365,15 +373,19 @@ pub fn start(consensus: consensus::Handle<Replica>, clock: Clock, schedule: Sche
         live: None,
         repair_broken_off: false,
     };
+    let plan = async move { planner.run(&mut receiver).await };
     let runtime = tokio::runtime::Handle::current();
-    // Placing is a search of up to some milliseconds: it has a thread, so that it never keeps the runtime's
-    // threads from the network.
-    std::thread::Builder::new()
-        .name("planner".into())
-        .spawn(move || runtime.block_on(planner.run(&mut receiver)))
-        .map_err(|e| tracing::error!(error = %e, "the planner's thread cannot be started"))
-        .ok();
-    let handle = Handle { asks: sender, clock, explaining: Arc::new(Semaphore::new(EXPLAINED_AT_ONCE_MAX)) };
+    match offload {
+        Offload::Inline => drop(tokio::spawn(plan)),
+        // Placing is a search of up to some milliseconds: it has a thread, so that it never keeps the runtime's
+        // threads from the network.
+        Offload::Threads => std::thread::Builder::new()
+            .name("planner".into())
+            .spawn(move || runtime.block_on(plan))
+            .map_or_else(|e| tracing::error!(error = %e, "the planner's thread cannot be started"), drop),
+    }
+    let explaining = Arc::new(Semaphore::new(EXPLAINED_AT_ONCE_MAX));
+    let handle = Handle { asks: sender, clock, offload, explaining };
     tokio::spawn(background::optimise(Idle::of(&handle), consensus, clock, schedule));
     handle
 }
@@ -545,6 +557,9 @@ impl Planner {
         let assumed = self.live.as_ref().map(|live| live.state.revision());
         let mut ticket = self.in_flight.begin();
         let pending = self.consensus.submit(bytes.into(), term).await;
+        if planted(Bug::AnsweredBeforeCommit) {
+            write = self.answer_already(&entry, write);
+        }
         let asks = self.asks.clone();
         tokio::spawn(async move {
             let outcome = match pending {
@@ -580,6 +595,18 @@ impl Planner {
         });
     }
 
+    /// Answers with what the live state believes, as [`Bug::AnsweredBeforeCommit`] would have it.
+    fn answer_already(&self, entry: &Entry, mut write: Write) -> Write {
+        let known =
+            self.live.as_ref().and_then(|live| live.state.answered(&entry.caller, entry.request.as_ref()));
+        if let Some(Ok((reply, revision))) = known {
+            let (nobody, _) = oneshot::channel();
+            let outcome = Outcome { result: Ok(reply), revision, changes: Default::default() };
+            let _ = std::mem::replace(&mut write.answer, nobody).send(Ok(Arc::new(outcome)));
+        }
+        write
+    }
+
     /// Commits an improved plan if it still holds and is still better.
     async fn improve(&mut self, improvement: Improvement, answer: Answer<Improved>) {
         let moved = improvement.moves.len() as u32;
@@ -598,7 +625,10 @@ impl Planner {
         let live = self.settled().await?;
         let cost_before = live.state.cost_fen();
         let undisturbed = live.state.plan_revision() == improvement.plan_revision;
-        let moves = improvement.moves;
+        let mut moves = improvement.moves;
+        if planted(Bug::PlanSpoilt) {
+            moves.iter_mut().for_each(|m| m.start -= 3600);
+        }
         let some = !moves.is_empty();
         let entry = live.plan_entry(PlanKind::Optimisation, moves, improvement.figures, at);
         let mut trial = live.state.clone();

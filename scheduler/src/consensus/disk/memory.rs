@@ -1,21 +1,32 @@
 //! Disks in memory that can lose power.
 //!
-//! What was written but not synced is gone after [`MemoryDisk::lose_power`]. The planted bug
-//! [`Bug::SkipSync`] makes a sync do nothing: a harness that checks durability must find it.
+//! What was written but not synced is gone after [`MemoryDisk::lose_power`]. They can be slow, and full, and can
+//! put away what a purge takes from the log, so that a simulation has the whole log in the end. A planted [`Bug`]
+//! makes them worse than any disk may be: a harness that checks durability must find it.
 
 use super::{Durability, LogDisk, Offload, Slot, SnapshotDisk, Storage, Write};
 use bytes::Bytes;
+use millpool_proto::log::v1 as pb;
+use prost::Message as _;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// A defect that a harness should find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     /// A sync returns at once, and keeps nothing.
     SkipSync,
+    /// A vote is gone after a power loss.
+    ForgetVote,
 }
+
+/// Entries that were purged, by index. Clones share them.
+pub type Archive = Arc<Mutex<BTreeMap<u64, Bytes>>>;
+
+type Pauses = Box<dyn FnMut() -> Duration + Send>;
 
 #[derive(Debug, Clone, Default)]
 struct Content {
@@ -38,7 +49,7 @@ impl Content {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     /// What reads see.
     seen: Content,
@@ -48,17 +59,35 @@ struct Inner {
     unsynced: VecDeque<Write>,
     /// Every write fails with this, once set.
     failing: Option<String>,
+    /// How long each write takes.
+    pauses: Option<Pauses>,
+    archive: Archive,
     bug: Option<Bug>,
 }
 
 /// A node's disks in memory. Clones share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryDisk(Arc<Mutex<Inner>>);
 
 impl MemoryDisk {
     /// Empty disks.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Empty disks that put purged entries away.
+    pub fn archiving(archive: Archive) -> Self {
+        Self(Arc::new(Mutex::new(Inner { archive, ..Inner::default() })))
+    }
+
+    /// Lets each write of the log take as long as `pauses` says, from one to the next.
+    pub fn slow_down(&self, pauses: impl FnMut() -> Duration + Send + 'static) {
+        self.inner().pauses = Some(Box::new(pauses));
+    }
+
+    /// Entries that a power loss at this instant would leave, by index, as they are encoded.
+    pub fn kept_entries(&self) -> BTreeMap<u64, Bytes> {
+        self.inner().kept.entries.clone()
     }
 
     /// Plants a defect.
@@ -74,11 +103,13 @@ impl MemoryDisk {
     }
 
     /// What a power loss at this instant would leave, as disks of their own: the node that still
-    /// runs on these cannot reach them any more. Planted defects stay.
+    /// runs on these cannot reach them any more. Planted defects and slowness stay.
     pub fn after_power_loss(&self) -> Self {
-        let inner = self.inner();
-        let kept = inner.kept.clone();
-        Self(Arc::new(Mutex::new(Inner { seen: kept.clone(), kept, bug: inner.bug, ..Inner::default() })))
+        let mut inner = self.inner();
+        let (kept, archive) = (inner.kept.clone(), inner.archive.clone());
+        let pauses = inner.pauses.take();
+        let after = Inner { seen: kept.clone(), kept, pauses, archive, bug: inner.bug, ..Inner::default() };
+        Self(Arc::new(Mutex::new(after)))
     }
 
     /// Makes every later write fail.
@@ -110,7 +141,31 @@ impl Inner {
             return;
         }
         while let Some(change) = self.unsynced.pop_front() {
+            match &change {
+                Write::Slot(Slot::Vote, _) if self.bug == Some(Bug::ForgetVote) => continue,
+                Write::Remove(range) => self.put_away(range.clone()),
+                _ => {}
+            }
             self.kept.apply(change);
+        }
+    }
+
+    /// Keeps what a purge is about to remove. What is purged in favour of a snapshot may be another leader's, and
+    /// never committed: only where the last entry is the one that the purge names are all before it, too.
+    fn put_away(&self, range: Range<u64>) {
+        let purged =
+            self.kept.slots.get(&Slot::Purged).and_then(|bytes| pb::LogId::decode(bytes.clone()).ok());
+        let last = purged.and_then(|id| self.kept.entries.get(&id.index));
+        let last = last.and_then(|bytes| pb::Entry::decode(bytes.clone()).ok()?.log_id);
+        if last.is_some() && last == purged && last.is_some_and(|id| range.contains(&id.index)) {
+            let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
+            for (index, bytes) in self.kept.entries.range(range) {
+                let other = archive.insert(*index, bytes.clone());
+                assert!(
+                    other.is_none_or(|other| other == bytes),
+                    "two nodes have purged different entries {index}"
+                );
+            }
         }
     }
 }
@@ -152,6 +207,10 @@ impl LogDisk for MemoryDisk {
 
     fn last_index(&self) -> io::Result<Option<u64>> {
         Ok(self.inner().seen.entries.keys().next_back().copied())
+    }
+
+    fn pause(&self) -> Duration {
+        self.inner().pauses.as_mut().map_or(Duration::ZERO, |pauses| pauses())
     }
 }
 

@@ -13,6 +13,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is stored once, next to the entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +61,11 @@ pub trait LogDisk: Send + Sync + 'static {
     fn entries(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(u64, Bytes)>>;
     /// The index of the last entry stored.
     fn last_index(&self) -> io::Result<Option<u64>>;
+    /// How long the next write is to take where the disk is a simulated one, whose writes take no time by
+    /// themselves. Only with [`Offload::Inline`].
+    fn pause(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Where snapshots live, each a file with a name.
@@ -85,7 +91,7 @@ pub enum Offload {
 
 impl Offload {
     /// Runs blocking or long work where it disturbs nobody.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
