@@ -184,7 +184,12 @@ async fn follow(core: &Core, writer: &Writer<v1::WatchPlanResponse>) -> Result<(
         tokio::time::sleep(FIGURES_APART).await;
         tokio::select! {
             changed = changed_after(core, at) => if !changed { return Err(Gone) },
-            () = tokio::time::sleep(WATCH_PROGRESS) => {}
+            () = tokio::time::sleep(WATCH_PROGRESS) => {
+                if let Err(lost) = core.linearize().await {
+                    writer.end(lost).await;
+                    return Ok(());
+                }
+            }
             () = writer.closed() => return Err(Gone),
         }
     }

@@ -31,7 +31,9 @@ use openraft::type_config::alias::SnapshotOf;
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error as StdError;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -453,6 +455,50 @@ impl NetTransferLeader<Types> for Link {
     }
 }
 
+/// A stream that is given away, and taken back from whoever has it once this is dropped.
+///
+/// A connection keeps the requests of a call, and asks them for more, for some time after the call is over. openraft's
+/// next stream to the same peer draws on the same source: what the former still takes is lost.
+struct Lender<S>(Arc<Mutex<Loan<S>>>);
+
+/// See [`Lender`]. It ends when it is taken back.
+struct Lent<S>(Arc<Mutex<Loan<S>>>);
+
+struct Loan<S> {
+    /// None once it is taken back.
+    stream: Option<S>,
+    /// Who waits for its next item, and has to learn that there is none.
+    waiting: Option<Waker>,
+}
+
+fn lend<S>(stream: S) -> (Lender<S>, Lent<S>) {
+    let loan = Arc::new(Mutex::new(Loan { stream: Some(stream), waiting: None }));
+    (Lender(loan.clone()), Lent(loan))
+}
+
+impl<S> Drop for Lender<S> {
+    fn drop(&mut self) {
+        let (stream, waiting) = {
+            let mut loan = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            (loan.stream.take(), loan.waiting.take())
+        };
+        drop(stream);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<S: Stream + Unpin> Stream for Lent<S> {
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let mut loan = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(stream) = &mut loan.stream else { return Poll::Ready(None) };
+        let next = stream.poll_next_unpin(cx);
+        loan.waiting = next.is_pending().then(|| cx.waker().clone());
+        next
+    }
+}
+
 /// When the unanswered requests of an append stream were sent.
 #[derive(Clone, Default)]
 struct Unanswered(Arc<Mutex<VecDeque<Instant>>>);
@@ -520,16 +566,20 @@ impl NetStreamAppend<Types> for Link {
             let deadline = option.soft_ttl().max(self.peers.0.append_stall);
             let unanswered = Unanswered::default();
             let (address, sent) = (self.address(), unanswered.clone());
-            let requests = futures::stream::iter([first]).chain(input).map(move |request| {
+            // The first counts as sent though the peer hang up before it is.
+            unanswered.sent();
+            let first = append_request(address.clone(), first);
+            let later = input.map(move |request| {
                 sent.sent();
                 append_request(address.clone(), request)
             });
+            let (lent, requests) = lend(futures::stream::iter([first]).chain(later));
             let target = (self.addresses.peers.as_str(), Lane::Log);
             let open =
                 |mut client: PeerServiceClient<Channel>| async move { client.append_stream(requests).await };
             let answers = self.peers.call("AppendStream", target, deadline, open).await;
             let answers = answers.map_err(|e| self.rpc_error(RPCTypes::AppendEntries, e))?;
-            let answers = Answers { link: self, answers, unanswered, deadline };
+            let answers = Answers { link: self, answers, unanswered, deadline, _lent: lent };
             Ok(futures::stream::unfold(Some(answers), |answers| async move { answers?.next().await }).boxed())
         }
         .boxed()
@@ -537,18 +587,20 @@ impl NetStreamAppend<Types> for Link {
 }
 
 /// The answers of an append stream, with a deadline for each.
-struct Answers<'s> {
+struct Answers<'s, S> {
     link: &'s Link,
     answers: tonic::Streaming<pb::PeerAppendResponse>,
     unanswered: Unanswered,
     deadline: Duration,
+    /// The requests are taken back with the answers.
+    _lent: Lender<S>,
 }
 
-type Answered<'s> = Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Answers<'s>>)>;
+type Answered<'s, S> = Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Answers<'s, S>>)>;
 
-impl<'s> Answers<'s> {
+impl<'s, S> Answers<'s, S> {
     /// The next answer; nothing follows one that is not a success.
-    async fn next(mut self) -> Answered<'s> {
+    async fn next(mut self) -> Answered<'s, S> {
         let answer = tokio::select! {
             biased;
             answer = self.answers.message() => answer,
@@ -559,12 +611,21 @@ impl<'s> Answers<'s> {
                 return Some((Err(error), None));
             }
         };
-        self.unanswered.answered();
+        if let Ok(Some(_)) = answer {
+            self.unanswered.answered();
+        }
         match answer {
             Ok(Some(answer)) => match read_append_response(answer) {
                 Ok(Ok(matched)) => Some((Ok(Ok(matched)), Some(self))),
                 last => Some((last, None)),
             },
+            // An end before all is answered is no success: openraft would take up again what it sent last, which may
+            // be an order that it has done long ago.
+            Ok(None) if self.unanswered.oldest().is_some() => {
+                failed("AppendStream");
+                let hung_up = CallError::Status(Box::new(Status::unavailable("the peer hung up")));
+                Some((Err(self.link.rpc_error(RPCTypes::AppendEntries, hung_up)), None))
+            }
             Ok(None) => None,
             Err(status) => {
                 failed("AppendStream");
