@@ -5,9 +5,10 @@
 //! whenever it is read; damage is never repaired by guessing.
 
 use super::disk::{Offload, SnapshotDisk};
-use super::error::DecodeError;
+use super::error::{DecodeError, StopReason};
 use super::format::{self, bad};
 use super::limits;
+use super::stop::Stop;
 use super::types::{SnapshotMeta, StoredMembership};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use millpool_proto::log::v1 as pb;
@@ -77,11 +78,12 @@ pub(super) struct Snapshots {
     disk: Arc<dyn SnapshotDisk>,
     offload: Offload,
     cluster_id: Arc<str>,
+    stop: Stop,
 }
 
 impl Snapshots {
-    pub(super) fn new(disk: Arc<dyn SnapshotDisk>, offload: Offload, cluster_id: &str) -> Self {
-        Self { disk, offload, cluster_id: cluster_id.into() }
+    pub(super) fn new(disk: Arc<dyn SnapshotDisk>, offload: Offload, cluster_id: &str, stop: Stop) -> Self {
+        Self { disk, offload, cluster_id: cluster_id.into(), stop }
     }
 
     pub(super) fn cluster_id(&self) -> &str {
@@ -122,10 +124,13 @@ impl Snapshots {
         })
     }
 
-    /// Writes a snapshot durably, then drops all but the newest few.
+    /// Writes a snapshot durably, then drops all but the newest few. The node stops where that fails.
     pub(super) async fn save(&self, body: Body) -> io::Result<()> {
         let this = self.clone();
-        self.offload(move || this.write(&body)).await?
+        let saved = self.offload(move || this.write(&body)).await.flatten();
+        saved.inspect_err(|error| {
+            self.stop.set(StopReason::Storage(format!("a snapshot cannot be written: {error}")));
+        })
     }
 
     fn write(&self, body: &Body) -> io::Result<()> {

@@ -33,7 +33,8 @@ pub async fn start<S: StateMachine>(
     let store_id = identify(storage.log.as_ref(), &options)?;
     let stop = Stop::new();
     let (log, writer_end) = LogStore::open(storage.log.clone(), storage.offload, stop.clone())?;
-    let snapshots = Snapshots::new(storage.snapshots.clone(), storage.offload, &options.cluster_id);
+    let snapshots =
+        Snapshots::new(storage.snapshots.clone(), storage.offload, &options.cluster_id, stop.clone());
     let first = Arc::new(View { revision: 0, term: 0, state: initial.clone() });
     let (view, viewed) = watch::channel(first);
     let (term, applied_term) = watch::channel(0);

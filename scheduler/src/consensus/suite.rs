@@ -48,7 +48,7 @@ fn machine(storage: &Storage) -> Machine<Counter> {
     let (term, _) = watch::channel(0);
     let (observer, _) = Observer::new(0);
     let outlets = Outlets { view, changes, term, observer, stop: Stop::new() };
-    let snapshots = Snapshots::new(storage.snapshots.clone(), storage.offload, "suite");
+    let snapshots = Snapshots::new(storage.snapshots.clone(), storage.offload, "suite", Stop::new());
     // The suite begins its logs where it likes; a cluster's begins at 0.
     Machine::new(Counter(0), outlets, snapshots).beginning_anywhere()
 }
