@@ -395,7 +395,7 @@ fn known_is_found(operations: &[Operation], wrong: &mut Vec<String>) {
     }
 }
 
-/// Watchers were told of every change after they began, once, in order, as it was.
+/// Watchers were told of every change after they began, once and in order: which bookings, and their revisions.
 fn watched(world: &World, replayed: &Replayed, wrong: &mut Vec<String>) {
     for watched in &world.history.watched {
         let ids = |bookings: &[v1::Booking]| {

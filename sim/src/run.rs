@@ -26,7 +26,7 @@ const STORM: Duration = Duration::from_secs(20);
 const FOUNDED_BY: Duration = Duration::from_secs(30);
 /// After the storm, until every client must have been served again.
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
-/// After that, until all nodes must have applied the same.
+/// After that, until nodes, agents and watchers must know the same.
 const AGREED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a run came to.

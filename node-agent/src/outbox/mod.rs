@@ -91,7 +91,7 @@ pub struct Outbox {
     timed: Arc<Mutex<VecDeque<(u64, Instant)>>>,
 }
 
-/// Opens the outbox and starts its thread.
+/// Opens the outbox and starts its writer.
 pub fn open(options: &Options, ground: &Ground) -> Result<Outbox, LogError> {
     let log = Log::open(&options.dir, || ground.new_id(""))?;
     let marks = Arc::new(log.marks().clone());
@@ -187,7 +187,7 @@ impl Outbox {
 
 type Append = (Entry, oneshot::Sender<()>, Instant);
 
-/// The one that owns the files.
+/// Owns the files, on a thread of its own where there are threads.
 struct Writer {
     log: Log,
     ground: Ground,
