@@ -30,18 +30,18 @@ pub(crate) use garden::planted;
 #[cfg(feature = "planted")]
 mod garden {
     use super::Bug;
-    use std::cell::Cell;
+    use std::cell::RefCell;
 
     thread_local! {
-        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static PLANTED: RefCell<Vec<Bug>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// Plants a bug, or none, for this thread.
-    pub fn plant(bug: Option<Bug>) {
-        PLANTED.set(bug);
+    /// Plants these bugs, and no other, for this thread.
+    pub fn plant(bugs: &[Bug]) {
+        PLANTED.set(bugs.to_vec());
     }
 
     pub(crate) fn planted(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug)
+        PLANTED.with_borrow(|planted| planted.contains(&bug))
     }
 }

@@ -40,18 +40,18 @@ impl Bug {
     pub fn plant(self) {
         use millpool_alliance::planted::Bug as StateBug;
         use millpool_scheduler::planted::Bug as NodeBug;
-        let (state, node): (&[StateBug], _) = match self {
-            Bug::SkipFsync | Bug::ForgetVote => (&[], None),
-            Bug::AnswerBeforeCommit => (&[], Some(NodeBug::AnsweredBeforeCommit)),
-            Bug::ApplyTwice => (&[], Some(NodeBug::AnswersForgotten)),
-            Bug::StaleRead => (&[], Some(NodeBug::ReadsStale)),
-            Bug::AnyBody => (&[StateBug::AnyBodyAnswered], None),
+        let (state, node): (&[StateBug], &[NodeBug]) = match self {
+            Bug::SkipFsync | Bug::ForgetVote => (&[], &[]),
+            Bug::AnswerBeforeCommit => (&[], &[NodeBug::AnsweredBeforeCommit]),
+            Bug::ApplyTwice => (&[], &[NodeBug::AnswersForgotten]),
+            Bug::StaleRead => (&[], &[NodeBug::ReadsStale]),
+            Bug::AnyBody => (&[StateBug::AnyBodyAnswered], &[]),
             Bug::UncheckedPlan => (
                 &[StateBug::OverlapUnchecked, StateBug::TransportIgnored, StateBug::FrozenUnchecked],
-                Some(NodeBug::PlanSpoilt),
+                &[NodeBug::PlanSpoilt],
             ),
-            Bug::SpoiltPlan => (&[], Some(NodeBug::PlanSpoilt)),
-            Bug::DropWatchEvent => (&[], Some(NodeBug::WatchGapHidden)),
+            Bug::SpoiltPlan => (&[], &[NodeBug::PlanSpoilt]),
+            Bug::DropWatchEvent => (&[], &[NodeBug::WatchGapHidden]),
         };
         millpool_alliance::planted::plant(state);
         millpool_scheduler::planted::plant(node);

@@ -7,7 +7,7 @@
 use crate::buyer::{WATCHERS, watcher};
 use crate::history::{Answer, Call, Operation};
 use crate::plant::PLANTS;
-use crate::run::Told;
+use crate::run::Summary;
 use crate::world::{Plant, World, clock};
 use millpool_alliance::command::{Event, Request};
 use millpool_alliance::{BookingId, Command, Entry, Outcome, PlantId, Refusal, Reply, State, invariants};
@@ -128,7 +128,7 @@ fn log_of(
 }
 
 /// All checks.
-pub fn everything(world: &World, ending: &Ending) -> Result<Told, Vec<String>> {
+pub fn everything(world: &World, ending: &Ending) -> Result<Summary, Vec<String>> {
     let mut wrong = Vec::new();
     let operations = &world.history.operations;
     let replayed = replay(world, ending, &mut wrong);
@@ -145,7 +145,7 @@ pub fn everything(world: &World, ending: &Ending) -> Result<Told, Vec<String>> {
     wrong.truncate(WRONG_MAX);
     match wrong.is_empty() {
         false => Err(wrong),
-        true => Ok(Told {
+        true => Ok(Summary {
             calls: operations.len(),
             done: operations.iter().filter(|o| matches!(o.answer, Answer::Done { .. })).count(),
             revision: ending.revision,

@@ -26,7 +26,7 @@ use clap::Parser;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// A seed that takes longer, on the wall, has come to hang.
+/// One of many seeds that takes longer, on the wall, has come to hang.
 const SEED_MAX: Duration = Duration::from_secs(120);
 /// Simulates clusters under faults, one from each seed, and checks every answer against the log.
 ///
@@ -68,14 +68,15 @@ fn one(seed: u64, arguments: &Arguments) -> ExitCode {
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("MILLPOOL_LOG") {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
-    std::thread::spawn(move || {
-        std::thread::sleep(SEED_MAX);
-        eprintln!("seed {seed} has not ended after {} s", SEED_MAX.as_secs());
-        std::process::exit(3);
-    });
+    if arguments.quiet {
+        std::thread::spawn(move || {
+            std::thread::sleep(SEED_MAX);
+            eprintln!("seed {seed} has not ended after {} s", SEED_MAX.as_secs());
+            std::process::exit(3);
+        });
+    }
     match run::run(seed, arguments.bug, !arguments.quiet) {
-        Ok(told) => {
-            let run::Told { calls, done, revision, hash, events } = told;
+        Ok(run::Summary { calls, done, revision, hash, events }) => {
             println!(
                 "seed {seed}: {done} of {calls} calls done, {events} events, revision {revision}, state {hash:016x}"
             );

@@ -42,7 +42,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let found = arguments.bug.is_some() && tally.violated.load(Ordering::Relaxed) > 0;
-                    if found || seed >= arguments.from + arguments.seeds {
+                    if found || seed >= arguments.from.saturating_add(arguments.seeds) {
                         return;
                     }
                     tally.note(seed, simulate(seed, arguments.bug), arguments);

@@ -28,7 +28,7 @@ struct Operator {
 }
 
 /// Registers the alliance, and then acts until the faults are over.
-pub async fn run(world: Shared, seed: u64, changes_members: bool) -> turmoil::Result {
+pub async fn run(world: Shared, seed: u64) -> turmoil::Result {
     let (first, nodes) = (world.borrow().first, world.borrow().nodes.len());
     let client = client("operator:op", seed, nodes)?;
     let random = StdRng::seed_from_u64(seed);
@@ -39,7 +39,7 @@ pub async fn run(world: Shared, seed: u64, changes_members: bool) -> turmoil::Re
     while !operator.world.borrow().healed {
         let pause = operator.random.random_range(0..2 * PAUSE_MS);
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        operator.act(changes_members).await;
+        operator.act(nodes > first).await;
     }
     Ok(())
 }

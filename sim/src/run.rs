@@ -7,7 +7,7 @@ use crate::check::{self, Ending, NotEnded};
 use crate::node::{self, Setting};
 use crate::plant::{self, PLANTS};
 use crate::storm::{self, Storm};
-use crate::world::{Cast, NODES_MAX, Shared, World, clock, name};
+use crate::world::{Cast, Shared, World, clock, name};
 use crate::{buyer, operator};
 use millpool_scheduler::consensus::seed_this_thread;
 use rand::rngs::StdRng;
@@ -30,7 +30,7 @@ const SERVED_WITHIN: Duration = Duration::from_secs(30);
 const AGREED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a run came to.
-pub struct Told {
+pub struct Summary {
     /// Calls that clients made, and how many of them were done.
     pub calls: usize,
     /// See `calls`.
@@ -44,7 +44,7 @@ pub struct Told {
 }
 
 /// Runs a seed; what is wrong, in words, if something is, and the tale of it.
-pub fn run(seed: u64, bug: Option<Bug>, tells: bool) -> Result<Told, (Vec<String>, Shared)> {
+pub fn run(seed: u64, bug: Option<Bug>, tells: bool) -> Result<Summary, (Vec<String>, Shared)> {
     bug.iter().for_each(|bug| bug.plant());
     let mut random = StdRng::seed_from_u64(seed);
     seed_this_thread(random.random());
@@ -56,14 +56,14 @@ pub fn run(seed: u64, bug: Option<Bug>, tells: bool) -> Result<Told, (Vec<String
     };
     let buyers = random.random_range(2..=5);
     let changes_members = random.random_bool(0.4);
-    let nodes = if changes_members { NODES_MAX.min(first + 2) } else { first };
+    let nodes = if changes_members { first + 2 } else { first };
     let has_plants = random.random_bool(0.5);
     let (plants, scale) = if has_plants { (PLANTS.len(), 600) } else { (0, 1) };
-    let cast = Cast { first, nodes, plants, scale };
+    let cast = Cast { first, nodes, buyers, plants, scale };
     let folder = folder().expect("the plants need a folder for their disks");
     let world = World::new(cast, folder.path(), bug.and_then(Bug::of_the_disk), tells);
     let world: Shared = Rc::new(RefCell::new(world));
-    world.borrow_mut().tell(Duration::ZERO, format!("{cast:?}, {buyers} buyers, {setting:?}"));
+    world.borrow_mut().tell(Duration::ZERO, format!("{cast:?}, {setting:?}"));
     let mut sim = turmoil::Builder::new()
         .rng_seed(random.random())
         .epoch(UNIX_EPOCH + Duration::from_millis(clock::EPOCH_MS as u64))
@@ -73,7 +73,7 @@ pub fn run(seed: u64, bug: Option<Bug>, tells: bool) -> Result<Told, (Vec<String
         .tcp_capacity(4096)
         .enable_random_order()
         .build();
-    people(&mut sim, &world, &mut random, setting, (buyers, changes_members));
+    people(&mut sim, &world, &mut random, setting, cast);
     let mut storm = Storm::new(world.clone(), random.random());
     let ending = weather(&mut sim, &world, &mut storm);
     // The plants let go of their disks, which are looked at next.
@@ -90,24 +90,17 @@ pub fn run(seed: u64, bug: Option<Bug>, tells: bool) -> Result<Told, (Vec<String
 }
 
 /// All hosts: coordinators, the operator, buyers, plants, and who watches.
-fn people(
-    sim: &mut Sim<'_>,
-    world: &Shared,
-    random: &mut StdRng,
-    setting: Setting,
-    (buyers, changes_members): (usize, bool),
-) {
-    let (nodes, plants) = (world.borrow().nodes.len(), world.borrow().plants.len());
-    for index in 0..nodes {
+fn people(sim: &mut Sim<'_>, world: &Shared, random: &mut StdRng, setting: Setting, cast: Cast) {
+    for index in 0..cast.nodes {
         let world = world.clone();
         sim.host(name(index), move || node::run(world.clone(), index, setting));
     }
-    sim.client("operator", operator::run(world.clone(), random.random(), changes_members));
-    for buyer in 0..buyers {
+    sim.client("operator", operator::run(world.clone(), random.random()));
+    for buyer in 0..cast.buyers {
         let who = format!("b{buyer}");
         sim.client(who.clone(), buyer::run(world.clone(), who, random.random()));
     }
-    for (plant, id) in PLANTS.into_iter().enumerate().take(plants) {
+    for (plant, id) in PLANTS.into_iter().enumerate().take(cast.plants) {
         let seed: u64 = random.random();
         let world = world.clone();
         sim.host(id, move || plant::run(world.clone(), plant, seed));

@@ -50,8 +50,10 @@ pub struct Plant {
 pub struct Cast {
     /// Coordinators that form the cluster.
     pub first: usize,
-    /// Coordinators with those that may join later.
+    /// Coordinators with those that may join later, if members change.
     pub nodes: usize,
+    /// Buyers.
+    pub buyers: usize,
     /// Plants with an agent.
     pub plants: usize,
     /// Seconds of the alliance in a simulated second.

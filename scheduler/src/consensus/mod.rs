@@ -6,7 +6,7 @@
 //!
 //! - `handle`: [`Handle::submit`] gives it to the leader's core, in the caller's order;
 //! - `log`: it is appended, and fsynced together with whatever else waits ([`disk`] says where);
-//! - `network` and `service`: it goes to the followers, who do the same, and answer;
+//! - `network` (with `lent`) and `service`: it goes to the followers, who do the same, and answer;
 //! - `machine`: once a majority has it, every node applies it, publishes the new state, tells
 //!   the subscribers, and then answers the proposer;
 //! - `snapshot`: now and then the state is written out whole, and the log before it is dropped;
@@ -26,6 +26,7 @@ pub mod disk;
 mod error;
 mod format;
 mod handle;
+mod lent;
 pub mod limits;
 mod log;
 mod machine;

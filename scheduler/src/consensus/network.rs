@@ -8,6 +8,7 @@
 
 use super::error::{ForwardFailed, MembershipError};
 use super::format;
+use super::lent::{Lender, lend};
 use super::limits;
 use super::snapshot::Body;
 use super::types::{Addresses, LogId, Member, NodeId, Revision, Types, Vote};
@@ -31,9 +32,7 @@ use openraft::type_config::alias::SnapshotOf;
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error as StdError;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -452,50 +451,6 @@ impl NetTransferLeader<Types> for Link {
                 actual: behind.actual.as_ref().map(format::read_log_id),
             })),
         }
-    }
-}
-
-/// A stream that is given away, and taken back from whoever has it once this is dropped.
-///
-/// A connection keeps the requests of a call, and asks them for more, for some time after the call is over. openraft's
-/// next stream to the same peer draws on the same source: what the former still takes is lost.
-struct Lender<S>(Arc<Mutex<Loan<S>>>);
-
-/// See [`Lender`]. It ends when it is taken back.
-struct Lent<S>(Arc<Mutex<Loan<S>>>);
-
-struct Loan<S> {
-    /// None once it is taken back.
-    stream: Option<S>,
-    /// Who waits for its next item, and has to learn that there is none.
-    waiting: Option<Waker>,
-}
-
-fn lend<S>(stream: S) -> (Lender<S>, Lent<S>) {
-    let loan = Arc::new(Mutex::new(Loan { stream: Some(stream), waiting: None }));
-    (Lender(loan.clone()), Lent(loan))
-}
-
-impl<S> Drop for Lender<S> {
-    fn drop(&mut self) {
-        let (stream, waiting) = {
-            let mut loan = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            (loan.stream.take(), loan.waiting.take())
-        };
-        drop(stream);
-        waiting.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl<S: Stream + Unpin> Stream for Lent<S> {
-    type Item = S::Item;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        let mut loan = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(stream) = &mut loan.stream else { return Poll::Ready(None) };
-        let next = stream.poll_next_unpin(cx);
-        loan.waiting = next.is_pending().then(|| cx.waker().clone());
-        next
     }
 }
 

@@ -1,4 +1,4 @@
-//! openraft's own storage suite, on both disks.
+//! openraft's own storage suite, on both disks, and what it does not ask.
 
 use super::agreement::Observer;
 use super::disk::memory::MemoryDisk;
@@ -7,11 +7,13 @@ use super::log::LogStore;
 use super::machine::{Machine, Outlets, View};
 use super::snapshot::Snapshots;
 use super::stop::Stop;
-use super::types::Types;
+use super::types::{Entry, LogId, Types};
 use super::{Applied, ApplyError, DecodeError, Revision, StateMachine};
 use openraft::StorageError;
+use openraft::storage::{IOFlushed, RaftLogStorage as _};
 use openraft::testing::log::{StoreBuilder, Suite};
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{broadcast, watch};
 
@@ -88,4 +90,32 @@ async fn the_suite_passes_on_every_disk() {
     inline.unwrap();
     thread.unwrap();
     folder.unwrap();
+}
+
+/// Others may commit what this disk is only about to get. After a power loss in between the node must start.
+#[tokio::test(start_paused = true)]
+async fn the_commit_index_on_disk_is_of_an_entry_on_disk() {
+    let disk = MemoryDisk::new();
+    disk.slow_down(|| Duration::from_millis(10));
+    let (mut log, _end) = LogStore::open(Arc::new(disk.clone()), Offload::Inline, Stop::new()).unwrap();
+    let entry = |index| Entry { log_id: log_id(1, index), payload: openraft::EntryPayload::Blank };
+    log.append([entry(0)], IOFlushed::noop()).await.unwrap();
+    // The first write is under way, and the second entry waits for the next.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    log.append([entry(1)], IOFlushed::noop()).await.unwrap();
+    log.save_committed(Some(log_id(1, 1))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(7)).await;
+    let left = disk.after_power_loss();
+    let (mut again, _end) = LogStore::open(Arc::new(left), Offload::Inline, Stop::new()).unwrap();
+    assert_eq!(again.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 0)));
+    assert_eq!(again.read_committed().await.unwrap(), None);
+    // With its entry it comes to the disk.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let (mut again, _end) =
+        LogStore::open(Arc::new(disk.after_power_loss()), Offload::Inline, Stop::new()).unwrap();
+    assert_eq!(again.read_committed().await.unwrap(), Some(log_id(1, 1)));
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(openraft::vote::leader_id_std::CommittedLeaderId::new(term), index)
 }

@@ -23,7 +23,7 @@ pub struct Schedule {
     pub time_limit: Duration,
     /// Solver threads.
     pub threads: usize,
-    /// Tries instead of time, on the planner's own thread: for simulations, which are the same on every run.
+    /// Tries instead of time, for simulations, which are the same on every run.
     pub tries: Option<u64>,
 }
 
@@ -99,7 +99,7 @@ async fn round(
             iterations: former.is_some().then_some(0).or(schedule.tries),
             ..solver::Options::default()
         };
-        let solved = solve(problem, former.take(), options, consensus, (planner.offload, time_limit)).await;
+        let solved = solve(problem, former.take(), options, consensus, planner.offload, time_limit).await;
         let Some(improvement) = solved else { return Ok(Round::Nothing) };
         if improvement.moves.len() > MOVES_PER_ENTRY {
             // Part of it now: a part alone need not fit, so it is fitted; the rest has its turn next time.
@@ -142,13 +142,14 @@ fn tell(improved: &Improved, figures: PlanFigures) {
 }
 
 /// Solves on a thread of its own, where there are threads, as its priority never rises again; stops early when this
-/// node no longer leads. None if nothing better was found.
+/// node no longer leads. Without threads it `lasts` as long as it would with them. None if nothing better was found.
 async fn solve(
     problem: Problem,
     former: Option<Improvement>,
     options: solver::Options,
     consensus: &consensus::Handle<Replica>,
-    (offload, lasts): (Offload, Duration),
+    offload: Offload,
+    lasts: Duration,
 ) -> Option<Improvement> {
     let begun = Instant::now();
     let cancel = options.cancel.clone();
