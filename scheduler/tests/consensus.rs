@@ -511,6 +511,65 @@ async fn a_damaged_snapshot_is_refused_with_advice() {
     assert_eq!(node.handle.state().state.numbers(), (0..120).collect::<Vec<_>>());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_damaged_or_shorter_than_it_was_is_refused_with_advice_or_is_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sound = folder.path().join("sound");
+    let cluster = Cluster::on(BTreeMap::from([(1, Disk::Folder(sound.clone()))]), plain).await;
+    cluster.propose_all(0..120).await;
+    cluster.handle(1).shutdown().await;
+    drop(cluster);
+    let whole = std::fs::read(sound.join("log/0.jnl")).expect("it is read");
+    let end = whole.iter().rposition(|byte| *byte != 0).expect("something is written");
+    let mut damaged: Vec<Vec<u8>> = (1..4).map(|quarter| whole[..end * quarter / 4].to_vec()).collect();
+    // Somewhere in each of many batches, also where the store takes a byte that it does not know for the end.
+    for at in (0..end).step_by(end / 40 + 7) {
+        damaged.push(whole.clone());
+        damaged.last_mut().expect("it was pushed")[at] ^= 0x40;
+    }
+    let mut refusals = 0;
+    for (number, bytes) in damaged.iter().enumerate() {
+        let data = folder.path().join(number.to_string());
+        assert!(Command::new("cp").arg("-r").args([&sound, &data]).status().expect("it is copied").success());
+        std::fs::write(data.join("log/0.jnl"), bytes).expect("it is damaged");
+        match Node::start(options(1), &Disk::Folder(data.clone()), &free_address()).await {
+            Err(refused) => {
+                refusals += 1;
+                let text = refused.to_string();
+                assert!(text.contains("damaged") && text.contains("under a new id"), "{text}");
+                assert!(text.contains(&data.join("log").display().to_string()), "{text}");
+            }
+            Ok(node) => {
+                eventually("it leads", || node.handle.leadership().is_ready).await;
+                let numbers = node.handle.state().state.numbers();
+                assert_eq!(numbers, (0..120).collect::<Vec<_>>(), "with damage {number}");
+            }
+        }
+        std::fs::remove_dir_all(&data).expect("it goes");
+    }
+    assert!(refusals > damaged.len() / 2, "{refusals} of {}", damaged.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_begins_after_the_newest_snapshot_is_refused_with_advice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = Disk::Folder(folder.path().into());
+    let cluster = Cluster::on(BTreeMap::from([(1, disk.clone())]), small_snapshots).await;
+    cluster.propose_all(0..300).await;
+    cluster.handle(1).trigger_snapshot().await.expect("it is written");
+    cluster.propose_all(300..600).await;
+    cluster.handle(1).trigger_snapshot().await.expect("it is written");
+    cluster.handle(1).shutdown().await;
+    drop(cluster);
+    while let Some(newest) = files(&folder.path().join("snapshots")).pop() {
+        std::fs::remove_file(newest).expect("it is gone");
+        let refused = Node::start(options(1), &disk, &free_address()).await;
+        let text = refused.err().expect("it must not start").to_string();
+        assert!(text.contains("lacks a snapshot") && text.contains("under a new id"), "{text}");
+        assert!(text.contains(&folder.path().join("snapshots").display().to_string()), "{text}");
+    }
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();

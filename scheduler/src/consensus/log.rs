@@ -9,7 +9,7 @@
 //! failed write nothing is written any more; every later job fails too. Invariant: the commit index
 //! on disk is of an entry on disk.
 
-use super::disk::{Durability, LogDisk, Offload, Slot, Write};
+use super::disk::{Durability, LogDisk, Offload, REPLACE, Slot, Write};
 use super::error::StopReason;
 use super::stop::Stop;
 use super::types::{Entry, LogId, Types, Vote};
@@ -46,6 +46,7 @@ impl WriterEnd {
 struct Shared {
     disk: Arc<dyn LogDisk>,
     offload: Offload,
+    stop: Stop,
     tail: Mutex<Tail>,
 }
 
@@ -106,7 +107,8 @@ impl LogStore {
         offload: Offload,
         stop: Stop,
     ) -> io::Result<(Self, WriterEnd)> {
-        let shared = Arc::new(Shared { tail: Mutex::new(Self::recover(disk.as_ref())?), disk, offload });
+        let tail = recover(disk.as_ref()).map_err(|e| unusable(disk.as_ref(), &e))?;
+        let shared = Arc::new(Shared { tail: Mutex::new(tail), disk, offload, stop: stop.clone() });
         let (queue, jobs) = mpsc::channel(limits::LOG_QUEUE_JOBS_MAX);
         let (ended, end) = oneshot::channel();
         let writer = Writer::new(shared.clone(), jobs, stop);
@@ -125,22 +127,6 @@ impl LogStore {
             }
         }
         Ok((Self { shared, queue }, WriterEnd(end)))
-    }
-
-    fn recover(disk: &dyn LogDisk) -> io::Result<Tail> {
-        let vote = read_slot::<pb::Vote>(disk, Slot::Vote)?.map(|vote| format::read_vote(&vote));
-        let purged = read_slot::<pb::LogId>(disk, Slot::Purged)?.map(|id| format::read_log_id(&id));
-        let committed = read_slot::<pb::LogId>(disk, Slot::Committed)?.map(|id| format::read_log_id(&id));
-        let last = match disk.last_index()? {
-            Some(index) if index >= next_index(purged) => {
-                let last = disk.entries(index..index + 1, usize::MAX)?;
-                let (_, bytes) =
-                    last.into_iter().next().ok_or_else(|| invalid("the log's last entry is gone"))?;
-                Some(read_entry(index, bytes)?.log_id)
-            }
-            _ => purged,
-        };
-        Ok(Tail { vote, purged, committed, last, ..Tail::default() })
     }
 
     async fn enqueue(&self, job: Job) -> io::Result<()> {
@@ -179,30 +165,75 @@ impl LogStore {
                 fits
             }));
         } else if bytes_max == usize::MAX {
-            return Err(invalid(format!(
-                "the log has a hole in {older:?}: it is damaged, replace this node"
-            )));
+            return Err(unusable(
+                self.shared.disk.as_ref(),
+                &invalid(format!("it lacks an entry of {older:?}")),
+            ));
         }
         Ok(entries)
     }
 
     async fn read_disk(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let disk = self.shared.disk.clone();
-        let read = move || -> io::Result<Vec<Entry>> {
-            let mut entries = Vec::new();
-            let found = disk.entries(range.clone(), bytes_max)?;
-            for (expected, (index, bytes)) in (range.start..).zip(found) {
-                if index != expected {
-                    return Err(invalid(format!(
-                        "the log lacks entry {expected}: it is damaged, replace this node"
-                    )));
-                }
-                entries.push(read_entry(index, bytes)?);
-            }
-            Ok(entries)
-        };
-        self.shared.offload.run(read).await?
+        let read =
+            self.shared.offload.run(move || entries_of(disk.as_ref(), range, bytes_max)).await.flatten();
+        read.map_err(|e| {
+            let e = unusable(self.shared.disk.as_ref(), &e);
+            self.shared.stop.set(StopReason::Storage(e.to_string()));
+            e
+        })
     }
+
+    /// Where the log begins: entries up to this one may be gone.
+    pub(super) fn purged(&self) -> Option<LogId> {
+        self.shared.tail().purged
+    }
+}
+
+/// What the disk has. All of it is read, so that damage is known before somebody counts on this node.
+fn recover(disk: &dyn LogDisk) -> io::Result<Tail> {
+    let vote = read_slot::<pb::Vote>(disk, Slot::Vote)?.map(|vote| format::read_vote(&vote));
+    let purged = read_slot::<pb::LogId>(disk, Slot::Purged)?.map(|id| format::read_log_id(&id));
+    let committed = read_slot::<pb::LogId>(disk, Slot::Committed)?.map(|id| format::read_log_id(&id));
+    let mut last = purged;
+    let end = disk.last_index()?.map_or(0, |index| index + 1);
+    while next_index(last) < end {
+        let entries = entries_of(disk, next_index(last)..end, limits::GROUP_BYTES_MAX)?;
+        for entry in &entries {
+            if last.is_some_and(|last| entry.log_id.leader_id < last.leader_id) {
+                return Err(invalid(format!(
+                    "entry {} is of an earlier term than the one before it",
+                    entry.log_id
+                )));
+            }
+            last = Some(entry.log_id);
+        }
+    }
+    if committed > last {
+        return Err(invalid("it ends before the entry that it says is committed"));
+    }
+    Ok(Tail { vote, purged, committed, last, ..Tail::default() })
+}
+
+/// Entries of a range that the disk has, in order from its start; stops early once `bytes_max` is passed.
+fn entries_of(disk: &dyn LogDisk, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+    let found = disk.entries(range.clone(), bytes_max)?;
+    if found.is_empty() && !range.is_empty() {
+        return Err(invalid(format!("it lacks entry {}", range.start)));
+    }
+    let mut entries = Vec::with_capacity(found.len());
+    for (expected, (index, bytes)) in (range.start..).zip(found) {
+        if index != expected {
+            return Err(invalid(format!("it lacks entry {expected}")));
+        }
+        entries.push(read_entry(index, bytes)?);
+    }
+    Ok(entries)
+}
+
+/// What whoever runs the node is told of a log that cannot be read.
+fn unusable(disk: &dyn LogDisk, e: &io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("{} cannot be used: {e}. {REPLACE}", disk.place()))
 }
 
 fn read_slot<M: prost::Message + Default>(disk: &dyn LogDisk, slot: Slot) -> io::Result<Option<M>> {
@@ -214,10 +245,7 @@ fn read_entry(index: u64, bytes: Bytes) -> io::Result<Entry> {
     let what = format!("log entry {index}");
     let entry = format::decode::<pb::Entry>(&what, bytes).and_then(format::read_entry).map_err(invalid)?;
     if entry.log_id.index != index {
-        return Err(invalid(format!(
-            "{what} says that it is entry {}: the log is damaged",
-            entry.log_id.index
-        )));
+        return Err(invalid(format!("{what} says that it is entry {}", entry.log_id.index)));
     }
     Ok(entry)
 }

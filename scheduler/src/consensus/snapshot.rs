@@ -90,6 +90,11 @@ impl Snapshots {
         &self.cluster_id
     }
 
+    /// Where the snapshots are, for those who have to see to it.
+    pub(super) fn place(&self) -> String {
+        self.disk.place("")
+    }
+
     /// Runs long work where it disturbs nobody.
     pub(super) async fn offload<T: Send + 'static>(
         &self,
@@ -116,9 +121,10 @@ impl Snapshots {
             io::Error::new(
                 e.kind(),
                 format!(
-                    "snapshot {name} is damaged: {e}. This node cannot start from it. Keep its data folder, \
-                     remove the node from its cluster, and add a new one under a new id; or put back an \
-                     undamaged copy of this very file"
+                    "snapshot {} is damaged: {e}. This node cannot start from it. Keep its data folder, remove the \
+                     node from its cluster, and add a new one under a new id; or put back an undamaged copy of this \
+                     very file",
+                    self.disk.place(&name)
                 ),
             )
         })

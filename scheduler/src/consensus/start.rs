@@ -2,14 +2,14 @@
 //! started on it.
 
 use super::agreement::{Agreement, Hashes, Observer};
-use super::disk::{Durability, LogDisk, Slot, Storage, Write};
-use super::error::{StartError, StopReason};
+use super::disk::{Durability, LogDisk, REPLACE, Slot, Storage, Write};
+use super::error::{DecodeError, StartError, StopReason};
 use super::handle::{Handle, Inner};
 use super::log::LogStore;
 use super::machine::{Machine, Outlets, View};
 use super::network::{Peers, Transport};
 use super::service::Forward;
-use super::snapshot::Snapshots;
+use super::snapshot::{Body, Snapshots};
 use super::stop::Stop;
 use super::types::{NodeId, Types};
 use super::{Options, StateMachine, format, limits};
@@ -43,7 +43,8 @@ pub async fn start<S: StateMachine>(
     let weak_changes = changes.downgrade();
     let outlets = Outlets { view, changes, term, observer, stop: stop.clone() };
     // Read here too, so that damage is reported as what it is.
-    snapshots.newest().await?;
+    let newest = snapshots.newest().await?;
+    meets(newest.as_ref(), &log, &snapshots)?;
     let machine = Machine::new(initial, outlets, snapshots);
     let peers = Peers::new(&options.cluster_id, options.node_id, transport, limits::APPEND_STALL);
     let config = Arc::new(config(&options)?);
@@ -109,8 +110,9 @@ fn check(options: &Options) -> Result<(), StartError> {
 /// Checks whose store this is, or makes it this node's. Answers with the store's number.
 fn identify(disk: &dyn LogDisk, options: &Options) -> Result<u64, StartError> {
     if let Some(bytes) = disk.slot(Slot::Identity)? {
-        let found: pb::StoreIdentity = format::decode("the store's identity", bytes).map_err(damaged)?;
-        format::check_format("the store", found.format).map_err(damaged)?;
+        let told = |e: DecodeError| damaged(format!("{} cannot be used: {e}", disk.place()));
+        let found: pb::StoreIdentity = format::decode("the store's identity", bytes).map_err(told)?;
+        format::check_format("the store", found.format).map_err(told)?;
         if found.cluster_id == options.cluster_id && found.node_id == options.node_id {
             return Ok(found.store_id);
         }
@@ -122,8 +124,10 @@ fn identify(disk: &dyn LogDisk, options: &Options) -> Result<u64, StartError> {
         });
     }
     if disk.last_index()?.is_some() || disk.slot(Slot::Vote)?.is_some() {
-        let e = io::Error::new(io::ErrorKind::InvalidData, "it has a log and no identity: it is damaged");
-        return Err(StartError::Storage(e));
+        return Err(damaged(format!(
+            "{} has entries and no identity: it is damaged. {REPLACE}",
+            disk.place()
+        )));
     }
     let identity = pb::StoreIdentity {
         format: format::FORMAT,
@@ -135,8 +139,21 @@ fn identify(disk: &dyn LogDisk, options: &Options) -> Result<u64, StartError> {
     Ok(options.fresh_store_id)
 }
 
-fn damaged(e: super::DecodeError) -> StartError {
-    StartError::Storage(io::Error::new(io::ErrorKind::InvalidData, e.0))
+/// A log that begins after the newest snapshot has lost another one: what lies between is nowhere.
+fn meets(newest: Option<&Body>, log: &LogStore, snapshots: &Snapshots) -> Result<(), StartError> {
+    let has = newest.and_then(|body| body.header.last_log_id).map(|id| id.index);
+    let Some(needs) = log.purged().map(|id| id.index).filter(|needs| has < Some(*needs)) else {
+        return Ok(());
+    };
+    let found = has.map_or("there is none".to_owned(), |index| format!("the newest is at {index}"));
+    Err(damaged(format!(
+        "{} lacks a snapshot at entry {needs} or later: {found}. {REPLACE}",
+        snapshots.place()
+    )))
+}
+
+fn damaged(what: String) -> StartError {
+    StartError::Storage(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
 fn config(options: &Options) -> Result<Config, StartError> {

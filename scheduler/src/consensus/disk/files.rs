@@ -62,4 +62,8 @@ impl SnapshotDisk for Folder {
         fs::remove_file(self.0.join(name))?;
         self.sync()
     }
+
+    fn place(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
 }

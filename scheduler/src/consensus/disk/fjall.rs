@@ -3,12 +3,13 @@
 //! One keyspace holds everything: keys `e` + index (big endian) for entries, `m` + one byte for
 //! the slots. A second keyspace with few writes would keep old journals alive.
 
-use super::{Durability, LogDisk, Slot, Write};
+use super::{Durability, LogDisk, REPLACE, Slot, Write};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
 
 /// Journals kept before memtables are flushed to let them go.
 const JOURNAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -18,6 +19,7 @@ const MEMTABLE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 pub(super) struct FjallDisk {
+    folder: PathBuf,
     db: Database,
     keys: Keyspace,
 }
@@ -54,26 +56,35 @@ fn failed(e: fjall::Error) -> io::Error {
 
 impl FjallDisk {
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
+        let told = |what: String, kind| {
+            let place = folder.display();
+            let what = format!(
+                "the log in {place} cannot be opened: {what}. If no other process uses it, and the disk is neither full \
+                 nor read-only, it is damaged. {REPLACE}"
+            );
+            io::Error::new(kind, what)
+        };
+        // Of some damage it makes an assertion that fails.
+        match catch_unwind(|| Self::try_open(folder)) {
+            Ok(opened) => opened.map_err(|e| told(e.to_string(), e.kind())),
+            Err(panicked) => {
+                let what = panicked.downcast_ref::<String>().map_or("the log store panicked", String::as_str);
+                Err(told(what.replace('\n', ","), io::ErrorKind::InvalidData))
+            }
+        }
+    }
+
+    fn try_open(folder: &Path) -> io::Result<Self> {
         let db = Database::builder(folder)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .worker_threads(1)
             .open()
-            .map_err(|e| {
-                let e = failed(e);
-                io::Error::new(
-                    e.kind(),
-                    format!(
-                        "{e}: the log in {} cannot be opened. If no other process uses it, it is damaged: keep \
-                         the folder, remove this node from its cluster, and add a new one under a new id",
-                        folder.display()
-                    ),
-                )
-            })?;
+            .map_err(failed)?;
         let keys = db
             .keyspace("log", || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX))
             .map_err(failed)?;
-        Ok(Self { db, keys })
+        Ok(Self { folder: folder.to_owned(), db, keys })
     }
 }
 
@@ -125,5 +136,9 @@ impl LogDisk for FjallDisk {
     fn last_index(&self) -> io::Result<Option<u64>> {
         let last = self.keys.prefix(b"e").next_back();
         last.map(|guard| entry_index(&guard.key().map_err(failed)?)).transpose()
+    }
+
+    fn place(&self) -> String {
+        format!("the log in {}", self.folder.display())
     }
 }

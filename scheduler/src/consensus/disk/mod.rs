@@ -1,11 +1,13 @@
 //! The two disks of a node, behind small traits: the log's, and the snapshots'.
 //!
-//! [`Storage::open`] gives the real ones, a folder with a fjall database and snapshot files.
+//! [`Storage::open`] gives the real ones, a folder with a fjall database, a mark of how far it has got, and snapshot
+//! files.
 //! [`memory`] gives ones that forget at a power loss what was not synced, for simulations: the
 //! rest of the room runs on either without knowing.
 
 mod files;
 mod fjall;
+mod marked;
 pub mod memory;
 
 use bytes::Bytes;
@@ -14,6 +16,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What to do with a node whose disk has lost something.
+pub(super) const REPLACE: &str = "This node must not start: what it has lost may have been acknowledged. Keep its data \
+                                  folder, remove the node from its cluster, and add a new one under a new id";
 
 /// What is stored once, next to the entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +67,10 @@ pub trait LogDisk: Send + Sync + 'static {
     fn entries(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(u64, Bytes)>>;
     /// The index of the last entry stored.
     fn last_index(&self) -> io::Result<Option<u64>>;
+    /// What and where it is, for those who have to see to it.
+    fn place(&self) -> String {
+        "the log".to_owned()
+    }
     /// How long the next write is to take where the disk is a simulated one, whose writes take no time by
     /// themselves. Only with [`Offload::Inline`].
     fn pause(&self) -> Duration {
@@ -78,6 +88,10 @@ pub trait SnapshotDisk: Send + Sync + 'static {
     fn write(&self, name: &str, parts: &[Bytes]) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Where a file is, for those who have to see to it.
+    fn place(&self, name: &str) -> String {
+        name.to_owned()
+    }
 }
 
 /// Where slow work runs.
@@ -121,6 +135,7 @@ impl Storage {
     pub fn open(folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let log = fjall::FjallDisk::open(&folder.join("log"))?;
+        let log = marked::Marked::open(log, &folder.join("log.mark"))?;
         let snapshots = files::Folder::open(&folder.join("snapshots"))?;
         Ok(Self { log: Arc::new(log), snapshots: Arc::new(snapshots), offload: Offload::Threads })
     }
