@@ -4,18 +4,19 @@ SHELL := /bin/sh
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BINARIES := -p millpool-scheduler -p millpool-node-agent -p millpool-cli -p millpool-solver -p millpool-demo \
-	-p millpool-benches
+	-p millpool-benches -p millpool-faults
 say = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test fmt clippy unit doctest deps bench-load bench-fjsp \
-	sim sim-bugs sim-build bench-ablation bench-alliance bench-solver bench-kernels clean-demo
+	faults faults-bugs faults-setup sim sim-bugs sim-build bench-ablation bench-alliance bench-solver bench-kernels clean-demo
 
 help: ## Show this
 	@echo "Millpool: make TARGET"
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "  %-14s %s\n", $$1, $$2 }'
 	@echo
 	@echo "make demo SECONDS=90 [ORDERS=720] [SEED=1]   ends by itself, checks included"
+	@echo "make faults FAULTS='--only kill-one --rounds 50'   see target/release/millpool-faults --list"
 	@echo "make bench-load LOAD='--clients 1,16,64'     see target/release/millpool-load --help"
 	@echo "make bench-fjsp FJSP='--seconds 60 --every 3', bench-alliance ALLIANCE='--machines 60 --peer'"
 
@@ -81,6 +82,28 @@ sim-bugs: sim-build ## Known bugs are planted one by one, and each must be found
 
 sim-build: setup
 	@$(CARGO) build --release --locked --quiet -p millpool-sim
+
+faults: build faults-setup ## Real nodes killed, frozen, cut off, out of disk and damaged (root; ten minutes)
+	$(say) "Faults of real processes"
+	@$(SUDO) target/release/millpool-faults $(FAULTS)
+
+# What is planted must be found: by each of these the run breaks, with exit code 1.
+faults-bugs: build ## Faults with something planted that must be found
+	$(say) "Planted in real processes"
+	@for bug in kill-one=lose kill-one=die kill-one=deaf damage=swallow; do \
+		target/release/millpool-faults --only $${bug%=*} --plant $${bug#*=} --rounds 1; code=$$?; \
+		[ $$code = 1 ] || { echo "$$bug must end with exit code 1, and ended with $$code"; exit 1; }; done
+
+faults-setup: ## Install what faults needs besides (iproute2, nftables, e2fsprogs, mount)
+	@missing=""; \
+	need() { command -v "$$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$$1" ] || missing="$$missing $$2"; }; \
+	need ip iproute2; need nft nftables; need mkfs.ext4 e2fsprogs; need mount mount; \
+	if [ -n "$$missing" ]; then \
+		command -v apt-get >/dev/null 2>&1 || { echo "please install:$$missing"; exit 1; }; \
+		echo "== Installing$$missing"; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
 
 doctest:
 	$(say) "Documentation tests"

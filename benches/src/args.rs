@@ -15,17 +15,15 @@ Examples:
   millpool-load --clients 16 --machines 300    a larger pool
   millpool-load --clients 16 --rate 300        also 300 arrivals a second, whoever still waits
   millpool-load --kills 10                     the leader killed ten times under load
-  millpool-load --kill-loop 100                kill -9 of a random node, a hundred times, then the checks
 
 Latencies are a client's own, retries included. In the closed loop a client asks again at once (think time
 0); with --rate the clock starts when the request was meant to be sent, so that waiting is not left out.
 
-Exit codes: 0 done, 1 an acknowledged booking was lost or doubled or an invariant broke, 2 it could not be
-carried out."
+Exit codes: 0 done, 2 it could not be carried out."
 )]
 pub(crate) struct Args {
     /// Coordinators to measure, in the alliance that they have; without it, three are started
-    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', conflicts_with_all = ["kills", "kill_loop"])]
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', conflicts_with = "kills")]
     pub(crate) endpoints: Vec<String>,
     /// Clients at once, one measurement each
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,16,64")]
@@ -42,12 +40,6 @@ pub(crate) struct Args {
     /// Kill the leader this often under load, and measure the time without a write
     #[arg(long, value_name = "N")]
     pub(crate) kills: Option<usize>,
-    /// Kill -9 a random node this often under load, then check every acknowledged booking
-    #[arg(long, value_name = "N")]
-    pub(crate) kill_loop: Option<usize>,
-    /// In the kill loop, kill every node at once in one round of so many; 0 for never
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub(crate) all_every: usize,
     /// Machines of the alliance
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(23..=5000))]
     pub(crate) machines: usize,

@@ -4,10 +4,10 @@
 use crate::args::Args;
 use crate::report::{Measured, Results};
 use crate::sample::{Done, Sample};
-use crate::small::Orders;
 use crate::stage::Stage;
 use futures::future::join_all;
 use millpool_cli::client::Client;
+use millpool_demo::small::Orders;
 use millpool_proto::v1::{
     CancelBookingRequest, Consistency, GetBookingRequest, ListBookingsRequest, Page, QuoteRequest,
 };

@@ -1,8 +1,8 @@
 //! The leader killed under load: how long nobody could book.
 
-use crate::small::Orders;
 use crate::stage::Stage;
 use anyhow::{Context as _, ensure};
+use millpool_demo::small::Orders;
 use millpool_proto::v1::CancelBookingRequest;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ pub(crate) async fn run(stage: &mut Stage, kills: usize) -> anyhow::Result<Vec<f
         );
         gaps.push(gap.as_secs_f64());
         stage.cluster()?.start_node(leader)?;
-        stage.wait_until_level(PATIENCE).await?;
+        stage.cluster()?.wait_until_level(PATIENCE).await?;
         acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
     let _ = stop.send(true);

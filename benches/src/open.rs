@@ -4,8 +4,8 @@
 use crate::args::Args;
 use crate::report::{Measured, Results};
 use crate::sample::{Done, Sample};
-use crate::small::Orders;
 use crate::stage::Stage;
+use millpool_demo::small::Orders;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 

@@ -6,9 +6,6 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Faults that the table tells one by one.
-const FAULTS_SHOWN: usize = 12;
-
 /// Everything that was measured.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Results {
@@ -24,8 +21,6 @@ pub(crate) struct Results {
     measurements: Vec<Measurement>,
     /// Times without an acknowledged booking, s.
     pub(crate) failovers: Vec<f64>,
-    /// The kill loop.
-    pub(crate) kill_loop: Option<KillLoop>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -50,27 +45,6 @@ pub(crate) struct Measured {
     max_ms: f64,
     refused: BTreeMap<String, u64>,
     unanswered: BTreeMap<String, u64>,
-}
-
-/// What the kill loop came to.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct KillLoop {
-    /// Rounds.
-    pub(crate) rounds: usize,
-    /// Nodes that were killed.
-    pub(crate) nodes_killed: usize,
-    /// Bookings that were acknowledged.
-    pub(crate) acknowledged: usize,
-    /// Bookings that were refused.
-    pub(crate) refused: u64,
-    /// Requests that got no answer within their deadline, before they were repeated.
-    pub(crate) in_doubt_at_first: usize,
-    /// Acknowledged requests that were repeated in the end.
-    pub(crate) repeated: usize,
-    /// Bookings that were there in the end.
-    pub(crate) bookings: usize,
-    /// What is not as it should be.
-    pub(crate) faults: Vec<String>,
 }
 
 impl Measured {
@@ -109,7 +83,6 @@ impl Results {
             leader_preferred: !args.spread,
             measurements: Vec::new(),
             failovers: Vec::new(),
-            kill_loop: None,
         }
     }
 
@@ -117,11 +90,6 @@ impl Results {
     pub(crate) fn add(&mut self, what: &str, clients: usize, measured: Measured) {
         eprintln!("{what} at {clients}: {:.0} a second", measured.per_second);
         self.measurements.push(Measurement { what: what.to_owned(), clients, measured });
-    }
-
-    /// Whether nothing was lost, doubled or otherwise broken.
-    pub(crate) fn holds(&self) -> bool {
-        self.kill_loop.as_ref().is_none_or(|kill_loop| kill_loop.faults.is_empty())
     }
 }
 
@@ -134,7 +102,6 @@ pub(crate) fn table(results: &Results) -> String {
     if !results.failovers.is_empty() {
         text.push(failovers(&results.failovers));
     }
-    text.extend(results.kill_loop.as_ref().map(kill_loop));
     text.join("\n")
 }
 
@@ -187,24 +154,4 @@ fn failovers(gaps: &[f64]) -> String {
         sorted[0],
         sorted[sorted.len() - 1]
     )
-}
-
-fn kill_loop(result: &KillLoop) -> String {
-    let mut lines = vec![format!(
-        "{} rounds, {} nodes killed: {} bookings acknowledged ({} refused, {} without an answer at first), {} \
-         repeated, {} there in the end: {}",
-        result.rounds,
-        result.nodes_killed,
-        result.acknowledged,
-        result.refused,
-        result.in_doubt_at_first,
-        result.repeated,
-        result.bookings,
-        if result.faults.is_empty() { "none lost, none doubled, none worsened" } else { "FAULTS" }
-    )];
-    lines.extend(result.faults.iter().take(FAULTS_SHOWN).map(|fault| format!("BROKEN  {fault}")));
-    if result.faults.len() > FAULTS_SHOWN {
-        lines.push(format!("{} faults, of which {FAULTS_SHOWN} are shown", result.faults.len()));
-    }
-    lines.join("\n")
 }

@@ -5,7 +5,7 @@ use anyhow::{Context as _, ensure};
 use millpool_cli::client::{Client, ClientOptions};
 use millpool_demo::alliance::{Alliance, Blueprint};
 use millpool_demo::clock::wall_ms;
-use millpool_demo::cluster::{Cluster, NODES, Options};
+use millpool_demo::cluster::{Cluster, Options};
 use millpool_demo::setup;
 use millpool_proto::v1::GetStatusRequest;
 use std::path::PathBuf;
@@ -104,26 +104,6 @@ impl Stage {
     /// The cluster that was started here.
     pub(crate) fn cluster(&mut self) -> anyhow::Result<&mut Cluster> {
         self.own.as_mut().context("a cluster that was started here")
-    }
-
-    /// Waits until every node runs and says that it has applied what the furthest one has.
-    pub(crate) async fn wait_until_level(&mut self, patience: Duration) -> anyhow::Result<()> {
-        let began = tokio::time::Instant::now();
-        let cluster = self.cluster()?;
-        loop {
-            cluster.check_alive()?;
-            let mut applied = Vec::new();
-            for index in 0..NODES {
-                applied.extend(cluster.status(index).await.map(|status| status.applied_index));
-            }
-            let (least, most) = (applied.iter().min().copied(), applied.iter().max().copied());
-            let near = least.zip(most).is_some_and(|(least, most)| most - least < 1000);
-            if applied.len() == NODES && near {
-                return Ok(());
-            }
-            ensure!(began.elapsed() < patience, "the nodes are not level after {patience:?}: {applied:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
     }
 
     /// Stops what was started.

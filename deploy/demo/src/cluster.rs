@@ -1,16 +1,17 @@
-//! Three coordinators as real processes on loopback, with their logs and durable storage in a folder.
+//! Three coordinators as real processes, on loopback or each where its [`Site`] says, with their logs and durable
+//! storage in a folder.
 //!
 //! Processes are started in a group of their own, so that Ctrl-C in a terminal reaches the caller alone,
 //! and die with the [`Cluster`].
 
 use crate::clock::AllianceClock;
 use anyhow::{Context as _, bail, ensure};
-use millpool_cli::client::{Client, ClientOptions};
+use millpool_cli::client::{Client, ClientOptions, TlsOptions};
 use millpool_proto::v1::{GetStatusRequest, GetStatusResponse};
 use rustix::process::{Pid, Signal, kill_process};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
@@ -20,6 +21,31 @@ pub const NODES: usize = 3;
 const STOP_WAIT: Duration = Duration::from_secs(6);
 /// How long a node may take to say what it knows.
 const STATUS_WAIT: Duration = Duration::from_millis(500);
+/// Entries within which nodes are level while work goes on.
+const LEVEL_ENTRIES: u64 = 1000;
+
+/// Where a node stands.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The address of its listeners.
+    pub host: IpAddr,
+    /// The folder of its storage.
+    pub folder: PathBuf,
+    /// The network namespace that it runs in; the caller's without one.
+    pub namespace: Option<String>,
+}
+
+/// What nodes and clients need to speak TLS.
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// A folder with the authority's certificate (`ca.pem`), each node's certificate and key (`node-1.pem`,
+    /// `node-1.key`, ...) and the operator's token (`operator.token`).
+    pub folder: PathBuf,
+    /// The authority's certificate, PEM.
+    pub ca_pem: String,
+    /// The operator's token.
+    pub operator_token: String,
+}
 
 /// What a cluster is started with.
 #[derive(Clone, Debug)]
@@ -38,12 +64,23 @@ pub struct Options {
     pub snapshot_every: u64,
     /// What coordinators log.
     pub log: String,
+    /// Where the nodes stand.
+    pub sites: [Site; NODES],
+    /// TLS and tokens; without them, on loopback, a caller is who it says it is.
+    pub security: Option<Security>,
 }
 
 impl Options {
-    /// Coordinators as they come, in `data_dir`.
+    /// Coordinators as they come, on loopback, in `data_dir`.
     pub fn new(bin_dir: PathBuf, data_dir: PathBuf) -> Self {
+        let site = |index: usize| Site {
+            host: Ipv4Addr::LOCALHOST.into(),
+            folder: data_dir.join(format!("node-{}", index + 1)),
+            namespace: None,
+        };
         Self {
+            sites: std::array::from_fn(site),
+            security: None,
             bin_dir,
             data_dir,
             clock: AllianceClock::wall(),
@@ -73,11 +110,14 @@ struct Node {
 impl Cluster {
     /// Starts three nodes on free ports, with empty storage.
     pub fn start(options: Options) -> anyhow::Result<Self> {
-        let mut ports = free_ports(3 * NODES)?.into_iter().map(|port| format!("127.0.0.1:{port}"));
+        let mut ports = free_ports(3 * NODES)?.into_iter();
         let mut nodes = Vec::new();
-        for id in 1..=NODES {
-            let mut port = || ports.next().context("a free port");
-            nodes.push(Node { id, public: port()?, peer: port()?, metrics: port()?, process: None });
+        for (index, site) in options.sites.iter().enumerate() {
+            let mut at =
+                |host: IpAddr| anyhow::Ok(format!("{host}:{}", ports.next().context("a free port")?));
+            let (public, peer) = (at(site.host)?, at(site.host)?);
+            let metrics = at(Ipv4Addr::LOCALHOST.into())?;
+            nodes.push(Node { id: index + 1, public, peer, metrics, process: None });
         }
         let mut cluster = Self { options, nodes };
         for index in 0..NODES {
@@ -101,6 +141,11 @@ impl Cluster {
         self.nodes[index].process.as_ref().and_then(Child::id)
     }
 
+    /// The folder of a node's storage.
+    pub fn folder(&self, index: usize) -> &Path {
+        &self.options.sites[index].folder
+    }
+
     /// The folder of the logs.
     pub fn logs(&self) -> PathBuf {
         self.options.data_dir.join("logs")
@@ -122,15 +167,24 @@ impl Cluster {
         let (options, node) = (&self.options, &self.nodes[index]);
         let member = |node: &Node| format!("{}={}/{}", node.id, node.peer, node.public);
         let members: Vec<String> = self.nodes.iter().map(member).collect();
-        let storage = options.data_dir.join(format!("node-{}", node.id));
-        let mut command = Command::new(options.bin_dir.join("millpool-scheduler"));
+        let site = &options.sites[index];
+        let mut command = inside(site.namespace.as_deref(), &options.bin_dir.join("millpool-scheduler"));
         let mut set = |flag: &str, value: String| {
             command.arg(format!("--{flag}")).arg(value);
         };
-        set("insecure-dev", "true".to_owned());
+        match &options.security {
+            None => set("insecure-dev", "true".to_owned()),
+            Some(security) => {
+                let file = |name: String| security.folder.join(name).display().to_string();
+                set("tls-cert", file(format!("node-{}.pem", node.id)));
+                set("tls-key", file(format!("node-{}.key", node.id)));
+                set("peer-ca", file("ca.pem".to_owned()));
+                set("operator-token-file", file("operator.token".to_owned()));
+            }
+        }
         set("cluster-id", "demo".to_owned());
         set("node-id", node.id.to_string());
-        set("data-dir", storage.display().to_string());
+        set("data-dir", site.folder.display().to_string());
         set("initial-cluster", members.join(","));
         set("public-listen", node.public.clone());
         set("peer-listen", node.peer.clone());
@@ -148,6 +202,24 @@ impl Cluster {
     pub async fn kill_node(&mut self, index: usize) -> anyhow::Result<()> {
         let mut process = self.nodes[index].process.take().context("the node is dead already")?;
         Ok(process.kill().await?)
+    }
+
+    /// Sends a node a signal.
+    pub fn signal_node(&self, index: usize, signal: Signal) -> anyhow::Result<()> {
+        let process = self.nodes[index].process.as_ref().context("the node is dead")?;
+        send(process, signal)
+    }
+
+    /// Waits for a node that is to end by itself; None where it goes on.
+    pub async fn wait_for_end(
+        &mut self,
+        index: usize,
+        patience: Duration,
+    ) -> anyhow::Result<Option<ExitStatus>> {
+        let process = self.nodes[index].process.as_mut().context("the node is dead already")?;
+        let Ok(ended) = tokio::time::timeout(patience, process.wait()).await else { return Ok(None) };
+        self.nodes[index].process = None;
+        Ok(Some(ended?))
     }
 
     /// Whether a node is running, as far as it was meant to.
@@ -174,10 +246,16 @@ impl Cluster {
         let options = ClientOptions {
             endpoints,
             token: Some(token.to_owned()),
+            tls: self.tls(),
             attempt_timeout: Duration::from_secs(5),
             ..ClientOptions::default()
         };
         Ok(Client::new(options)?)
+    }
+
+    fn tls(&self) -> Option<TlsOptions> {
+        let ca = &self.options.security.as_ref()?.ca_pem;
+        Some(TlsOptions { ca_pem: ca.clone().into_bytes(), server_name: None })
     }
 
     /// What one node knows; None while it does not answer.
@@ -185,6 +263,8 @@ impl Cluster {
         self.nodes[index].process.as_ref()?;
         let options = ClientOptions {
             endpoints: vec![self.nodes[index].public.clone()],
+            token: self.options.security.as_ref().map(|security| security.operator_token.clone()),
+            tls: self.tls(),
             attempt_timeout: STATUS_WAIT,
             deadline: STATUS_WAIT,
             attempts_max: 1,
@@ -220,6 +300,25 @@ impl Cluster {
         }
     }
 
+    /// Waits until every node runs and says that it has applied about what the furthest one has.
+    pub async fn wait_until_level(&mut self, patience: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            self.check_alive()?;
+            let mut applied = Vec::new();
+            for index in 0..NODES {
+                applied.extend(self.status(index).await.map(|status| status.applied_index));
+            }
+            let (least, most) = (applied.iter().min(), applied.iter().max());
+            let near = least.zip(most).is_some_and(|(least, most)| most - least < LEVEL_ENTRIES);
+            if applied.len() == NODES && near {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < patience, "the nodes are not level after {patience:?}: {applied:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Stops every node in good order; those that do not stop in time are killed, and named.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let mut slow = Vec::new();
@@ -239,6 +338,14 @@ impl Cluster {
     }
 }
 
+/// A program, in a network namespace where one is named. It keeps the process id.
+fn inside(namespace: Option<&str>, program: &Path) -> Command {
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
+}
+
 /// Starts a process that logs to a file, in a group of its own, to die with its handle.
 pub(crate) fn spawn(command: &mut Command, log_file: &Path) -> anyhow::Result<Child> {
     if let Some(folder) = log_file.parent() {
@@ -254,9 +361,13 @@ pub(crate) fn spawn(command: &mut Command, log_file: &Path) -> anyhow::Result<Ch
 
 /// Asks a process to stop.
 pub(crate) fn terminate(process: &Child) -> anyhow::Result<()> {
+    send(process, Signal::TERM)
+}
+
+fn send(process: &Child, signal: Signal) -> anyhow::Result<()> {
     let pid = process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     match pid {
-        Some(pid) => Ok(kill_process(pid, Signal::TERM)?),
+        Some(pid) => Ok(kill_process(pid, signal)?),
         None => Ok(()),
     }
 }

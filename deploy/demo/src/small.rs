@@ -1,7 +1,7 @@
 //! Small orders: a quarter of an hour on one machine, or on two, so that a pool of ninety days does not
 //! fill up within a measurement.
 
-use millpool_demo::alliance::{DAY_S, FAMILIES};
+use crate::alliance::{DAY_S, FAMILIES};
 use millpool_proto::v1::{BookRequest, MachineClass, Objective, Operation, Order, Size, Terms};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -15,7 +15,7 @@ const CLASSES: [(u32, MachineClass); 5] = [
 ];
 
 /// A source of orders, one for each client.
-pub(crate) struct Orders {
+pub struct Orders {
     random: StdRng,
     start_s: i64,
     name: String,
@@ -24,13 +24,13 @@ pub(crate) struct Orders {
 
 impl Orders {
     /// Orders of a buyer. `run` tells the request ids of this measurement from others'.
-    pub(crate) fn new(seed: u64, number: usize, start_s: i64, run: &str) -> Self {
+    pub fn new(seed: u64, number: usize, start_s: i64, run: &str) -> Self {
         let random = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
         Self { random, start_s, name: format!("{run}-{number}"), count: 0 }
     }
 
     /// The next order.
-    pub(crate) fn order(&mut self) -> Order {
+    pub fn order(&mut self) -> Order {
         self.count += 1;
         let operations = if self.random.random_range(0..10) < 3 { 2 } else { 1 };
         let route = (0..operations).map(|_| self.operation()).collect();
@@ -63,7 +63,7 @@ impl Orders {
     }
 
     /// The next order as a request to book it, cheapest.
-    pub(crate) fn request(&mut self) -> BookRequest {
+    pub fn request(&mut self) -> BookRequest {
         let order = self.order();
         BookRequest {
             request_id: order.reference.clone(),
