@@ -33,7 +33,7 @@ fn book_nth(state: &mut State, n: i64) -> BookingId {
     let asked = Order { due: MONDAY + 300 * DAY, ..order(vec![operation(Mill, "a", 30)]) };
     let command = book(asked, terms(Objective::Cheapest), &[(&id, start)], 0);
     match apply(state, buyer("bo"), command).result {
-        Ok(Reply::Booking(booking)) => booking.id.clone(),
+        Ok(Reply::Booking(booking)) => booking.id,
         other => panic!("a booking, not {other:?}"),
     }
 }

@@ -273,7 +273,7 @@ impl Happening {
     pub fn in_hand(&self) -> Option<(BookingId, u32)> {
         match self {
             Happening::Started { booking, operation } | Happening::Progress { booking, operation, .. } => {
-                Some((booking.clone(), *operation))
+                Some((*booking, *operation))
             }
             _ => None,
         }

@@ -3,6 +3,7 @@
 //! often that has changed a row.
 
 use crate::planted::{Bug, planted};
+use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 
 /// Folded multiplication (as in wyhash, <https://github.com/wangyi-fudan/wyhash>): a word at a time, no seed,
@@ -90,7 +91,10 @@ impl<K: Ord + Clone + Hash, V: Clone + Hash> Default for Table<K, V> {
 
 impl<K: Ord + Clone + Hash, V: Clone + Hash> Table<K, V> {
     /// The value at `key`. O(log n).
-    pub fn get(&self, key: &K) -> Option<&V> {
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
         self.rows.get(key).map(|row| &row.value)
     }
 

@@ -1,4 +1,6 @@
 //! Typed ids: a plant's id is not a machine's. Cheap to clone, ordered, at most 40 characters.
+//!
+//! A booking's is a number, since bookings are what there are many of, and every line and table compares their ids.
 
 use crate::refusal::{Reason, Refusal};
 use std::sync::Arc;
@@ -52,10 +54,44 @@ ids! {
     MachineId, "machine_id";
     /// Windows of a machine, lent.
     OfferId, "offer_id";
-    /// A part order. Given by the state machine: `b000001` and on.
-    BookingId, "booking_id";
     /// Somebody who may call: for a buyer the buyer's id.
     PrincipalId, "principal_id";
+}
+
+/// A part order, by the number that the state machine gave it: `b000001` and on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BookingId(u64);
+
+impl BookingId {
+    /// The booking given as the `number`-th.
+    pub fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Reads an id as it was given; another way to write the same number is not one.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        let number = text.strip_prefix('b').and_then(|digits| digits.parse().ok()).map(Self);
+        number.filter(|id| id.to_string() == text).ok_or_else(|| {
+            Refusal::invalid(
+                Reason::InvalidField,
+                "booking_id",
+                text,
+                "an id as it was given, such as b000001",
+            )
+        })
+    }
+}
+
+impl std::fmt::Display for BookingId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "b{:06}", self.0)
+    }
+}
+
+impl std::fmt::Debug for BookingId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 fn check(field: &str, text: &str) -> Result<(), Refusal> {

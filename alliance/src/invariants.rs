@@ -47,7 +47,7 @@ fn check_line(state: &State, station: &Station, found: &mut Vec<String>) {
             }
         }
         if let Use::Work { booking, operation } = &o.purpose {
-            if !seen.insert((booking.clone(), *operation)) {
+            if !seen.insert((*booking, *operation)) {
                 found.push(format!("{id}: operation {operation} of {booking} stands twice"));
             }
             let step = state.bookings().get(booking).and_then(|b| b.steps.get(*operation as usize));

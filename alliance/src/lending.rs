@@ -138,7 +138,7 @@ impl State {
         self.edit_station(id, |s| s.refit(machine));
         let touched = self.settle([id.clone()].into()).map_err(|r| disturb(r.message))?;
         let planned = station.line.iter().filter_map(|o| match &o.purpose {
-            Use::Work { booking, .. } => Some(booking.clone()),
+            Use::Work { booking, .. } => Some(*booking),
             Use::Tooling => None,
         });
         self.check_bookings(before, touched.into_iter().chain(planned).collect())
@@ -239,7 +239,7 @@ impl State {
                     && booking.lateness_s() > old.lateness_s();
                 if step.place.is_none() || later {
                     lost.push(Disturbed {
-                        booking: id.clone(),
+                        booking: *id,
                         operation: k as u32,
                         machine: place.machine.clone(),
                         window: Window::new(place.start, place.end),

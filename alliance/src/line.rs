@@ -91,7 +91,7 @@ impl Occupation {
     /// The operation whose work it is.
     pub fn operation(&self) -> Option<(BookingId, u32)> {
         match &self.purpose {
-            Use::Work { booking, operation } => Some((booking.clone(), *operation)),
+            Use::Work { booking, operation } => Some((*booking, *operation)),
             Use::Tooling => None,
         }
     }
@@ -381,7 +381,7 @@ impl Station {
             start,
             end: start,
             family: family.into(),
-            purpose: Use::Work { booking: booking.clone(), operation },
+            purpose: Use::Work { booking: *booking, operation },
             changeover_s: 0,
             work_s,
             splittable,

@@ -65,8 +65,18 @@ pub struct Reckoned {
 
 /// Reckons `operation` of `quantity` pieces on `machine`.
 pub fn reckon(operation: &Operation, quantity: i64, machine: &Machine) -> Reckoned {
+    reckon_given(operation, quantity, machine, machine.longest_changeover_s(&operation.setup_family))
+}
+
+/// [`reckon`] for who knows the machine's longest changeover into the operation's family, seconds.
+pub fn reckon_given(
+    operation: &Operation,
+    quantity: i64,
+    machine: &Machine,
+    longest_changeover_s: i64,
+) -> Reckoned {
     let run_s = div_up(operation.run_s_per_piece * quantity * 1000, machine.speed_permille);
-    let longest_s = operation.setup_s + machine.longest_changeover_s(&operation.setup_family);
+    let longest_s = operation.setup_s + longest_changeover_s;
     let processing_fen = div_up(run_s * machine.rate_fen_per_hour, 3600);
     let setup_of = |seconds: i64| div_up(seconds * machine.setup_rate_fen_per_hour, 3600);
     let (setup_w, cutting_w) = (i64::from(machine.power.setup_w), i64::from(machine.power.cutting_w));

@@ -212,7 +212,7 @@ impl State {
 
     fn started(&mut self, id: &BookingId, operation: u32, at: i64, cause: &Cause) -> Result<(), Refusal> {
         let machines = self.begin(&cause.machine, id, operation, at)?;
-        self.give_way(machines, [id.clone()].into(), cause);
+        self.give_way(machines, [*id].into(), cause);
         Ok(())
     }
 
@@ -329,7 +329,7 @@ impl State {
         booking.steps[operation as usize].place = Some(Place { end, ..place });
         self.put_booking(booking);
         self.edit_occupation(&machine, id, operation, |o| o.end = end);
-        self.give_way([machine].into(), [id.clone()].into(), cause);
+        self.give_way([machine].into(), [*id].into(), cause);
     }
 
     /// Work that is reported to be in hand, and not to have ended, ends no sooner than now: its machine is
@@ -406,7 +406,7 @@ impl State {
             o.phase = Phase::Done;
         });
         machines.insert(place.machine);
-        self.give_way(machines, [id.clone()].into(), cause);
+        self.give_way(machines, [*id].into(), cause);
         Ok(())
     }
 
@@ -445,7 +445,7 @@ impl State {
             spent.phase = Phase::Done;
             spent.purpose = Use::Tooling;
         });
-        self.give_way([place.machine].into(), [id.clone()].into(), cause);
+        self.give_way([place.machine].into(), [*id].into(), cause);
         Ok(())
     }
 
@@ -471,7 +471,7 @@ impl State {
                 let left = if o.end > expected { o.end - expected } else { o.end - now };
                 o.end = ceil_tick(until + left);
                 if let Use::Work { booking, operation } = &o.purpose {
-                    waiting.push((booking.clone(), *operation, o.end));
+                    waiting.push((*booking, *operation, o.end));
                 }
             }
             s.down = down;
@@ -516,7 +516,7 @@ impl State {
                 changed.extend(settled.changed);
                 let first = settled.broken.into_iter().next()?;
                 match &s.line[first.index].purpose {
-                    Use::Work { booking, operation } => Some(Some((booking.clone(), *operation))),
+                    Use::Work { booking, operation } => Some(Some((*booking, *operation))),
                     Use::Tooling => {
                         s.remove_tooling(first.index);
                         Some(None)

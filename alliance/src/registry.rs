@@ -177,8 +177,13 @@ impl Machine {
 
     /// The longest changeover into `family` from any family of the machine, seconds: what a quote counts.
     pub fn longest_changeover_s(&self, family: &str) -> i64 {
-        let from_families = self.setup_families.iter().map(|from| self.changeover_s(Some(from), family));
-        from_families.max().unwrap_or(0)
+        // Every quote asks this of every machine: one pass, as each pair of families is named at most once.
+        let named = self.changeovers.iter().filter(|c| c.to == family);
+        let (longest, others) = named.fold((0, 0), |(longest, others), c| {
+            (c.seconds.max(longest), others + usize::from(c.from != family))
+        });
+        let others_of_machine = self.setup_families.len() - usize::from(self.setup_families.contains(family));
+        if others < others_of_machine { longest.max(self.changeover_default_s) } else { longest }
     }
 
     /// Refuses what no machine can be, naming field, value and what is accepted.

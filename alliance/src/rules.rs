@@ -51,7 +51,7 @@ impl State {
         let steps = vec![Step::waiting(); placement.len()];
         let promise = Promise { by: i64::MAX, price, carbon };
         let booking = self.new_booking(buyer, order.clone(), steps, promise, hold_s);
-        let id = booking.id.clone();
+        let id = booking.id;
         self.put_booking(booking);
         for (k, (machine, start)) in placement.iter().enumerate() {
             self.seat(&id, k as u32, machine, *start)?;
@@ -64,7 +64,7 @@ impl State {
         }
         let touched = self.settle(machines.into_iter().collect())?;
         self.promise(&id, terms)?;
-        self.check_bookings(before, touched.into_iter().chain([id.clone()]).collect())?;
+        self.check_bookings(before, touched.into_iter().chain([id]).collect())?;
         Ok(Reply::Booking(self.booking(&id)?.clone()))
     }
 
@@ -226,11 +226,11 @@ impl State {
                     ),
                 ));
             }
-            unchanged(station.id().as_str(), before.station(&m.machine)?.revision, base_revision)?;
+            unchanged(station.id(), before.station(&m.machine)?.revision, base_revision)?;
             machines.insert(m.machine.clone());
         }
         touched.extend(self.settle(machines)?);
-        let moved = moves.iter().map(|m| m.booking.clone());
+        let moved = moves.iter().map(|m| m.booking);
         self.check_bookings(before, touched.into_iter().chain(moved).collect())?;
         self.plan_revision = self.revision;
         self.changes.plan = true;
@@ -248,14 +248,14 @@ impl State {
     /// Takes an operation that is to move from where it is. Answers with the machine that it leaves.
     fn unseat(&mut self, kind: PlanKind, base: u64, m: &Move) -> Result<Option<MachineId>, Refusal> {
         let booking = self.booking(&m.booking)?;
-        unchanged(booking.id.as_str(), booking.revision, base)?;
+        unchanged(&booking.id, booking.revision, base)?;
         let step = booking.steps.get(m.operation as usize).filter(|s| s.is_planned() && booking.is_open());
         let step = step.ok_or_else(|| {
             conflict(format!("operation {} of {} is not waiting for its turn", m.operation, m.booking))
         })?;
         let Some(place) = step.place.clone() else { return Ok(None) };
         let station = self.station(&place.machine)?;
-        unchanged(station.id().as_str(), station.revision, base)?;
+        unchanged(station.id(), station.revision, base)?;
         let frozen = kind == PlanKind::Optimisation && place.start < self.frozen_until(station);
         if frozen && !planted(Bug::FrozenUnchecked) {
             return Err(Refusal::because(
@@ -420,7 +420,7 @@ fn conflict(message: String) -> Refusal {
     Refusal::because(Reason::PlacementConflict, message)
 }
 
-fn unchanged(what: &str, revision: u64, base: u64) -> Result<(), Refusal> {
+fn unchanged(what: &impl std::fmt::Display, revision: u64, base: u64) -> Result<(), Refusal> {
     if revision <= base {
         return Ok(());
     }

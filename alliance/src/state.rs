@@ -34,6 +34,12 @@ pub struct AnswerKey {
     pub id: String,
 }
 
+impl AnswerKey {
+    fn of(caller: &Caller, request: &Request) -> Self {
+        AnswerKey { caller: caller.clone(), method: request.method.clone(), id: request.id.clone() }
+    }
+}
+
 /// The first answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Answer {
@@ -130,7 +136,7 @@ pub struct Image {
     /// Agents.
     pub agents: Vec<Arc<Agent>>,
     /// Remembered answers.
-    pub answers: Vec<(AnswerKey, Arc<Answer>)>,
+    pub answers: Vec<(Arc<AnswerKey>, Arc<Answer>)>,
 }
 
 /// The state of the alliance. A clone is cheap: the maps are persistent.
@@ -149,12 +155,12 @@ pub struct State {
     pub(crate) principals: Table<(Role, PrincipalId), Arc<Principal>>,
     pub(crate) bookings: Table<BookingId, Arc<Booking>>,
     pub(crate) agents: Table<PlantId, Arc<Agent>>,
-    pub(crate) answers: Table<AnswerKey, Arc<Answer>>,
+    pub(crate) answers: Table<Arc<AnswerKey>, Arc<Answer>>,
     // Derived from the tables above, for quick answers; not hashed, not in snapshots.
     pub(crate) open: imbl::OrdSet<BookingId>,
     pub(crate) of_buyer: imbl::OrdSet<(PrincipalId, BookingId)>,
     pub(crate) holds: imbl::OrdSet<(i64, BookingId)>,
-    pub(crate) answers_by_expiry: imbl::OrdSet<(i64, AnswerKey)>,
+    pub(crate) answers_by_expiry: imbl::OrdSet<(i64, Arc<AnswerKey>)>,
     pub(crate) tokens: imbl::OrdMap<[u8; 32], (Role, PrincipalId)>,
     // What the entry being applied has changed so far.
     pub(crate) changes: Changes,
@@ -322,10 +328,10 @@ impl State {
     }
 
     /// A buyer's bookings, by id, from `from` on.
-    pub fn bookings_of(&self, buyer: &PrincipalId, from: &BookingId) -> impl Iterator<Item = &Arc<Booking>> {
+    pub fn bookings_of(&self, buyer: &PrincipalId, from: BookingId) -> impl Iterator<Item = &Arc<Booking>> {
         let buyer = buyer.clone();
         self.of_buyer
-            .range((buyer.clone(), from.clone())..)
+            .range((buyer.clone(), from)..)
             .take_while(move |(of, _)| *of == buyer)
             .filter_map(|(_, id)| self.bookings.get(id))
     }
@@ -348,9 +354,7 @@ impl State {
         request: Option<&Request>,
     ) -> Option<Result<(Reply, u64), Refusal>> {
         let request = request?;
-        let key =
-            AnswerKey { caller: caller.clone(), method: request.method.clone(), id: request.id.clone() };
-        let answer = self.answers.get(&key)?;
+        let answer = self.answers.get(&AnswerKey::of(caller, request))?;
         if answer.fingerprint == request.fingerprint || planted(Bug::AnyBodyAnswered) {
             return Some(Ok((answer.reply.clone(), answer.revision)));
         }
@@ -364,11 +368,7 @@ impl State {
 
     fn remember(&mut self, entry: &Entry, result: &Result<Reply, Refusal>) {
         let (Some(request), Ok(reply)) = (&entry.request, result) else { return };
-        let key = AnswerKey {
-            caller: entry.caller.clone(),
-            method: request.method.clone(),
-            id: request.id.clone(),
-        };
+        let key = Arc::new(AnswerKey::of(&entry.caller, request));
         let expires_at = self.now + self.policy.request_id_keep_s;
         self.answers_by_expiry.insert((expires_at, key.clone()));
         let answer = Answer {
@@ -400,7 +400,7 @@ impl State {
             if expires_at > self.now || planted(Bug::HoldNeverExpires) {
                 break;
             }
-            self.holds.remove(&(expires_at, id.clone()));
+            self.holds.remove(&(expires_at, id));
             self.release(&id, Status::Expired);
         }
     }
@@ -425,22 +425,22 @@ impl State {
 
     pub(crate) fn put_booking(&mut self, mut booking: Booking) {
         booking.revision = self.revision;
-        let id = booking.id.clone();
+        let id = booking.id;
         if let Some(old) = self.bookings.get(&id).cloned() {
-            self.holds.remove(&(old.hold_expires_at, id.clone()));
+            self.holds.remove(&(old.hold_expires_at, id));
             self.note_plants_left(&old, &mut booking);
         }
         if booking.hold_expires_at != 0 {
-            self.holds.insert((booking.hold_expires_at, id.clone()));
+            self.holds.insert((booking.hold_expires_at, id));
         }
         if booking.is_open() {
-            self.open.insert(id.clone());
+            self.open.insert(id);
         } else {
             self.open.remove(&id);
         }
-        self.of_buyer.insert((booking.buyer.clone(), id.clone()));
+        self.of_buyer.insert((booking.buyer.clone(), id));
         let booking = Arc::new(booking);
-        self.changes.bookings.insert(id.clone(), booking.clone());
+        self.changes.bookings.insert(id, booking.clone());
         self.bookings.put(id, booking);
     }
 
@@ -582,14 +582,14 @@ impl State {
             state.principals.put(key, principal);
         }
         for booking in image.bookings {
-            let id = booking.id.clone();
+            let id = booking.id;
             if booking.hold_expires_at != 0 {
-                state.holds.insert((booking.hold_expires_at, id.clone()));
+                state.holds.insert((booking.hold_expires_at, id));
             }
             if booking.is_open() {
-                state.open.insert(id.clone());
+                state.open.insert(id);
             }
-            state.of_buyer.insert((booking.buyer.clone(), id.clone()));
+            state.of_buyer.insert((booking.buyer.clone(), id));
             state.bookings.put(id, booking);
         }
         for (key, answer) in image.answers {
@@ -610,7 +610,7 @@ impl State {
     ) -> Booking {
         self.bookings_given += 1;
         Booking {
-            id: BookingId::trusted(&format!("b{:06}", self.bookings_given)),
+            id: BookingId::numbered(self.bookings_given),
             buyer,
             order,
             status: if hold_s > 0 { Status::Held } else { Status::Confirmed },

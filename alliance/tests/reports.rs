@@ -64,11 +64,11 @@ fn displaced_work_is_placed_anew_by_a_repair_even_late() {
     let (mut alliance, first, second) = two_in_a_row();
     at(&mut alliance, EIGHT + 30 * MINUTE, "m1", started(&first, 0));
     alliance
-        .plan(PlanKind::Repair, vec![move_to(second.as_str(), 0, "m1", NINE + 30 * MINUTE)])
+        .plan(PlanKind::Repair, vec![move_to(&second.to_string(), 0, "m1", NINE + 30 * MINUTE)])
         .expect("repaired");
     assert_eq!(alliance.booking(&second).lateness_s(), Some(30 * MINUTE));
     // From there it is not made later still.
-    let later = alliance.plan(PlanKind::Repair, vec![move_to(second.as_str(), 0, "m1", TEN)]);
+    let later = alliance.plan(PlanKind::Repair, vec![move_to(&second.to_string(), 0, "m1", TEN)]);
     assert_eq!(later.expect_err("refused").reason, Reason::PromiseWorsened);
 }
 
@@ -283,7 +283,7 @@ fn a_breakdown_is_not_refused_for_its_wording() {
 fn what_is_measured_has_limits() {
     let (mut alliance, first, _) = two_in_a_row();
     let wild = Happening::Finished {
-        booking: first.clone(),
+        booking: first,
         operation: 0,
         pieces_good: u32::MAX,
         pieces_scrapped: u32::MAX,
@@ -329,14 +329,14 @@ fn what_never_stood_in_a_plant_does_not_exist_for_its_agent() {
     let in_hand = alliance.book_mill("a", 60, "m1", EIGHT);
     let held = alliance.hold(order(vec![operation(Mill, "a", 60)]), &[("m1", NINE)], HOUR);
     let gone = alliance.book_mill("a", 60, "m1", TEN + HOUR);
-    alliance.ok(buyer("bo"), Command::Cancel { booking: gone.clone(), reason: String::new() });
+    alliance.ok(buyer("bo"), Command::Cancel { booking: gone, reason: String::new() });
     at(&mut alliance, EIGHT, "m1", started(&in_hand, 0));
     let nobodys = booking_id("b999999");
     let told = |alliance: &mut Alliance, id: &BookingId, operation: u32| {
         [started(id, operation), finished(id, operation), progress(id, operation, i64::MAX)]
             .into_iter()
             .chain([scrapped(id, operation)])
-            .map(|what| alliance.happens("m9", what).expect("refused").replace(id.as_str(), "id"))
+            .map(|what| alliance.happens("m9", what).expect("refused").replace(&id.to_string(), "id"))
             .collect::<Vec<_>>()
     };
     let unknown = told(&mut alliance, &nobodys, 0);
@@ -352,7 +352,7 @@ fn what_never_stood_in_a_plant_does_not_exist_for_its_agent() {
 fn a_plant_that_makes_what_has_moved_away_meanwhile_is_believed() {
     let mut alliance = two_plants();
     let id = alliance.book_mill("a", 60, "m1", TEN);
-    alliance.plan(PlanKind::Optimisation, vec![move_to(id.as_str(), 0, "m9", TEN)]).expect("moved");
+    alliance.plan(PlanKind::Optimisation, vec![move_to(&id.to_string(), 0, "m9", TEN)]).expect("moved");
     at(&mut alliance, TEN, "m1", started(&id, 0));
     assert_eq!(alliance.place(&id, 0), Some(("m1".into(), TEN, TEN + HOUR)));
     assert!(alliance.station("m9").line.is_empty());

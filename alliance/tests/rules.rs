@@ -296,7 +296,7 @@ fn a_start_at_the_end_of_time_is_refused_and_stops_nobody() {
         assert_eq!(reason(alliance.try_book(hour(), &[("m1", start)])), Reason::InvalidField);
     }
     let booked = alliance.book(hour(), &[("m1", EIGHT)]);
-    let moved = alliance.plan(PlanKind::Repair, vec![move_to(booked.as_str(), 0, "m1", i64::MAX)]);
+    let moved = alliance.plan(PlanKind::Repair, vec![move_to(&booked.to_string(), 0, "m1", i64::MAX)]);
     assert_eq!(reason(moved), Reason::InvalidField);
 }
 
@@ -330,7 +330,7 @@ fn a_hold_keeps_its_time_until_it_expires() {
 fn a_hold_that_is_confirmed_outlives_its_time() {
     let mut alliance = Alliance::mills(&["m1"]);
     let held = alliance.hold(hour(), &[("m1", EIGHT)], HOUR);
-    alliance.ok(buyer("bo"), Command::Confirm { booking: held.clone() });
+    alliance.ok(buyer("bo"), Command::Confirm { booking: held });
     alliance.tick(MONDAY + DAY);
     assert_eq!(alliance.booking(&held).status, Status::Confirmed);
     assert_eq!(reason(alliance.try_do(buyer("bo"), Command::Confirm { booking: held })), Reason::WrongStatus);
@@ -348,16 +348,18 @@ fn a_hold_whose_start_has_passed_is_not_confirmed() {
 fn a_hold_that_a_disturbance_has_made_late_is_not_confirmed_until_it_stands_in_time_again() {
     let mut alliance = Alliance::mills(&["m1", "m2"]);
     let held = alliance.hold(hour(), &[("m1", EIGHT)], DAY);
-    let confirm = Command::Confirm { booking: held.clone() };
+    let confirm = Command::Confirm { booking: held };
     assert_eq!(alliance.happens("m1", down(EIGHT + 2 * HOUR)), None);
     let without_place = alliance.refused(buyer("bo"), confirm.clone());
     assert_eq!(without_place.reason, Reason::WrongStatus);
-    alliance.plan(PlanKind::Repair, vec![move_to(held.as_str(), 0, "m1", EIGHT + 2 * HOUR)]).expect("late");
+    alliance
+        .plan(PlanKind::Repair, vec![move_to(&held.to_string(), 0, "m1", EIGHT + 2 * HOUR)])
+        .expect("late");
     assert_eq!(alliance.booking(&held).lateness_s(), Some(2 * HOUR));
     let late = alliance.refused(buyer("bo"), confirm.clone());
     assert_eq!((late.reason, &late.message), (Reason::WrongStatus, &without_place.message));
     assert!(late.message.contains("placed anew"), "{late}");
-    alliance.plan(PlanKind::Repair, vec![move_to(held.as_str(), 0, "m2", EIGHT)]).expect("in time");
+    alliance.plan(PlanKind::Repair, vec![move_to(&held.to_string(), 0, "m2", EIGHT)]).expect("in time");
     alliance.ok(buyer("bo"), confirm);
 }
 
@@ -382,7 +384,7 @@ fn a_buyer_holds_no_more_than_the_policy_allows() {
 fn a_cancelled_booking_gives_its_time_back() {
     let mut alliance = Alliance::mills(&["m1"]);
     let id = alliance.book_mill("a", 60, "m1", EIGHT);
-    alliance.ok(buyer("bo"), Command::Cancel { booking: id.clone(), reason: "".into() });
+    alliance.ok(buyer("bo"), Command::Cancel { booking: id, reason: "".into() });
     assert_eq!(alliance.booking(&id).status, Status::Cancelled);
     assert!(alliance.station("m1").line.is_empty());
 }
@@ -401,7 +403,7 @@ fn work_in_hand_is_not_cancelled_and_what_is_done_keeps_its_place() {
     let mut alliance = Alliance::mills(&["m1"]);
     let two = order(vec![operation(Mill, "a", 60), operation(Mill, "a", 60)]);
     let booking = alliance.book(two, &[("m1", EIGHT), ("m1", EIGHT + HOUR)]);
-    let cancel = Command::Cancel { booking: booking.clone(), reason: "".into() };
+    let cancel = Command::Cancel { booking, reason: "".into() };
     alliance.now = EIGHT;
     assert_eq!(alliance.happens("m1", started(&booking, 0)), None);
     assert_eq!(alliance.refused(buyer("bo"), cancel.clone()).reason, Reason::WrongStatus);

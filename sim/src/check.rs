@@ -290,7 +290,7 @@ fn is_true(
         };
     }
     let Some(answered) = booking else { return Ok(()) };
-    let id = BookingId::trusted(&answered.id);
+    let id = BookingId::parse(&answered.id).map_err(|refusal| refusal.to_string())?;
     let Some(known) = state.bookings().get(&id) else {
         return Err(format!("there is no {id} at {revision}"));
     };

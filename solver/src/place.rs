@@ -62,12 +62,22 @@ pub struct Placement {
 
 /// The Pareto-optimal (completion, cost, carbon) placements of one job, earliest first.
 pub fn place(shop: &Shop, lines: &Lines, job: &Job, criterion: Cost) -> Vec<Placement> {
-    let mut placer = Placer::default();
     let emits = |mode: &crate::Mode| {
         mode.carbon > 0 || (criterion == Cost::Plan && shop.machines[mode.machine].setup_carbon_per_tick > 0)
     };
     let by_carbon = !shop.transport_carbon.is_empty() || job.ops.iter().flat_map(|op| &op.modes).any(emits);
-    placer.search(&Query { by_carbon, ..Query::new(shop, lines, job, criterion) });
+    placements(&Query { by_carbon, ..Query::new(shop, lines, job, criterion) })
+}
+
+/// The Pareto-optimal (completion, cost) placements of one job, earliest first: several times faster, for who does not
+/// ask for the greenest.
+pub fn place_by_time_and_cost(shop: &Shop, lines: &Lines, job: &Job, criterion: Cost) -> Vec<Placement> {
+    placements(&Query::new(shop, lines, job, criterion))
+}
+
+fn placements(query: &Query<'_>) -> Vec<Placement> {
+    let mut placer = Placer::default();
+    placer.search(query);
     placer.finals.iter().map(|&label| placer.placement(label)).collect()
 }
 
@@ -130,6 +140,10 @@ pub(crate) struct Placer {
     rest_time: Vec<Tick>,
     rest_cost: Vec<Fen>,
     revisited: Vec<bool>,
+    /// By arrival: whether the machine at hand has taken it.
+    placed: Vec<bool>,
+    /// Labels that beat most others: the soonest, the cheapest and the greenest so far that the next one is compared with.
+    best: Vec<Label>,
     histories: BTreeMap<(u32, u32, u32, u32), u32>,
     /// Decides which gaps to overlook.
     blinks: Option<Random>,
@@ -174,6 +188,11 @@ impl<'a> Query<'a> {
     /// Whether labels are told apart by what they are charged, besides time and cost.
     fn by_charge(&self) -> bool {
         self.job.budget.is_some() && self.criterion == Cost::Plan
+    }
+
+    /// Whether what a step costs depends on its machine alone, so that on each the soonest is the best.
+    fn pays_by_machine(&self) -> bool {
+        self.criterion == Cost::Charge && self.stay.is_none()
     }
 
     /// Whether labels are told apart by time and cost alone.
@@ -237,6 +256,7 @@ impl Placer {
         let mut layer = 0..0;
         for k in 0..job.ops.len() {
             self.fresh.clear();
+            self.best.clear();
             self.order_modes(query, k);
             let mut here = u32::MAX;
             for i in 0..self.modes.len() {
@@ -244,6 +264,10 @@ impl Placer {
                 if plant != here {
                     self.arrive(query, k, layer.clone(), plant as usize);
                     here = plant;
+                    // Before the last operation only labels of the same plant are compared.
+                    if k + 1 < job.ops.len() {
+                        self.best.clear();
+                    }
                 }
                 self.extend(query, k, mode as usize);
             }
@@ -361,6 +385,11 @@ impl Placer {
         let mode = &op.modes[mode_index];
         let line = query.lines.on(mode.machine);
         let Some(first) = self.arrivals.first().map(|a| a.at.max(mode.earliest)) else { return };
+        self.placed.clear();
+        self.placed.resize(self.arrivals.len(), false);
+        if k + 1 == query.job.ops.len() && !self.histories.is_empty() {
+            self.overlook_dominated(query, mode.machine);
+        }
         let least_cost = self.arrivals.iter().map(|a| a.cost).min().unwrap_or(0) + query.least(op, mode);
         for gap in line.partition_point(|o| o.start <= first)..=line.len() {
             let open = gap.checked_sub(1).map_or(0, |i| line[i].end);
@@ -375,7 +404,24 @@ impl Placer {
             }
             let Some(delay) = self.blink(mode.duration) else { continue };
             let open = if delay == 0 { open } else { from + delay };
-            self.extend_gap(query, k, mode_index, gap, open);
+            if self.extend_gap(query, k, mode_index, gap, open) {
+                return;
+            }
+        }
+    }
+
+    /// Before the last operation's machine is searched: what another arrival is as good as in all adds nothing there,
+    /// unless the job itself stands on that machine already; nor does what still delays a follower elsewhere.
+    fn overlook_dominated(&mut self, query: &Query<'_>, machine: usize) {
+        let (by_charge, by_carbon) = (query.by_charge(), query.by_carbon);
+        self.front.clear();
+        for (i, a) in self.arrivals.iter().enumerate() {
+            let stands_here = self.chain(a.parent).any(|label| label.machine as usize == machine);
+            if stands_here {
+                continue;
+            }
+            self.placed[i] =
+                a.pending > 0 || !self.front.admits(a.cost, (by_charge, a.charge), (by_carbon, a.carbon));
         }
     }
 
@@ -427,7 +473,15 @@ impl Placer {
         }
     }
 
-    fn extend_gap(&mut self, query: &Query<'_>, k: usize, mode_index: usize, index: usize, open: Tick) {
+    /// Labels in one gap. Says whether later gaps of the machine have nothing to add.
+    fn extend_gap(
+        &mut self,
+        query: &Query<'_>,
+        k: usize,
+        mode_index: usize,
+        index: usize,
+        open: Tick,
+    ) -> bool {
         let op = &query.job.ops[k];
         let machine = op.modes[mode_index].machine;
         let mode_base: usize = query.job.ops[..k].iter().map(|o| o.modes.len()).sum();
@@ -437,29 +491,51 @@ impl Placer {
         let gap = Gap { open, yields, ..self.gap(query, op, machine, index, None) };
         if self.histories.is_empty() {
             if gap.follower_change > 0 && !revisited && !gap.yields {
-                return;
+                return false;
             }
+            // What a buyer is charged does not depend on the gap: the first that takes an arrival is the best for it.
+            let first_is_best = alone && !yields && query.pays_by_machine();
             // Whoever is there when the gap opens starts together: the last of them is the cheapest.
             let ready = self.arrivals.partition_point(|a| a.at <= gap.open);
             let skip = if query.is_plain() { ready.saturating_sub(1) } else { 0 };
             for i in skip..self.arrivals.len() {
                 if self.arrivals[i].at >= gap.close {
-                    return;
+                    return false;
                 }
-                self.push(query, k, mode_index, &gap, i, gap.follower_change, revisited, 0);
+                if self.placed[i] {
+                    continue;
+                }
+                let fits = self.push(query, k, mode_index, &gap, i, gap.follower_change, revisited, 0);
+                self.placed[i] = first_is_best && fits;
             }
-            return;
+            return first_is_best && self.placed[skip..].iter().all(|placed| *placed);
         }
+        let first_is_best = k + 1 == query.job.ops.len() && op.fixed.is_none() && query.pays_by_machine();
         for i in 0..self.arrivals.len() {
-            let Some(own) = self.own_in(self.arrivals[i].parent, machine, index) else {
-                self.push(query, k, mode_index, &gap, i, gap.follower_change, revisited, 0);
+            if self.arrivals[i].at >= gap.close {
+                return false;
+            }
+            if self.placed[i] {
                 continue;
+            }
+            let fits = match self.own_in(self.arrivals[i].parent, machine, index) {
+                None => self.push(query, k, mode_index, &gap, i, gap.follower_change, revisited, 0),
+                Some(own) => {
+                    let (family, delays, change) = self.own_follower(query, own, machine, index);
+                    let behind = self.gap(query, op, machine, index, Some(family));
+                    let step = behind.follower_change - change;
+                    self.push(query, k, mode_index, &behind, i, step, revisited, u16::from(delays))
+                }
             };
-            let (family, delays, change) = self.own_follower(query, own, machine, index);
-            let behind = self.gap(query, op, machine, index, Some(family));
-            let step = behind.follower_change - change;
-            self.push(query, k, mode_index, &behind, i, step, revisited, u16::from(delays));
+            self.placed[i] = first_is_best && fits;
         }
+        first_is_best && self.placed.iter().all(|placed| *placed)
+    }
+
+    /// The labels of a chain, the last operation's first.
+    fn chain(&self, label: u32) -> impl Iterator<Item = &Label> {
+        let labels = &self.labels;
+        std::iter::successors(labels.get(label as usize), |l| labels.get(l.parent as usize))
     }
 
     /// The job's own latest operation in a gap, in the chain that ends at `label`.
@@ -488,6 +564,7 @@ impl Placer {
         (op.family as u32, self.labels[own as usize].delays, change)
     }
 
+    /// Labels of one arrival in one gap. Says whether it fits in, however little that may be worth.
     #[allow(clippy::too_many_arguments)]
     fn push(
         &mut self,
@@ -499,38 +576,27 @@ impl Placer {
         follower_step: Tick,
         revisited: bool,
         relieved: u16,
-    ) {
+    ) -> bool {
         let (op, arrival) = (&query.job.ops[k], self.arrivals[arrival]);
         let mode = &op.modes[mode_index];
         let machine = &query.shop.machines[mode.machine];
         let delays = gap.follower_change > 0;
         if delays && !revisited && !gap.yields {
-            return;
+            return false;
         }
         let from = arrival.at.max(gap.open).max(mode.earliest);
         let (shop, usage) = (query.shop, query.lines.usage());
         let (work, splittable) = (mode.duration, op.splittable);
         let rate = query.setup_rate(mode.machine);
         let cost = arrival.cost + query.mode_cost(mode) + (gap.setup + follower_step) * rate;
-        if self.hopeless(query, k, from + gap.setup + work, cost) {
-            return;
+        if self.hopeless(query, k, from + work, cost) {
+            return true;
         }
-        let wanted = Span { machine: mode.machine, needs: op.needs, setup: gap.setup, work, splittable };
-        let at = |start| match start >= from {
-            true => usage.end_at(shop, &wanted, start).map(|end| (start, end)),
-            false => None,
-        };
-        let latest = match (gap.yields, splittable) {
-            (false, _) => gap.close,
-            (true, false) => gap.close + gap.setup + work,
-            (true, true) => Tick::MAX,
-        };
-        let span = match op.fixed {
-            None => usage.earliest(shop, &wanted, from, latest),
-            Some(fixed) => at(fixed.start),
-        };
+        if self.hopeless(query, k, from + gap.setup + work, cost) {
+            return false;
+        }
         let label = Label {
-            end: 0,
+            end: from + gap.setup + work,
             cost,
             charge: arrival.charge + mode.charge,
             carbon: arrival.carbon
@@ -546,15 +612,39 @@ impl Placer {
             pending: arrival.pending + u16::from(delays) - relieved,
             delays,
         };
+        let last = k + 1 == query.job.ops.len();
+        let comparable = last || (!revisited && label.history == 0);
+        if comparable && !gap.yields && query.stay.is_none() && op.fixed.is_none() {
+            // Beaten even without a setup and never interrupted: so is every later gap of the machine.
+            let tardiness = if last { query.tardiness(from + work) } else { 0 };
+            if self.is_beaten(query, &Label { end: from + work, cost: cost + tardiness, ..label }) {
+                return true;
+            }
+        }
+        let wanted = Span { machine: mode.machine, needs: op.needs, setup: gap.setup, work, splittable };
+        let at = |start| match start >= from {
+            true => usage.end_at(shop, &wanted, start).map(|end| (start, end)),
+            false => None,
+        };
+        let latest = match (gap.yields, splittable) {
+            (false, _) => gap.close,
+            (true, false) => gap.close + gap.setup + work,
+            (true, true) => Tick::MAX,
+        };
+        let span = match op.fixed {
+            None => usage.earliest(shop, &wanted, from, latest),
+            Some(fixed) => at(fixed.start),
+        };
         let stay = query.stay.and_then(|(stays, weight)| stays[k].map(|stay| (stay, weight)));
         let Some((stay, weight)) = stay else {
             return self.file(query, k, label, span, gap, revisited);
         };
         let moved = span.filter(|s| (mode.machine, s.0) != (stay.machine, stay.start));
-        self.file(query, k, Label { cost: label.cost + weight, ..label }, moved, gap, revisited);
+        let fits = self.file(query, k, Label { cost: label.cost + weight, ..label }, moved, gap, revisited);
         if stay.machine == mode.machine {
-            self.file(query, k, label, at(stay.start), gap, revisited);
+            return self.file(query, k, label, at(stay.start), gap, revisited) || fits;
         }
+        fits
     }
 
     /// Files a label with its span; where that needs it, the followers make way.
@@ -566,8 +656,8 @@ impl Placer {
         span: Option<(Tick, Tick)>,
         gap: &Gap,
         revisited: bool,
-    ) {
-        let Some((start, end)) = span else { return };
+    ) -> bool {
+        let Some((start, end)) = span else { return false };
         let Some(standing) = query.standing.filter(|_| gap.yields && (label.delays || end > gap.close))
         else {
             return self.push_label(query, k, label, (start, end), gap, revisited);
@@ -575,15 +665,14 @@ impl Placer {
         let (op, machine) = (&query.job.ops[k], label.machine as usize);
         let cost = label.cost - gap.follower_change * query.setup_rate(machine);
         if start > gap.close || self.hopeless(query, k, end, cost) {
-            return;
+            return false;
         }
-        if let Some(way) = standing.make_way(machine, gap.index, op.family, end, |_| ()) {
-            let label = Label { cost: cost + way, pending: 0, delays: false, ..label };
-            self.push_label(query, k, label, (start, end), &Gap { close: Tick::MAX, ..*gap }, false);
-        }
+        let Some(way) = standing.make_way(machine, gap.index, op.family, end, |_| ()) else { return false };
+        let label = Label { cost: cost + way, pending: 0, delays: false, ..label };
+        self.push_label(query, k, label, (start, end), &Gap { close: Tick::MAX, ..*gap }, false)
     }
 
-    /// Files a label with its span, if it ends in time and may still matter.
+    /// Files a label with its span, if it ends in time and may still matter. Says whether it ends in time.
     fn push_label(
         &mut self,
         query: &Query<'_>,
@@ -592,25 +681,70 @@ impl Placer {
         (start, end): (Tick, Tick),
         gap: &Gap,
         revisited: bool,
-    ) {
+    ) -> bool {
         if end > gap.close {
-            return;
+            return false;
         }
         (label.start, label.end) = (start, end);
         let over = query.job.budget.is_some_and(|budget| label.charge > budget);
         if over || self.hopeless(query, k, end, label.cost) {
-            return;
+            return true;
         }
-        if k + 1 == query.job.ops.len() {
+        let last = k + 1 == query.job.ops.len();
+        if last {
             if label.pending > 0 {
-                return;
+                return false;
             }
             label.cost += query.tardiness(end);
         }
-        if revisited {
+        let comes_back = revisited && self.may_come_back(query, k, label.machine as usize, gap.close - end);
+        if label.delays && !comes_back {
+            return false;
+        }
+        if comes_back {
             label.history = self.history(label.history, k, label.machine as usize, gap.index);
+        } else if last || label.history == 0 {
+            if self.is_beaten(query, &label) {
+                return true;
+            }
+            self.note_best(&label);
         }
         self.fresh.push(label);
+        true
+    }
+
+    /// Whether a later operation of the job fits in what is left of a gap.
+    fn may_come_back(&self, query: &Query<'_>, k: usize, machine: usize, left: Tick) -> bool {
+        // Where followers may make way, there may be more room than it seems.
+        let later = query.job.ops[k + 1..].iter().filter_map(|op| op.mode_on(machine));
+        query.standing.is_some() || later.map(|mode| mode.duration).min().is_some_and(|least| least <= left)
+    }
+
+    /// Whether one of the best labels so far is as good in all: most are, and need not be sorted among the others.
+    fn is_beaten(&self, query: &Query<'_>, label: &Label) -> bool {
+        let (by_charge, by_carbon) = (query.by_charge(), query.by_carbon);
+        // Of equals, the one that sorting would put first.
+        let whole = |l: &Label| (l.end, l.cost, l.charge, l.carbon);
+        self.best.iter().any(|b| {
+            b.end <= label.end
+                && b.cost <= label.cost
+                && (!by_charge || b.charge <= label.charge)
+                && (!by_carbon || b.carbon <= label.carbon)
+                && whole(b) <= whole(label)
+        })
+    }
+
+    fn note_best(&mut self, label: &Label) {
+        if self.best.is_empty() {
+            return self.best.resize(3, *label);
+        }
+        let key: [fn(&Label) -> (i64, i64); 3] =
+            [|l| (l.end, l.cost), |l| (l.cost, l.end), |l| (l.carbon, l.cost)];
+        for (best, key) in self.best.iter_mut().zip(key) {
+            if key(label) < key(best) {
+                *best = *label;
+            }
+        }
     }
 
     fn history(&mut self, before: u32, k: usize, machine: usize, gap: usize) -> u32 {

@@ -26,7 +26,7 @@ pub fn machine_id(id: &str) -> MachineId {
 }
 
 pub fn booking_id(id: &str) -> BookingId {
-    BookingId::trusted(id)
+    BookingId::parse(id).expect("a booking's id")
 }
 
 pub fn buyer(id: &str) -> Caller {
@@ -240,7 +240,7 @@ impl Alliance {
         hold_s: i64,
     ) -> Result<BookingId, Refusal> {
         match self.try_do(buyer("bo"), book(order, terms, placement, hold_s))? {
-            Reply::Booking(booking) => Ok(booking.id.clone()),
+            Reply::Booking(booking) => Ok(booking.id),
             other => panic!("a booking, not {other:?}"),
         }
     }
@@ -316,12 +316,12 @@ pub fn book(order: Order, terms: Terms, placement: &[(&str, i64)], hold_s: i64) 
 }
 
 pub fn started(booking: &BookingId, operation: u32) -> Happening {
-    Happening::Started { booking: booking.clone(), operation }
+    Happening::Started { booking: *booking, operation }
 }
 
 pub fn finished(booking: &BookingId, operation: u32) -> Happening {
     Happening::Finished {
-        booking: booking.clone(),
+        booking: *booking,
         operation,
         pieces_good: 1,
         pieces_scrapped: 0,
@@ -332,16 +332,11 @@ pub fn finished(booking: &BookingId, operation: u32) -> Happening {
 }
 
 pub fn progress(booking: &BookingId, operation: u32, expected_end: i64) -> Happening {
-    Happening::Progress { booking: booking.clone(), operation, pieces_good: 0, expected_end }
+    Happening::Progress { booking: *booking, operation, pieces_good: 0, expected_end }
 }
 
 pub fn scrapped(booking: &BookingId, operation: u32) -> Happening {
-    Happening::Scrapped {
-        booking: booking.clone(),
-        operation,
-        pieces_scrapped: 1,
-        reason: "tool broke".into(),
-    }
+    Happening::Scrapped { booking: *booking, operation, pieces_scrapped: 1, reason: "tool broke".into() }
 }
 
 pub fn down(until: i64) -> Happening {

@@ -501,7 +501,7 @@ impl Run {
     fn some_booking(&self, dice: &mut Dice, sense: impl Fn(&Booking) -> bool) -> Option<BookingId> {
         let any = dice.one_in(8);
         let fits = |b: &&Arc<Booking>| any || sense(b);
-        let ids: Vec<BookingId> = self.state.bookings().values().filter(fits).map(|b| b.id.clone()).collect();
+        let ids: Vec<BookingId> = self.state.bookings().values().filter(fits).map(|b| b.id).collect();
         dice.pick(&ids).cloned()
     }
 
@@ -644,7 +644,7 @@ impl Run {
         } else {
             let steps: Vec<usize> = (0..order.route.len()).collect();
             let mut board = self.board();
-            self.place(&mut board, &BookingId::trusted("new"), &order, &steps, None, dice)?
+            self.place(&mut board, &BookingId::numbered(u64::MAX), &order, &steps, None, dice)?
         };
         let mut order = order;
         match dice.below(90) {
@@ -777,7 +777,7 @@ impl Run {
                 continue;
             };
             moves.extend(steps.iter().zip(placed).map(|(&k, (machine, start))| Move {
-                booking: booking.id.clone(),
+                booking: booking.id,
                 operation: k as u32,
                 machine,
                 start,
@@ -853,18 +853,12 @@ impl Run {
             for (k, step) in booking.steps.iter().enumerate() {
                 let Some(place) = &step.place else {
                     if step.is_planned() && dice.one_in(9) {
-                        found.push((
-                            booking.id.clone(),
-                            k as u32,
-                            self.some_machine(dice),
-                            self.now,
-                            self.now,
-                        ));
+                        found.push((booking.id, k as u32, self.some_machine(dice), self.now, self.now));
                     }
                     continue;
                 };
                 if sense(booking, step) {
-                    found.push((booking.id.clone(), k as u32, place.machine.clone(), place.start, place.end));
+                    found.push((booking.id, k as u32, place.machine.clone(), place.start, place.end));
                 }
             }
         }
@@ -996,7 +990,7 @@ impl Checked<'_> {
             .bookings()
             .iter()
             .filter(|(id, b)| self.before.bookings().get(id) != Some(b))
-            .map(|(id, b)| (id.clone(), b.clone()))
+            .map(|(id, b)| (*id, b.clone()))
             .collect();
         for (id, booking) in &changed {
             equal(&format!("{id} as told"), &self.outcome.changes.bookings.get(id), &Some(booking))?;

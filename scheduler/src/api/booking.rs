@@ -2,7 +2,7 @@
 
 use super::answer::{self, failed, reasons, refused};
 use super::stream::{self, Answers, Gone, Writer};
-use super::{Core, WATCH_PROGRESS, key, paged};
+use super::{Core, WATCH_PROGRESS, key, page_of};
 use crate::planner::{Failure, Quoted, Wish, quote::Candidate};
 use crate::wire::{booking as wire, required};
 use millpool_alliance::command::Caller;
@@ -252,19 +252,27 @@ async fn list(
     };
     let view = core.read(request.consistency).await?;
     let state = &view.state.0;
-    let wanted =
-        |b: &&Arc<Booking>| status.is_none_or(|s| b.status == s) && (!request.at_risk_only || b.at_risk());
-    let from = BookingId::trusted(request.page.as_ref().map_or("", |p| &p.token));
+    let after = match request.page.as_ref().map_or("", |p| &p.token) {
+        "" => BookingId::numbered(0),
+        token => BookingId::parse(token).map_err(|_| refused(&bad_token(token)))?,
+    };
+    let wanted = |b: &&Arc<Booking>| {
+        b.id > after && status.is_none_or(|s| b.status == s) && (!request.at_risk_only || b.at_risk())
+    };
     let id = |b: &&Arc<Booking>| b.id.to_string();
     let (shown, next_page_token) = match caller.role {
-        Role::Buyer => paged(state.bookings_of(&caller.id, &from).filter(wanted), &request.page, id)?,
-        _ => paged(state.bookings().from(from).map(|(_, b)| b).filter(wanted), &request.page, id)?,
+        Role::Buyer => page_of(state.bookings_of(&caller.id, after).filter(wanted), &request.page, id)?,
+        _ => page_of(state.bookings().from(after).map(|(_, b)| b).filter(wanted), &request.page, id)?,
     };
     Ok(v1::ListBookingsResponse {
         header: Some(core.header(view.revision)),
         bookings: shown.into_iter().map(|b| wire::booking(state, b)).collect(),
         next_page_token,
     })
+}
+
+fn bad_token(token: &str) -> Refusal {
+    Refusal::invalid(Reason::InvalidField, "page.token", token, "a next_page_token as it was given")
 }
 
 /// Whose bookings a watcher sees, and which.

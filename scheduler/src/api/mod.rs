@@ -260,11 +260,18 @@ fn paged<T>(
     page: &Option<v1::Page>,
     id: impl Fn(&T) -> String,
 ) -> Result<(Vec<T>, String), Status> {
-    let size = page_size(page).map_err(|refusal| refused(&refusal))?;
-    text("page.token", page.as_ref().map_or("", |p| &p.token), 0, PAGE_TOKEN_LENGTH_MAX)
-        .map_err(|refusal| refused(&refusal))?;
     let after = page.as_ref().map_or("", |p| &p.token);
-    let mut rest = items.filter(|item| after.is_empty() || id(item).as_str() > after);
+    text("page.token", after, 0, PAGE_TOKEN_LENGTH_MAX).map_err(|refusal| refused(&refusal))?;
+    page_of(items.filter(|item| after.is_empty() || id(item).as_str() > after), page, &id)
+}
+
+/// A page of `rest`, which is what comes after the token; and the next token.
+fn page_of<T>(
+    mut rest: impl Iterator<Item = T>,
+    page: &Option<v1::Page>,
+    id: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, String), Status> {
+    let size = page_size(page).map_err(|refusal| refused(&refusal))?;
     let shown: Vec<T> = rest.by_ref().take(size).collect();
     let token = match (rest.next(), shown.last()) {
         (Some(_), Some(last)) => id(last),

@@ -4,7 +4,7 @@ use super::pool::Pool;
 use super::quote::{self, Candidate};
 use super::{Quoted, Wish, Write, repair};
 use millpool_alliance::{
-    BookingId, Command, Entry, Move, Objective, Order, PlanFigures, PlanKind, Reason, Refusal, State, Terms,
+    BookingId, Command, Entry, Move, Objective, Order, PlanFigures, PlanKind, Refusal, State, Terms,
 };
 
 /// Disturbed work that found no place is tried again after this, seconds of the alliance's clock.
@@ -81,7 +81,9 @@ impl Live {
         let now = self.state.now().max(now);
         order.check(now)?;
         let any = Terms { objective: Objective::Cheapest, promised_by: None, price_max_fen: None };
-        let found = quote::shortlist(self.candidates(order, &any, now)?);
+        // New work begins after now as the log entry will say it, not as the last one said it.
+        let state = self.state.as_of(now);
+        let found = quote::shortlist(quote::candidates(&state, self.pool(), order, &any)?);
         let promised = |c: Candidate| {
             let fastest = c.best_for.contains(&Objective::Fastest);
             let objective = if fastest { Objective::Fastest } else { Objective::Cheapest };
@@ -89,12 +91,6 @@ impl Live {
             (c, by)
         };
         Ok(Quoted { now, options: found.into_iter().map(promised).collect() })
-    }
-
-    fn candidates(&mut self, order: &Order, terms: &Terms, now: i64) -> Result<Vec<Candidate>, Refusal> {
-        // New work begins after now as the log entry will say it, not as the last one said it.
-        let state = self.state.as_of(now);
-        quote::candidates(&state, self.pool(), order, terms)
     }
 
     /// Books a wish: where it was quoted if that still holds, else where it fits best.
@@ -107,9 +103,7 @@ impl Live {
         }
         let now = self.state.now().max(at);
         wish.order.check(now)?;
-        let found = self.candidates(&wish.order, &wish.terms, now)?;
-        let best = quote::best(found, wish.terms.objective);
-        let best = best.ok_or_else(|| Refusal::because(Reason::NoCapacity, "nothing fits"))?;
+        let best = quote::best(&self.state.as_of(now), self.pool(), &wish.order, &wish.terms)?;
         self.accept(write.entry(at, wish.at(best.seats)))
     }
 

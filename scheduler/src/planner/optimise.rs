@@ -38,7 +38,7 @@ pub struct Improvement {
 impl Improvement {
     /// The moves of the first bookings, at most `moves_max`, each booking's all or none.
     pub fn part(mut self, moves_max: usize) -> Improvement {
-        if let Some(beyond) = self.moves.get(moves_max).map(|m| m.booking.clone()) {
+        if let Some(beyond) = self.moves.get(moves_max).map(|m| m.booking) {
             self.moves.truncate(moves_max);
             self.moves.retain(|m| m.booking != beyond);
         }
@@ -64,14 +64,14 @@ impl Problem {
             for kept in pool.kept_steps(state, booking, first) {
                 cost_before_fen += kept.cost_fen;
                 incumbent.assignments.push(solver::Assignment { job: work.len(), ..kept.assignment });
-                jobs.push((booking.id.clone(), kept.operation));
+                jobs.push((booking.id, kept.operation));
                 work.push(kept.job);
             }
             let Some((first, job)) = job else { continue };
             add_places(&pool, booking, first, work.len(), &job, &mut incumbent);
             cost_before_fen += state.cost_of(booking, first);
             overdue_fen += pool.overdue(booking.order.due) * job.tardiness_weight;
-            jobs.push((booking.id.clone(), first));
+            jobs.push((booking.id, first));
             work.push(job);
         }
         // Behind the bookings' jobs, so that these keep their indices.
@@ -189,7 +189,7 @@ impl Problem {
             .filter_map(|a| {
                 let (booking, first) = self.jobs.get(a.job)?;
                 Some(Move {
-                    booking: booking.clone(),
+                    booking: *booking,
                     operation: (first + a.op) as u32,
                     machine: self.pool.machine(a.machine).clone(),
                     start: self.pool.second(a.start),

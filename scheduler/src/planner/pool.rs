@@ -4,6 +4,7 @@
 //! What is in hand on a machine, or should have begun, is not in the solver's hands: it closes the machine
 //! until its end and leaves its setup family behind.
 
+use millpool_alliance::digest::Fold;
 use millpool_alliance::line::{Occupation, Phase, Station, Use};
 use millpool_alliance::price::{self, Reckoned};
 use millpool_alliance::window::{ceil_tick, floor_tick};
@@ -11,8 +12,13 @@ use millpool_alliance::{
     Booking, MachineId, Operation, Order, PlantId, Reason, Refusal, State, TICK_S, Terms, eligibility,
 };
 use millpool_solver as solver;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
+
+/// The index of a setup family. Every occupation of every machine asks for it, so it hashes; with a hasher without a
+/// seed, so that the same pool is built the same everywhere.
+type Families = HashMap<String, usize, BuildHasherDefault<Fold>>;
 
 /// The pool as the solver sees it, kept beside a state.
 pub struct Pool {
@@ -26,11 +32,15 @@ pub struct Pool {
     /// What stands on each machine.
     pub lines: solver::Lines,
     stations: Vec<Arc<Station>>,
+    /// By family: the machines that may be set up for it.
+    of_family: Vec<Vec<usize>>,
+    /// By machine and family: the longest changeover into it, seconds.
+    longest_changeover_s: Vec<Vec<i64>>,
     /// By machine: what a kWh emits there, mg CO2e.
     grid: Vec<u32>,
     index: BTreeMap<MachineId, usize>,
     plants: BTreeMap<PlantId, usize>,
-    families: BTreeMap<String, usize>,
+    families: Families,
 }
 
 /// What the remaining steps of a booking may do.
@@ -58,7 +68,7 @@ impl Pool {
     /// The pool of `state`, seen from `from` on. O(machines × families² + occupations).
     pub fn build(state: &State, from: i64) -> Pool {
         let stations: Vec<Arc<Station>> = state.stations().values().cloned().collect();
-        let mut families = BTreeMap::new();
+        let mut families = Families::default();
         for family in stations.iter().flat_map(|s| known_families(s)) {
             let next = families.len();
             families.entry(family.to_owned()).or_insert(next);
@@ -74,6 +84,8 @@ impl Pool {
             from,
             shop,
             lines: solver::Lines::default(),
+            of_family: of_family(&stations, &families),
+            longest_changeover_s: stations.iter().map(|s| longest_changeovers_s(s, &families)).collect(),
             grid: stations.iter().map(|s| mg_per_kwh(state, s)).collect(),
             stations,
             index,
@@ -365,11 +377,14 @@ impl Pool {
         operation: &Operation,
         earliest: impl Fn(&Station) -> i64,
     ) -> Vec<solver::Mode> {
-        let stations = self.stations.iter().enumerate();
+        // A family that no machine has makes none eligible.
+        let Some(&family) = self.families.get(&operation.setup_family) else { return Vec::new() };
+        let stations = self.of_family[family].iter().map(|&m| (m, &self.stations[m]));
         stations
             .filter(|(_, s)| !s.open.is_empty() && eligibility::eligible(order, operation, &s.machine))
             .map(|(m, s)| {
-                let reckoned = price::reckon(operation, order.quantity, &s.machine);
+                let longest = self.longest_changeover_s[m][family];
+                let reckoned = price::reckon_given(operation, order.quantity, &s.machine, longest);
                 let carbon = price::machine_grams(reckoned.energy_wh, self.grid[m]);
                 solver::Mode { carbon, ..mode(m, &reckoned, self.tick_from(earliest(s))) }
             })
@@ -409,6 +424,22 @@ fn latest_end(booking: &Booking) -> Option<i64> {
     booking.completes_at().map(|end| end.max(booking.promise.by))
 }
 
+/// By family: the machines that may be set up for it, in order.
+fn of_family(stations: &[Arc<Station>], families: &Families) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new(); families.len()];
+    for (m, station) in stations.iter().enumerate() {
+        station.machine.setup_families.iter().for_each(|family| all[families[family]].push(m));
+    }
+    all
+}
+
+/// By family: the longest changeover into it, seconds.
+fn longest_changeovers_s(station: &Station, families: &Families) -> Vec<i64> {
+    let mut all = vec![0; families.len()];
+    families.iter().for_each(|(family, &at)| all[at] = station.machine.longest_changeover_s(family));
+    all
+}
+
 fn charge(reckoned: &Reckoned) -> i64 {
     reckoned.processing_fen + reckoned.setup_fen
 }
@@ -435,7 +466,7 @@ fn shop(
     state: &State,
     stations: &[Arc<Station>],
     plants: &BTreeMap<PlantId, usize>,
-    families: &BTreeMap<String, usize>,
+    families: &Families,
 ) -> solver::Shop {
     let trips: Vec<Vec<price::Trip>> = state
         .plants()
@@ -473,7 +504,7 @@ fn shop(
 /// The index of a machine's setup matrix; equal matrices are shared.
 fn setup_matrix(
     station: &Station,
-    families: &BTreeMap<String, usize>,
+    families: &Families,
     setups: &mut Vec<solver::SetupMatrix>,
     known: &mut BTreeMap<Vec<Vec<i64>>, usize>,
 ) -> usize {

@@ -35,11 +35,7 @@ pub fn candidates(
     order: &Order,
     terms: &Terms,
 ) -> Result<Vec<Candidate>, Refusal> {
-    let job = pool.job_of_order(state, order, terms)?;
-    let placements = solver::place(&pool.shop, &pool.lines, &job, solver::Cost::Charge);
-    if placements.is_empty() {
-        return Err(nothing_fits(state, pool, order, terms, &job));
-    }
+    let placements = placements(state, pool, order, terms, solver::place)?;
     let mut found: Vec<Candidate> =
         placements.iter().map(|p| candidate(state, pool, order, p)).collect::<Result<_, _>>()?;
     mark(&mut found, Objective::Fastest, |c| (c.completes_at, c.price.total_fen()));
@@ -48,9 +44,39 @@ pub fn candidates(
     Ok(found)
 }
 
-/// The candidate that is best by `objective`.
-pub fn best(candidates: Vec<Candidate>, objective: Objective) -> Option<Candidate> {
-    candidates.into_iter().find(|c| c.best_for.contains(&objective))
+/// The way to make `order` that is best by the objective of `terms`, without the others where that is faster.
+pub fn best(state: &State, pool: &Pool, order: &Order, terms: &Terms) -> Result<Candidate, Refusal> {
+    let by: fn(&solver::Placement) -> (i64, i64) = match terms.objective {
+        Objective::Fastest => |p| (p.completion, p.cost),
+        Objective::Cheapest => |p| (p.cost, p.completion),
+        Objective::Greenest => {
+            let greenest = |c: &Candidate| c.best_for.contains(&Objective::Greenest);
+            let found = candidates(state, pool, order, terms)?.into_iter().find(greenest);
+            return found.ok_or_else(nothing);
+        }
+    };
+    let placements = placements(state, pool, order, terms, solver::place_by_time_and_cost)?;
+    candidate(state, pool, order, placements.iter().min_by_key(|p| by(p)).ok_or_else(nothing)?)
+}
+
+fn nothing() -> Refusal {
+    Refusal::because(Reason::NoCapacity, "nothing fits")
+}
+
+/// What `place` finds for `order` within `terms`: at least one, else the refusal says why.
+fn placements(
+    state: &State,
+    pool: &Pool,
+    order: &Order,
+    terms: &Terms,
+    place: fn(&solver::Shop, &solver::Lines, &solver::Job, solver::Cost) -> Vec<solver::Placement>,
+) -> Result<Vec<solver::Placement>, Refusal> {
+    let job = pool.job_of_order(state, order, terms)?;
+    let found = place(&pool.shop, &pool.lines, &job, solver::Cost::Charge);
+    if found.is_empty() {
+        return Err(nothing_fits(state, pool, order, terms, &job));
+    }
+    Ok(found)
 }
 
 /// At most [`OPTIONS_MAX`]: those that are best by some measure, and others between them.

@@ -16,7 +16,7 @@ pub fn is_wanting(booking: &Booking) -> bool {
 /// The bookings that a repair may help, the most urgent promise first.
 pub fn wanting(state: &State) -> Vec<BookingId> {
     let mut found: Vec<_> =
-        state.open_bookings().filter(|b| is_wanting(b)).map(|b| (b.promise.by, b.id.clone())).collect();
+        state.open_bookings().filter(|b| is_wanting(b)).map(|b| (b.promise.by, b.id)).collect();
     found.sort();
     found.into_iter().map(|(_, id)| id).collect()
 }
@@ -97,7 +97,7 @@ fn place(
             .into_iter()
             .enumerate()
             .map(|(i, (machine, start))| Move {
-                booking: booking.id.clone(),
+                booking: booking.id,
                 operation: (from + i) as u32,
                 machine,
                 start,

@@ -92,11 +92,7 @@ pub fn decode(bytes: &[u8]) -> Result<Image, Refusal> {
                     .collect(),
             })
         })?,
-        answers: s
-            .answers
-            .into_iter()
-            .map(|a| read_answer(a).map(|(key, answer)| (key, Arc::new(answer))))
-            .collect::<Result<_, _>>()?,
+        answers: s.answers.into_iter().map(read_answer).collect::<Result<_, _>>()?,
     })
 }
 
@@ -334,7 +330,7 @@ fn answer(key: &AnswerKey, a: &Answer) -> pb::Answer {
     }
 }
 
-fn read_answer(a: pb::Answer) -> Result<(AnswerKey, Answer), Refusal> {
+fn read_answer(a: pb::Answer) -> Result<(Arc<AnswerKey>, Arc<Answer>), Refusal> {
     use pb::answer::Reply as Wire;
     let request = required("answer.request", a.request)?;
     let reply = match required("answer.reply", a.reply)? {
@@ -359,7 +355,7 @@ fn read_answer(a: pb::Answer) -> Result<(AnswerKey, Answer), Refusal> {
     };
     let answer =
         Answer { fingerprint: request.fingerprint, revision: a.revision, expires_at: a.expires_at_s, reply };
-    Ok((key, answer))
+    Ok((Arc::new(key), Arc::new(answer)))
 }
 
 fn read_disturbed(d: v1::DisturbedOperation) -> Result<Disturbed, Refusal> {

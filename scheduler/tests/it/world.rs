@@ -299,9 +299,9 @@ impl World {
                 }
             }
             _ => {
-                let open: Vec<BookingId> = self.state.open_bookings().map(|b| b.id.clone()).collect();
+                let open: Vec<BookingId> = self.state.open_bookings().map(|b| b.id).collect();
                 if !open.is_empty() {
-                    let booking = self.rng.one(&open).clone();
+                    let booking = *self.rng.one(&open);
                     let confirm = self.rng.chance(50);
                     let command = match confirm {
                         true => Command::Confirm { booking },
@@ -322,7 +322,7 @@ impl World {
                     .iter()
                     .enumerate()
                     .filter(|(_, s)| !s.is_finished())
-                    .map(|(k, s)| (b.id.clone(), k as u32, s.place.as_ref().map(|p| p.machine.clone())))
+                    .map(|(k, s)| (b.id, k as u32, s.place.as_ref().map(|p| p.machine.clone())))
             })
             .collect();
         let machines: Vec<MachineId> = self.state.stations().values().map(|s| s.id().clone()).collect();
@@ -510,7 +510,7 @@ fn any_offer(r: &mut Rng) -> Offer {
 }
 
 fn any_happening(r: &mut Rng) -> Happening {
-    let booking = BookingId::trusted(&any_id(r));
+    let booking = BookingId::numbered(r.next());
     let operation = any_u32(r);
     match r.within(0, 7) {
         0 => Happening::State(*r.one(&[
@@ -543,7 +543,7 @@ fn any_happening(r: &mut Rng) -> Happening {
 
 fn any_command(r: &mut Rng) -> Command {
     let plant = PlantId::trusted(&any_id(r));
-    let booking = BookingId::trusted(&any_id(r));
+    let booking = BookingId::numbered(r.next());
     let expected_revision = r.next();
     match r.within(0, 14) {
         0 => Command::Tick,
@@ -622,7 +622,7 @@ fn any_command(r: &mut Rng) -> Command {
             base_revision: r.next(),
             moves: (0..r.within(0, 4))
                 .map(|_| Move {
-                    booking: BookingId::trusted(&any_id(r)),
+                    booking: BookingId::numbered(r.next()),
                     operation: any_u32(r),
                     machine: MachineId::trusted(&any_id(r)),
                     start: any_i64(r),
