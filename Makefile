@@ -8,7 +8,7 @@ BINARIES := -p millpool-scheduler -p millpool-node-agent -p millpool-cli -p mill
 say = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fmt clippy unit doctest deps bench-load bench-fjsp \
+.PHONY: help setup build demo test fmt clippy unit doctest deps bench-load bench-etcd bench-fjsp \
 	faults faults-bugs faults-setup sim sim-bugs sim-build bench-ablation bench-alliance bench-solver bench-kernels clean-demo
 
 help: ## Show this
@@ -117,6 +117,12 @@ deps: ## Licences and bans of all dependencies (needs cargo-deny)
 bench-load: build ## Throughput, latency and failover of a three-node cluster on this machine
 	$(say) "Load"
 	@target/release/millpool-load $(LOAD)
+
+bench-etcd: build ## Bookings beside the puts of three members of etcd, in turn on this machine
+	$(say) "Beside etcd (four minutes)"
+	@command -v etcd >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends etcd-server >/dev/null; }
+	@target/release/millpool-load --beside-etcd 3 --clients 1,16,64,256 --machines 300 --optimise-for-ms 0 $(LOAD)
 
 bench-fjsp: build ## Makespans and bounds on the public flexible job shops, against best known
 	$(say) "Flexible job shops"

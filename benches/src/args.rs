@@ -14,6 +14,7 @@ Examples:
   millpool-load                                bookings, quotes and reads at 1, 16 and 64 clients
   millpool-load --clients 16 --machines 300    a larger pool
   millpool-load --clients 16 --rate 300        also 300 arrivals a second, whoever still waits
+  millpool-load --beside-etcd 3                three repeats beside etcd, which must be installed
   millpool-load --kills 10                     the leader killed ten times under load
 
 Latencies are a client's own, retries included. In the closed loop a client asks again at once (think time
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// Kill the leader this often under load, and measure the time without a write
     #[arg(long, value_name = "N")]
     pub(crate) kills: Option<usize>,
+    /// Bookings and puts into three members of etcd in turn, this often; medians are shown
+    #[arg(long, value_name = "REPEATS", conflicts_with_all = ["endpoints", "kills"])]
+    pub(crate) beside_etcd: Option<usize>,
     /// Machines of the alliance
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(23..=5000))]
     pub(crate) machines: usize,

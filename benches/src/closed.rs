@@ -11,7 +11,7 @@ use millpool_demo::small::Orders;
 use millpool_proto::v1::{
     CancelBookingRequest, Consistency, GetBookingRequest, ListBookingsRequest, Page, QuoteRequest,
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bookings of a measurement that are cancelled at the same time afterwards.
@@ -27,30 +27,39 @@ pub(crate) async fn run(
     clients: usize,
     results: &mut Results,
 ) -> anyhow::Result<()> {
-    let made = Arc::new(Mutex::new(Vec::new()));
-    let booked = measure(stage, args, clients, "book", |client, orders| {
-        let (client, request, made) = (client.clone(), orders.request(), made.clone());
-        async move {
-            match client.book(request).await {
-                Ok(answer) => {
-                    let id = answer.booking.map(|booking| booking.id).unwrap_or_default();
-                    made.lock().unwrap_or_else(PoisonError::into_inner).push((client, id));
-                    Done::Well
-                }
-                Err(error) => Done::from_error(&error),
-            }
-        }
-    });
-    results.add("book", clients, Measured::closed(&booked.await?));
-    let quoted = measure(stage, args, clients, "quote", |client, orders| {
-        let (client, order) = (client.clone(), Some(orders.order()));
-        async move { done(client.quote(QuoteRequest { order }).await) }
+    let (booked, made) = book_and_keep(stage, args, clients).await?;
+    results.add("book", clients, Measured::closed(&booked));
+    let quoted = measure(stage, args, clients, "quote", async |(client, orders)| {
+        let order = Some(orders.order());
+        done(client.quote(QuoteRequest { order }).await)
     });
     results.add("quote", clients, Measured::closed(&quoted.await?));
-    let made = std::mem::take(&mut *made.lock().unwrap_or_else(PoisonError::into_inner));
     read(stage, args, clients, &made, results).await?;
     cancel(made).await;
     Ok(())
+}
+
+/// Measures bookings alone, and gives the time back.
+pub(crate) async fn book(stage: &Stage, args: &Args, clients: usize) -> anyhow::Result<Sample> {
+    let (booked, made) = book_and_keep(stage, args, clients).await?;
+    cancel(made).await;
+    Ok(booked)
+}
+
+async fn book_and_keep(stage: &Stage, args: &Args, clients: usize) -> anyhow::Result<(Sample, Vec<Made>)> {
+    let made = Mutex::new(Vec::new());
+    let booked = measure(stage, args, clients, "book", async |(client, orders)| {
+        match client.book(orders.request()).await {
+            Ok(answer) => {
+                let id = answer.booking.map(|booking| booking.id).unwrap_or_default();
+                made.lock().unwrap_or_else(PoisonError::into_inner).push((client.clone(), id));
+                Done::Well
+            }
+            Err(error) => Done::from_error(&error),
+        }
+    });
+    let booked = booked.await?;
+    Ok((booked, made.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
 async fn read(
@@ -62,21 +71,18 @@ async fn read(
 ) -> anyhow::Result<()> {
     for (name, serializable) in [("read, linearizable", false), ("read, any node's", true)] {
         let turn = std::sync::atomic::AtomicUsize::new(0);
-        let sample = measure(stage, args, clients, "read", |client, _| {
+        let sample = measure(stage, args, clients, "read", async |(client, _)| {
             let at = turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let consistency = Some(Consistency { serializable, min_revision: 0 });
-            let found = if made.is_empty() { None } else { Some(made[at % made.len()].clone()) };
-            let client = client.clone();
-            async move {
-                match found {
-                    // A booking is its buyer's, so its buyer's connection reads it.
-                    Some((buyer, booking_id)) => {
-                        done(buyer.get_booking(GetBookingRequest { booking_id, consistency }).await)
-                    }
-                    None => {
-                        let page = Some(Page { size: 1, ..Page::default() });
-                        done(client.list_bookings(ListBookingsRequest { page, ..Default::default() }).await)
-                    }
+            match made.get(at % made.len().max(1)) {
+                // A booking is its buyer's, so its buyer's connection reads it.
+                Some((buyer, booking_id)) => {
+                    let request = GetBookingRequest { booking_id: booking_id.clone(), consistency };
+                    done(buyer.get_booking(request).await)
+                }
+                None => {
+                    let page = Some(Page { size: 1, ..Page::default() });
+                    done(client.list_bookings(ListBookingsRequest { page, ..Default::default() }).await)
                 }
             }
         });
@@ -89,36 +95,40 @@ fn done<T>(answer: Result<T, millpool_cli::client::ClientError>) -> Done {
     answer.map_or_else(|error| Done::from_error(&error), |_| Done::Well)
 }
 
-/// Lets every client do something over and over. What begins during the warm-up is not counted.
-async fn measure<F, Fut>(
+/// Lets buyers, each with orders of its own, do something over and over.
+async fn measure(
     stage: &Stage,
     args: &Args,
     clients: usize,
     what: &str,
-    act: F,
-) -> anyhow::Result<Sample>
-where
-    F: Fn(&Client, &mut Orders) -> Fut,
-    Fut: Future<Output = Done>,
-{
+    act: impl AsyncFn(&mut (Client, Orders)) -> Done,
+) -> anyhow::Result<Sample> {
     let run = format!("{what}-{clients}-{}", std::process::id());
-    let buyers = stage.buyers(clients)?;
+    let start_s = stage.alliance.blueprint.start_s;
+    let buyers = stage.buyers(clients)?.into_iter().enumerate();
+    let with_orders = |(number, (_, client))| (client, Orders::new(args.seed, number, start_s, &run));
+    drive(args, buyers.map(with_orders).collect(), act).await
+}
+
+/// Lets every client do something over and over. What begins during the warm-up is not counted.
+pub(crate) async fn drive<C>(
+    args: &Args,
+    clients: Vec<C>,
+    act: impl AsyncFn(&mut C) -> Done,
+) -> anyhow::Result<Sample> {
     let from = Instant::now() + Duration::from_secs(args.warm_up);
     let until = from + Duration::from_secs(args.seconds);
     let act = &act;
-    let loops = buyers.iter().enumerate().map(|(number, (_, client))| {
-        let mut orders = Orders::new(args.seed, number, stage.alliance.blueprint.start_s, &run);
-        async move {
-            let mut sample = Sample::new()?;
-            while Instant::now() < until {
-                let began = Instant::now();
-                let done = act(client, &mut orders).await;
-                if began >= from {
-                    sample.count(began.elapsed(), done);
-                }
+    let loops = clients.into_iter().map(|mut client| async move {
+        let mut sample = Sample::new()?;
+        while Instant::now() < until {
+            let began = Instant::now();
+            let done = act(&mut client).await;
+            if began >= from {
+                sample.count(began.elapsed(), done);
             }
-            anyhow::Ok(sample)
         }
+        anyhow::Ok(sample)
     });
     let mut all = Sample::new()?;
     for sample in join_all(loops).await {

@@ -3,11 +3,14 @@
 //! - [`args`]: the command line. [`stage`]: the cluster, the alliance, the clients.
 //! - [`closed`]: clients that ask again as soon as they are answered; [`open`]: arrivals at a rate,
 //!   whoever still waits.
+//! - [`beside`]: bookings and puts into [`etcd`] in turn.
 //! - [`kills`]: the leader killed under load.
 //! - [`report`]: the table and the JSON.
 
 mod args;
+mod beside;
 mod closed;
+mod etcd;
 mod kills;
 mod open;
 mod report;
@@ -59,7 +62,9 @@ async fn interrupted() {
 async fn run(args: args::Args) -> anyhow::Result<()> {
     let mut stage = stage::Stage::set_up(&args).await?;
     let mut results = Results::new(&args);
-    if args.kills.is_none() {
+    if let Some(repeats) = args.beside_etcd {
+        beside::run(&stage, &args, repeats, &mut results).await?;
+    } else if args.kills.is_none() {
         for clients in &args.clients {
             closed::run(&stage, &args, *clients, &mut results).await?;
         }

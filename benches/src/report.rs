@@ -19,6 +19,8 @@ pub(crate) struct Results {
     leader_preferred: bool,
     /// One a measurement.
     measurements: Vec<Measurement>,
+    /// One a number of clients and repeat: etcd's puts, and bookings.
+    pairs: Vec<Pair>,
     /// Times without an acknowledged booking, s.
     pub(crate) failovers: Vec<f64>,
 }
@@ -29,6 +31,13 @@ struct Measurement {
     clients: usize,
     #[serde(flatten)]
     measured: Measured,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Pair {
+    clients: usize,
+    puts: Measured,
+    booked: Measured,
 }
 
 /// A measurement's figures.
@@ -82,6 +91,7 @@ impl Results {
             optimise_for_ms: args.optimise_for_ms,
             leader_preferred: !args.spread,
             measurements: Vec::new(),
+            pairs: Vec::new(),
             failovers: Vec::new(),
         }
     }
@@ -91,6 +101,12 @@ impl Results {
         eprintln!("{what} at {clients}: {:.0} a second", measured.per_second);
         self.measurements.push(Measurement { what: what.to_owned(), clients, measured });
     }
+
+    /// Takes what was measured side by side, and says it.
+    pub(crate) fn add_pair(&mut self, clients: usize, puts: Measured, booked: Measured) {
+        eprintln!("at {clients}: {:.0} puts and {:.0} bookings a second", puts.per_second, booked.per_second);
+        self.pairs.push(Pair { clients, puts, booked });
+    }
 }
 
 /// The results, for people.
@@ -98,6 +114,9 @@ pub(crate) fn table(results: &Results) -> String {
     let mut text = Vec::new();
     if !results.measurements.is_empty() {
         text.push(measurements(results));
+    }
+    if !results.pairs.is_empty() {
+        text.push(side_by_side(results));
     }
     if !results.failovers.is_empty() {
         text.push(failovers(&results.failovers));
@@ -142,6 +161,48 @@ fn measurements(results: &Results) -> String {
          clients at {led}",
         results.machines, results.cores
     )
+}
+
+fn side_by_side(results: &Results) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header([
+        "clients",
+        "puts/s",
+        "p50 ms",
+        "p99 ms",
+        "bookings/s",
+        "p50 ms",
+        "p99 ms",
+        "of the puts",
+        "not answered well",
+    ]);
+    let counts: std::collections::BTreeSet<usize> = results.pairs.iter().map(|p| p.clients).collect();
+    for clients in counts {
+        let pairs: Vec<&Pair> = results.pairs.iter().filter(|p| p.clients == clients).collect();
+        let of = |figure: &dyn Fn(&Pair) -> f64| median(pairs.iter().map(|p| figure(p)).collect());
+        let failed = |m: &Measured| m.refused.values().chain(m.unanswered.values()).sum::<u64>();
+        table.add_row([
+            clients.to_string(),
+            format!("{:.0}", of(&|p| p.puts.per_second)),
+            format!("{:.2}", of(&|p| p.puts.p50_ms)),
+            format!("{:.2}", of(&|p| p.puts.p99_ms)),
+            format!("{:.0}", of(&|p| p.booked.per_second)),
+            format!("{:.2}", of(&|p| p.booked.p50_ms)),
+            format!("{:.2}", of(&|p| p.booked.p99_ms)),
+            format!("{:.2}", of(&|p| p.booked.per_second / p.puts.per_second)),
+            pairs.iter().map(|p| failed(&p.puts) + failed(&p.booked)).sum::<u64>().to_string(),
+        ]);
+    }
+    format!(
+        "{table}\n{} machines; medians; three members each and the clients on {} cores, every write on their disks",
+        results.machines, results.cores
+    )
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 fn failovers(gaps: &[f64]) -> String {

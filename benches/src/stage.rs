@@ -8,7 +8,7 @@ use millpool_demo::clock::wall_ms;
 use millpool_demo::cluster::{Cluster, Options};
 use millpool_demo::setup;
 use millpool_proto::v1::GetStatusRequest;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Days that the alliance lends: long, so that the pool does not fill up.
@@ -90,6 +90,14 @@ impl Stage {
             ..ClientOptions::default()
         };
         Ok(Client::new(options)?)
+    }
+
+    /// The folder for storage and logs of what was started here.
+    pub(crate) fn folder(&self) -> anyhow::Result<&Path> {
+        self.own
+            .as_ref()
+            .map(|own| own.folder(0).parent().unwrap_or(own.folder(0)))
+            .context("a cluster of its own")
     }
 
     /// As many clients, each another buyer.

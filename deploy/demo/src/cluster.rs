@@ -347,7 +347,7 @@ fn inside(namespace: Option<&str>, program: &Path) -> Command {
 }
 
 /// Starts a process that logs to a file, in a group of its own, to die with its handle.
-pub(crate) fn spawn(command: &mut Command, log_file: &Path) -> anyhow::Result<Child> {
+pub fn spawn(command: &mut Command, log_file: &Path) -> anyhow::Result<Child> {
     if let Some(folder) = log_file.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
@@ -380,7 +380,7 @@ pub(crate) fn tail(file: &Path) -> String {
 }
 
 /// Ports that nobody listens on now, all different.
-fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
     let listeners: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
     Ok(listeners

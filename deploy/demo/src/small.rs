@@ -62,13 +62,15 @@ impl Orders {
         }
     }
 
-    /// The next order as a request to book it, cheapest.
+    /// The next order as a request to book it: the soonest, the cheapest or the greenest way, in turn at random.
     pub fn request(&mut self) -> BookRequest {
         let order = self.order();
+        let objective =
+            [Objective::Fastest, Objective::Cheapest, Objective::Greenest][self.random.random_range(0..3)];
         BookRequest {
             request_id: order.reference.clone(),
             order: Some(order),
-            terms: Some(Terms { objective: Objective::Cheapest.into(), ..Terms::default() }),
+            terms: Some(Terms { objective: objective.into(), ..Terms::default() }),
             ..BookRequest::default()
         }
     }
