@@ -5,8 +5,9 @@
 //! word, entries and votes that others count on. So a small file beside the store notes how far it has got, and a
 //! store that has less is refused.
 //!
-//! The mark is written after each sync and not synced itself, since a power loss may leave it older than the log,
-//! which only makes it believe less. It is never ahead: before entries are taken back, it is, synced.
+//! The mark is written soon after each sync, by a thread of its own, so that nobody waits for it, and is not synced
+//! itself. So it may be older than the log, by a moment where a process is killed and by more where the power fails,
+//! and then expects less. It is never ahead: before entries are taken back, it is, synced.
 //!
 //! The file: 8 bytes of magic, the index after the last entry, the term and the node of the vote (u64 each, little
 //! endian), the CRC-32C of all that (u32, little endian).
@@ -20,7 +21,8 @@ use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 const MAGIC: &[u8; 8] = b"MPMARK\x00\x01";
@@ -121,16 +123,72 @@ impl Mark {
 /// A log's disk, and the mark beside it.
 pub(super) struct Marked<D> {
     disk: D,
-    file: File,
+    notes: Arc<Notes>,
+    noter: Option<JoinHandle<()>>,
+}
+
+/// What the disk and the thread that notes share.
+struct Notes {
     marks: Mutex<Marks>,
+    changed: Condvar,
+    /// Whoever has it may write what `marks` say. Taken before them.
+    file: Mutex<File>,
 }
 
 #[derive(Clone, Copy)]
 struct Marks {
     /// What the store has, synced or not.
     seen: Mark,
-    /// What the file says.
-    noted: Mark,
+    /// What it has synced: what is to be noted.
+    synced: Mark,
+    /// The store is closed.
+    closed: bool,
+}
+
+impl Notes {
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        // The marks are changed in steps that do not panic.
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self) -> MutexGuard<'_, File> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down what is synced. What has been taken back meanwhile is not: the file is taken first.
+    fn note(&self) -> io::Result<Mark> {
+        let file = self.file();
+        let mark = self.marks().synced;
+        file.write_all_at(&mark.encode(), 0)?;
+        Ok(mark)
+    }
+
+    /// Notes whatever is new, until the store is closed.
+    fn keep(&self, mut noted: Mark) {
+        loop {
+            let marks = self.changed.wait_while(self.marks(), |marks| marks.synced == noted && !marks.closed);
+            let marks = *marks.unwrap_or_else(PoisonError::into_inner);
+            if marks.synced == noted {
+                return;
+            }
+            match self.note() {
+                Ok(mark) => noted = mark,
+                Err(e) => return tracing::error!("how far the log has got is no longer noted: {e}"),
+            }
+        }
+    }
+
+    /// Notes, durably, that entries are about to be taken back.
+    fn take_back(&self, end: u64) -> io::Result<()> {
+        let file = self.file();
+        let mark = {
+            let mut marks = self.marks();
+            marks.synced.end = end;
+            marks.synced
+        };
+        file.write_all_at(&mark.encode(), 0)?;
+        file.sync_data()
+    }
 }
 
 impl<D: LogDisk> Marked<D> {
@@ -154,33 +212,43 @@ impl<D: LogDisk> Marked<D> {
         file.set_len(BYTES as u64)?;
         file.write_all_at(&seen.encode(), 0)?;
         file.sync_all()?;
-        Ok(Self { disk, file, marks: Mutex::new(Marks { seen, noted: seen }) })
+        let marks = Mutex::new(Marks { seen, synced: seen, closed: false });
+        let notes = Arc::new(Notes { marks, changed: Condvar::new(), file: Mutex::new(file) });
+        let noter = {
+            let notes = notes.clone();
+            std::thread::Builder::new().name("log-mark".into()).spawn(move || notes.keep(seen))?
+        };
+        Ok(Self { disk, notes, noter: Some(noter) })
     }
+}
 
-    fn marks(&self) -> MutexGuard<'_, Marks> {
-        // The marks are changed in steps that do not panic.
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, mark: Mark) -> io::Result<()> {
-        self.file.write_all_at(&mark.encode(), 0)
+impl<D> Drop for Marked<D> {
+    fn drop(&mut self) {
+        self.notes.marks().closed = true;
+        self.notes.changed.notify_one();
+        if let Some(noter) = self.noter.take() {
+            // It has said what went wrong, if anything did.
+            let _ = noter.join();
+        }
     }
 }
 
 impl<D: LogDisk> LogDisk for Marked<D> {
     fn write(&self, changes: Vec<Write>, durability: Durability) -> io::Result<()> {
-        let mut marks = self.marks();
-        let after = marks.seen.after(&changes);
-        if after.end < marks.noted.end {
-            marks.noted.end = after.end;
-            self.note(marks.noted)?;
-            self.file.sync_data()?;
+        let (seen, synced) = {
+            let marks = self.notes.marks();
+            (marks.seen, marks.synced)
+        };
+        let after = seen.after(&changes);
+        if after.end < synced.end {
+            self.notes.take_back(after.end)?;
         }
         self.disk.write(changes, durability)?;
+        let mut marks = self.notes.marks();
         marks.seen = after;
-        if durability == Durability::Synced && marks.noted != after {
-            self.note(after)?;
-            marks.noted = after;
+        if durability == Durability::Synced {
+            marks.synced = after;
+            self.notes.changed.notify_one();
         }
         Ok(())
     }
@@ -232,6 +300,7 @@ mod tests {
         for changes in written {
             disk.write(changes, Durability::Synced).unwrap();
         }
+        drop(disk);
         let other = MemoryDisk::new();
         LogDisk::write(&other, found, Durability::Synced).unwrap();
         Marked::open(other, &path).map(drop).map_err(|e| e.to_string())
