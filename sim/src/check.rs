@@ -204,7 +204,7 @@ impl Replayed {
     fn note_changes(&mut self, revision: u64, outcome: &Outcome, wrong: &mut Vec<String>) {
         for (id, booking) in &outcome.changes.bookings {
             let now = (booking.promise.by, booking.promise.price.total_fen());
-            let before = self.promised.insert(id.clone(), now);
+            let before = self.promised.insert(*id, now);
             if let Some(before) = before.filter(|before| now.0 > before.0 || now.1 > before.1) {
                 wrong.push(format!("revision {revision}: {id} was promised {before:?}, and now {now:?}"));
             }
@@ -275,7 +275,7 @@ fn is_true(
         }
         return match (result, booking) {
             (Err(refusal), _) => Err(format!("the log refuses it: {refusal}")),
-            (Ok(Reply::Booking(applied)), Some(booking)) if applied.id.as_str() != booking.id => {
+            (Ok(Reply::Booking(applied)), Some(booking)) if applied.id.to_string() != booking.id => {
                 Err(format!("booking {} was answered, and {} booked", booking.id, applied.id))
             }
             (Ok(Reply::Booking(applied)), _) if !is_asked(operation, &applied.order.reference) => {

@@ -76,12 +76,15 @@ pub fn place_by_time_and_cost(shop: &Shop, lines: &Lines, job: &Job, criterion: 
 }
 
 fn placements(query: &Query<'_>) -> Vec<Placement> {
-    let mut placer = Placer::default();
+    let (labels, fresh) = (Vec::with_capacity(LABELS), Vec::with_capacity(LABELS));
+    let mut placer = Placer { labels, fresh, ..Placer::default() };
     placer.search(query);
     placer.finals.iter().map(|&label| placer.placement(label)).collect()
 }
 
 const NO_PARENT: u32 = u32::MAX;
+/// Labels that most searches of one job make do with.
+const LABELS: usize = 512;
 /// A searching placer overlooks one gap in this many, and begins later than it could in as many, so
 /// that it does not always choose the same and leaves room for what comes next.
 const BLINK_ONE_IN: usize = 40;
@@ -738,10 +741,9 @@ impl Placer {
         if self.best.is_empty() {
             return self.best.resize(3, *label);
         }
-        let key: [fn(&Label) -> (i64, i64); 3] =
-            [|l| (l.end, l.cost), |l| (l.cost, l.end), |l| (l.carbon, l.cost)];
-        for (best, key) in self.best.iter_mut().zip(key) {
-            if key(label) < key(best) {
+        let keys = |l: &Label| [(l.end, l.cost), (l.cost, l.end), (l.carbon, l.cost)];
+        for (at, best) in self.best.iter_mut().enumerate() {
+            if keys(label)[at] < keys(best)[at] {
                 *best = *label;
             }
         }
