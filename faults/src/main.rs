@@ -160,12 +160,19 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let own = || std::env::temp_dir().join(format!("millpool-faults-{}", std::process::id()));
+    let folder = args.data.clone().unwrap_or_else(own);
     // Broken off, it takes with it whatever it has started, mounted and made.
     let all = async {
-        tokio::select! {
-            worst = run_all(&args) => worst,
+        let outcome = tokio::select! {
+            worst = run_all(&args, &folder) => worst,
             () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+        };
+        if outcome.is_err() && args.data.is_none() && !args.keep {
+            // What cannot be removed is in nobody's way.
+            let _ = std::fs::remove_dir_all(&folder);
         }
+        outcome
     };
     match runtime.context("starting the runtime").and_then(|runtime| runtime.block_on(all)) {
         Ok(code) => ExitCode::from(code),
@@ -190,24 +197,21 @@ async fn interrupted() {
 }
 
 /// Runs what is asked for, and answers with the exit code.
-async fn run_all(args: &Args) -> anyhow::Result<u8> {
+async fn run_all(args: &Args, folder: &Path) -> anyhow::Result<u8> {
     let only = args.only.as_deref().unwrap_or_default();
     let chosen: Vec<&Scenario> =
         SCENARIOS.iter().filter(|scenario| scenario.name.starts_with(only)).collect();
     let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
     ensure!(!chosen.is_empty(), "--only is {only:?}; accepted: the beginning of one of {}", names.join(", "));
-    let folder = match &args.data {
-        Some(folder) => folder.clone(),
-        None => std::env::temp_dir().join(format!("millpool-faults-{}", std::process::id())),
-    };
     ensure!(!folder.exists(), "{} exists; name a new folder with --data", folder.display());
-    let mut code = 0;
+    let mut codes = Vec::new();
     for scenario in chosen {
-        code = code.max(scenario.run(args, &folder.join(scenario.name)).await);
+        codes.push(scenario.run(args, &folder.join(scenario.name)).await);
     }
     // It stays while something in it is kept.
-    let _ = std::fs::remove_dir(&folder);
-    Ok(code)
+    let _ = std::fs::remove_dir(folder);
+    // What broke is worse than what could not be tried.
+    Ok(if codes.contains(&EXIT_BROKEN) { EXIT_BROKEN } else { codes.into_iter().max().unwrap_or_default() })
 }
 
 impl Scenario {
@@ -236,7 +240,7 @@ impl Scenario {
         if code == 0 && !args.keep {
             // What cannot be removed is in nobody's way.
             let _ = std::fs::remove_dir_all(folder);
-        } else {
+        } else if folder.exists() {
             println!("  storage and logs are kept in {}", folder.display());
         }
         code
