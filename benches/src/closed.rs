@@ -11,6 +11,7 @@ use millpool_demo::small::Orders;
 use millpool_proto::v1::{
     CancelBookingRequest, Consistency, GetBookingRequest, ListBookingsRequest, Page, QuoteRequest,
 };
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,9 +71,9 @@ async fn read(
     results: &mut Results,
 ) -> anyhow::Result<()> {
     for (name, serializable) in [("read, linearizable", false), ("read, any node's", true)] {
-        let turn = std::sync::atomic::AtomicUsize::new(0);
+        let turn = AtomicUsize::new(0);
         let sample = measure(stage, args, clients, "read", async |(client, _)| {
-            let at = turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let at = turn.fetch_add(1, Ordering::Relaxed);
             let consistency = Some(Consistency { serializable, min_revision: 0 });
             match made.get(at % made.len().max(1)) {
                 // A booking is its buyer's, so its buyer's connection reads it.
@@ -103,7 +104,10 @@ async fn measure(
     what: &str,
     act: impl AsyncFn(&mut (Client, Orders)) -> Done,
 ) -> anyhow::Result<Sample> {
-    let run = format!("{what}-{clients}-{}", std::process::id());
+    // No request id may come twice: it would be answered with what was booked under it before.
+    static MEASUREMENTS: AtomicUsize = AtomicUsize::new(0);
+    let number = MEASUREMENTS.fetch_add(1, Ordering::Relaxed);
+    let run = format!("{what}-{clients}-{}-{number}", std::process::id());
     let start_s = stage.alliance.blueprint.start_s;
     let buyers = stage.buyers(clients)?.into_iter().enumerate();
     let with_orders = |(number, (_, client))| (client, Orders::new(args.seed, number, start_s, &run));
