@@ -19,6 +19,7 @@ mod stage;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use millpool_demo::interrupt::interrupted;
 use report::Results;
 use std::process::ExitCode;
 
@@ -42,19 +43,6 @@ fn main() -> ExitCode {
             eprintln!("millpool-load: {error:#}");
             ExitCode::from(EXIT_FAILED)
         }
-    }
-}
-
-/// Resolves on SIGTERM and SIGINT.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }
 

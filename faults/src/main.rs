@@ -25,6 +25,7 @@ use args::Args;
 use check::Broken;
 use clap::Parser as _;
 use machine::Need;
+use millpool_demo::interrupt::interrupted;
 use stage::{Account, Run};
 use std::path::Path;
 use std::pin::Pin;
@@ -180,19 +181,6 @@ fn main() -> ExitCode {
             eprintln!("millpool-faults: {error:#}");
             ExitCode::from(EXIT_FAILED)
         }
-    }
-}
-
-/// Resolves on SIGTERM and SIGINT.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`alliance`]: 23 members, their plants, machines, offers and orders, drawn from a seed.
 //! - [`clock`]: the alliance's clock, which may run faster than the wall's.
 //! - [`cluster`]: three coordinators as processes; [`agents`]: the plants' agents as a process.
+//! - [`interrupt`]: breaking off.
 //! - [`setup`]: the alliance, put through the public API.
 //! - [`small`]: small orders, where many are needed.
 //! - [`ledger`]: what clients were told; [`checks`]: whether it is so.
@@ -16,6 +17,7 @@ pub mod alliance;
 pub mod checks;
 pub mod clock;
 pub mod cluster;
+pub mod interrupt;
 pub mod ledger;
 pub mod setup;
 pub mod small;

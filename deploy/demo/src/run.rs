@@ -13,6 +13,7 @@ use millpool_demo::alliance::{Alliance, Blueprint, wishes};
 use millpool_demo::checks::{Fault, agreement, evidence, logs, plan, promises, said};
 use millpool_demo::clock::{AllianceClock, wall_ms};
 use millpool_demo::cluster::{self, Cluster};
+use millpool_demo::interrupt::interrupted;
 use millpool_demo::setup;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,19 +77,6 @@ async fn until_interrupted(stop: watch::Sender<bool>) {
 async fn twice_interrupted() {
     interrupted().await;
     interrupted().await;
-}
-
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }
 
 async fn set_up(args: Args, screen: &Screen) -> anyhow::Result<Stage> {

@@ -6,7 +6,10 @@
 
 use crate::world::{World, operator};
 use millpool_alliance::line::{Phase, Use};
-use millpool_alliance::{Command, Entry, Move, PlanFigures, PlanKind, PrincipalId, Reply, State, invariants};
+use millpool_alliance::{
+    Command, Entry, Move, Objective, Order, PlanFigures, PlanKind, PrincipalId, Reply, State, Terms,
+    invariants,
+};
 use millpool_scheduler::planner::optimise::{Improvement, Problem};
 use millpool_scheduler::planner::pool::Pool;
 use millpool_scheduler::planner::{quote, repair};
@@ -78,6 +81,7 @@ impl Planned {
             all.iter().map(|c| (c.seats.clone(), c.ends.clone(), c.price)).collect()
         };
         assert_eq!(of(&found), of(&anew), "seed {}", self.seed);
+        self.best_is_among(&found, &order, &terms);
         let order = std::sync::Arc::new(order);
         let mut commands = Vec::new();
         for candidate in &found {
@@ -117,6 +121,21 @@ impl Planned {
             let command = self.world.rng.one(&commands).clone();
             self.apply(command).unwrap_or_else(|e| panic!("seed {}: {e}", self.seed));
             self.tally.booked += 1;
+        }
+    }
+
+    /// What is booked without a quote, for which less is searched, is as good as the best of a quote.
+    fn best_is_among(&self, found: &[quote::Candidate], order: &Order, terms: &Terms) {
+        let by = |objective, c: &quote::Candidate| match objective {
+            Objective::Fastest => (c.completes_at, c.price.total_fen()),
+            Objective::Cheapest => (c.price.total_fen(), c.completes_at),
+            Objective::Greenest => (c.carbon.total_g(), c.price.total_fen()),
+        };
+        let state = self.world.state.as_of(self.world.now);
+        for objective in [Objective::Fastest, Objective::Cheapest, Objective::Greenest] {
+            let best = quote::best(&state, &self.pool, order, &Terms { objective, ..terms.clone() }).unwrap();
+            let quoted = found.iter().map(|c| by(objective, c)).min();
+            assert_eq!(Some(by(objective, &best)), quoted, "seed {}, {objective:?}", self.seed);
         }
     }
 
