@@ -106,3 +106,24 @@ fn check(field: &str, text: &str) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bookings_id_is_read_as_it_was_given_and_no_other_way() {
+        for number in [1, 999_999, 1_000_000, u64::MAX] {
+            let id = BookingId::numbered(number);
+            assert_eq!(BookingId::parse(&id.to_string()), Ok(id));
+        }
+        assert_eq!(BookingId::numbered(42).to_string(), "b000042");
+        assert!(BookingId::numbered(999_999) < BookingId::numbered(1_000_000));
+        for other in
+            ["", "b", "42", "b42", "b0000042", "b+00042", "B000042", "b000042 ", "b18446744073709551616"]
+        {
+            let refusal = BookingId::parse(other).unwrap_err();
+            assert_eq!((refusal.field.as_str(), refusal.value.as_str()), ("booking_id", other));
+        }
+    }
+}

@@ -295,12 +295,9 @@ impl Placer {
 
     /// The steps of the chain that ends in `label`, last operation first.
     pub(crate) fn steps_reversed(&self, label: u32) -> impl Iterator<Item = Step> + '_ {
-        let mut next = label;
-        std::iter::from_fn(move || {
-            let l = self.labels.get(next as usize)?;
-            next = l.parent;
-            Some(Step { machine: l.machine as usize, start: l.start, end: l.end, setup: l.setup })
-        })
+        let step =
+            |l: &Label| Step { machine: l.machine as usize, start: l.start, end: l.end, setup: l.setup };
+        self.chain(label).map(move |at| step(&self.labels[at as usize]))
     }
 
     pub(crate) fn placement(&self, label: u32) -> Placement {
@@ -419,7 +416,8 @@ impl Placer {
         let (by_charge, by_carbon) = (query.by_charge(), query.by_carbon);
         self.front.clear();
         for (i, a) in self.arrivals.iter().enumerate() {
-            let stands_here = self.chain(a.parent).any(|label| label.machine as usize == machine);
+            let stands_here =
+                self.chain(a.parent).any(|at| self.labels[at as usize].machine as usize == machine);
             if stands_here {
                 continue;
             }
@@ -536,33 +534,24 @@ impl Placer {
     }
 
     /// The labels of a chain, the last operation's first.
-    fn chain(&self, label: u32) -> impl Iterator<Item = &Label> {
-        let labels = &self.labels;
-        std::iter::successors(labels.get(label as usize), |l| labels.get(l.parent as usize))
+    fn chain(&self, label: u32) -> impl Iterator<Item = u32> + '_ {
+        let known = |label: u32| (label != NO_PARENT).then_some(label);
+        std::iter::successors(known(label), move |&at| known(self.labels[at as usize].parent))
     }
 
     /// The job's own latest operation in a gap, in the chain that ends at `label`.
-    fn own_in(&self, mut label: u32, machine: usize, gap: usize) -> Option<u32> {
-        while label != NO_PARENT {
-            let l = &self.labels[label as usize];
-            if (l.machine as usize, l.gap as usize) == (machine, gap) {
-                return Some(label);
-            }
-            label = l.parent;
-        }
-        None
+    fn own_in(&self, label: u32, machine: usize, gap: usize) -> Option<u32> {
+        let stands_there = |&at: &u32| {
+            let l = &self.labels[at as usize];
+            (l.machine as usize, l.gap as usize) == (machine, gap)
+        };
+        self.chain(label).find(stands_there)
     }
 
     /// The family that own operation leaves, whether it delays the follower, and by how much it has
     /// changed the follower's setup already.
     fn own_follower(&self, query: &Query<'_>, own: u32, machine: usize, gap: usize) -> (u32, bool, Tick) {
-        let mut k = 0;
-        let mut label = self.labels[own as usize].parent;
-        while label != NO_PARENT {
-            label = self.labels[label as usize].parent;
-            k += 1;
-        }
-        let op = &query.job.ops[k];
+        let op = &query.job.ops[self.chain(own).count() - 1];
         let change = self.gap(query, op, machine, gap, None).follower_change;
         (op.family as u32, self.labels[own as usize].delays, change)
     }

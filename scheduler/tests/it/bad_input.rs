@@ -521,6 +521,11 @@ async fn lists(t: &mut Table, op: &Client) {
         let request = v1::ListPrincipalsRequest { page };
         t.refuses("principals", op.admin().list_principals(request).await, field);
     }
+    // A token of another list, and one that is none of any.
+    for token in ["p-1", "b1"] {
+        let request = v1::ListBookingsRequest { page: page(10, token), ..Default::default() };
+        t.refuses("bookings", op.booking().list_bookings(request).await, at(INVALID, "page.token"));
+    }
     let request = v1::ListBookingsRequest { status: 99, ..Default::default() };
     t.refuses("status", op.booking().list_bookings(request).await, at(INVALID, "status"));
     let request = v1::ListMachinesRequest { class: 99, ..Default::default() };
