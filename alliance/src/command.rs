@@ -1,6 +1,7 @@
 //! What enters the log, and what comes out of it.
 
 use crate::booking::Booking;
+use crate::format::Format;
 use crate::id::{BookingId, MachineId, OfferId, PlantId, PrincipalId};
 use crate::line::MachineState;
 use crate::offer::Offer;
@@ -130,6 +131,11 @@ pub enum Command {
         moves: Vec<Move>,
         /// What the solver says about it.
         figures: PlanFigures,
+    },
+    /// Write in a newer format from here on, this entry included.
+    RaiseFormat {
+        /// Which.
+        to: Format,
     },
     /// A plant's agent begins or resumes an outbox.
     AttachAgent {

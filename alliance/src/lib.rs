@@ -10,6 +10,7 @@
 //!   plan must obey, checked here again whoever computed it.
 //! - [`price`]: money and carbon, in integers; [`cost`]: what the plan costs the pool;
 //! - [`progress`]: what the plants report, and disturbances.
+//! - [`mod@format`]: in which format all that is written; [`restoration`]: an alliance that begins again.
 //! - [`invariants`]: the whole state held against every rule, for tests and audits.
 //!
 //! Architecture invariant: this crate imports no other crate of the workspace, and nothing here shares
@@ -29,6 +30,7 @@ pub mod command;
 pub mod cost;
 pub mod digest;
 pub mod eligibility;
+pub mod format;
 pub mod id;
 pub mod invariants;
 pub mod lending;
@@ -40,14 +42,17 @@ pub mod price;
 pub mod progress;
 pub mod refusal;
 pub mod registry;
+pub mod restoration;
 pub mod rules;
 pub mod state;
 pub mod window;
 
 pub use booking::{Booking, Disturbance, DisturbanceKind, Place, Progress, Promise, Status, Step};
 pub use command::{Caller, Command, Entry, Move, Outcome, PlanFigures, PlanKind, Reply};
+pub use format::Format;
 pub use id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId};
 pub use order::{Objective, Operation, Order, Terms};
 pub use refusal::{Obstacle, Reason, Refusal};
+pub use restoration::Restoration;
 pub use state::State;
 pub use window::{TICK_S, Window, Windows};

@@ -3,6 +3,7 @@
 use crate::booking::{Booking, Promise, Status, Step};
 use crate::command::{Caller, Changes, Command, Entry, Outcome, PlanFigures, Reply, Request};
 use crate::digest::{Fold, Table};
+use crate::format::Format;
 use crate::id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId};
 use crate::line::Station;
 use crate::offer::Offer;
@@ -10,6 +11,7 @@ use crate::planted::{Bug, planted};
 use crate::price::{self, Carbon, Price, Trip};
 use crate::refusal::{Reason, Refusal, text};
 use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
+use crate::restoration::Restoration;
 use crate::window::LATEST;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -109,6 +111,10 @@ pub struct Optimisation {
 /// The whole state as plain lists, for snapshots. Everything that is derived is left out.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
+    /// The format in which the cluster writes.
+    pub format: Format,
+    /// What the alliance was restored from, the latest last.
+    pub restorations: Vec<Restoration>,
     /// The alliance's clock, seconds since the Unix epoch.
     pub now: i64,
     /// Revision of the last entry.
@@ -142,6 +148,8 @@ pub struct Image {
 /// The state of the alliance. A clone is cheap: the maps are persistent.
 #[derive(Clone, Default)]
 pub struct State {
+    pub(crate) format: Format,
+    pub(crate) restorations: Vec<Restoration>,
     pub(crate) now: i64,
     pub(crate) revision: u64,
     pub(crate) bookings_given: u64,
@@ -230,6 +238,7 @@ impl State {
             Command::CommitPlan { kind, base_revision, moves, figures } => {
                 self.commit_plan(before, kind, base_revision, &moves, figures)
             }
+            Command::RaiseFormat { to } => self.raise_format(to),
             Command::AttachAgent { plant, agent, outbox } => self.attach_agent(plant, agent, outbox),
             Command::Report { plant, outbox, events } => self.report(&plant, &outbox, &events),
         }
@@ -256,6 +265,10 @@ impl State {
         (self.now, self.bookings_given, self.plan_revision, &self.policy, &self.optimisation)
             .hash(&mut hasher);
         self.digests().hash(&mut hasher);
+        // What an older version does not know must not make its hash another.
+        if self.format > Format::FIRST {
+            (self.format, &self.restorations).hash(&mut hasher);
+        }
         hasher.finish()
     }
 
@@ -543,6 +556,8 @@ impl State {
             table.values().cloned().collect()
         }
         Image {
+            format: self.format,
+            restorations: self.restorations.clone(),
             now: self.now,
             revision: self.revision,
             bookings_given: self.bookings_given,
@@ -563,6 +578,8 @@ impl State {
     /// The state that an image was taken of.
     pub fn from_image(image: Image) -> State {
         let mut state = State {
+            format: image.format,
+            restorations: image.restorations,
             now: image.now,
             revision: image.revision,
             bookings_given: image.bookings_given,

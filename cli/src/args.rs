@@ -1,6 +1,8 @@
 //! The command line: every command, and what all of them share.
 
-use crate::commands::{booking, explain, machines, members, offers, operate, plan, quote, status, watch};
+use crate::commands::{
+    backup, booking, explain, machines, members, offers, operate, plan, quote, status, watch,
+};
 use crate::connection::ConnectionArgs;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -89,6 +91,12 @@ pub(crate) enum Command {
     /// Coordinators of the cluster: list, add, remove, transfer-leader, snapshot
     #[command(subcommand)]
     Nodes(operate::NodesCommand),
+    Backup(backup::BackupArgs),
+    /// Tells how a backup is restored
+    Restore {
+        /// The backup
+        file: Option<std::path::PathBuf>,
+    },
     /// Who may call: list, put, revoke
     #[command(subcommand)]
     Principals(operate::PrincipalsCommand),

@@ -119,6 +119,8 @@ async fn dispatch(command: &Command, desk: &mut Desk<'_>) -> Result<(), Failure>
         Command::Offers(command) => commands::offers::run(command, desk).await,
         Command::Status(_) => commands::status::run(desk).await,
         Command::Nodes(command) => commands::operate::nodes(command, desk).await,
+        Command::Backup(args) => commands::backup::run(args, desk).await,
+        Command::Restore { file } => Err(commands::backup::elsewhere(file.as_deref())),
         Command::Principals(command) => commands::operate::principals(command, desk).await,
         Command::Policy(command) => commands::operate::policy(command, desk).await,
         Command::Completions { shell } => {

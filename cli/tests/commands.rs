@@ -584,6 +584,28 @@ async fn principals_and_their_token() {
 }
 
 #[tokio::test]
+async fn a_backup_is_whole_or_not_there() {
+    let pool = Pool::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.backup");
+    let name = file.to_str().unwrap();
+    pool.cluster.state.lock().unwrap().cut_backup = true;
+    let ran = pool.run(&["backup", name]).await;
+    assert_eq!(ran.exit_code, 0, "{}", ran.notices);
+    assert!(ran.notices.contains("begun anew"), "{}", ran.notices);
+    assert_eq!(std::fs::read(&file).unwrap(), b"the whole state");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds everybody's data");
+    let again = pool.run(&["backup", name]).await;
+    assert_eq!(again.exit_code, 2, "it is not overwritten");
+    let listed: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(listed.len(), 1, "nothing unfinished is left: {listed:?}");
+    let restore = pool.run(&["restore", name]).await;
+    assert_eq!(restore.exit_code, 2);
+    assert!(restore.notices.contains(&format!("millpool-scheduler restore {name}")), "{}", restore.notices);
+}
+
+#[tokio::test]
 async fn nodes() {
     let pool = Pool::new();
     let added =
@@ -701,6 +723,8 @@ async fn help_and_completions() {
           offers       Windows of machines, lent to the alliance: list, create, withdraw
           status       Shows the nodes, the leader, how far each is, and the plan's figures
           nodes        Coordinators of the cluster: list, add, remove, transfer-leader, snapshot
+          backup       Writes a backup of everything that the alliance knows, to be kept elsewhere
+          restore      Tells how a backup is restored
           principals   Who may call: list, put, revoke
           policy       The rules that the alliance has given itself: get, put
           completions  Prints a completion script for a shell

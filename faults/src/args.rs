@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Plant something that must be found: the run must then end with exit code 1
     #[arg(long, value_name = "BUG")]
     pub(crate) plant: Option<Plant>,
+    /// A former version's millpool-scheduler, for rolling-upgrade [default: this one, held at the former format]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) former: Option<PathBuf>,
     /// Folder for storage and logs [default: a new one under the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,

@@ -1,6 +1,8 @@
-//! `millpool-faults`: real coordinators that are killed, frozen, cut off, out of disk and damaged.
+//! `millpool-faults`: real coordinators that are killed, frozen, cut off, out of disk and damaged, and restarted,
+//! upgraded, replaced and restored.
 //!
 //! - [`kills`], [`freeze`], [`cuts`], [`disks`], [`damage`]: the faults, a file for each kind.
+//! - [`operate`], [`recover`]: what operators do, while buyers book and when a cluster is lost.
 //! - [`stage`]: the cluster, the alliance in it, buyers at work ([`load`]) and how long they waited.
 //! - [`check`]: what must hold after every scenario.
 //! - [`machine`]: what scenarios ask of the machine; [`volume`]: small filesystems; [`network`]: namespaces that
@@ -17,6 +19,8 @@ mod kills;
 mod load;
 mod machine;
 mod network;
+mod operate;
+mod recover;
 mod stage;
 mod volume;
 
@@ -57,7 +61,7 @@ struct Scenario {
 const SERVED: &str =
     "somebody is served within 10 s of the fault, and again of its end; all nodes level within 30 s";
 
-const SCENARIOS: [Scenario; 11] = [
+const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "kill-one",
         does: "kill -9 of one node, mostly the leader, and its return, over and over",
@@ -146,6 +150,46 @@ const SCENARIOS: [Scenario; 11] = [
         rounds: 4,
         needs: &[],
         play: |run| Box::pin(damage::run(run)),
+    },
+    Scenario {
+        name: "rolling-restart",
+        does: "every node in turn is asked to stop, and started again",
+        holds: SERVED,
+        rounds: 3,
+        needs: &[],
+        play: |run| Box::pin(operate::rolling_restart(run)),
+    },
+    Scenario {
+        name: "rolling-upgrade",
+        does: "every node in turn is stopped, and started in the present version, which then leads the former ones",
+        holds: "the format of log and snapshots rises when the last node is upgraded, and not before",
+        rounds: 1,
+        needs: &[],
+        play: |run| Box::pin(operate::rolling_upgrade(run)),
+    },
+    Scenario {
+        name: "replace-node",
+        does: "a node dies with its disk, the leader first; it is removed, and a new one takes its place",
+        holds: SERVED,
+        rounds: 3,
+        needs: &[],
+        play: |run| Box::pin(operate::replace_node(run)),
+    },
+    Scenario {
+        name: "restore",
+        does: "a backup is taken under load; all nodes are lost with their disks, and a new cluster begins from a backup",
+        holds: "everything that was acknowledged before a backup is in it, and stands in the new cluster",
+        rounds: 2,
+        needs: &[],
+        play: |run| Box::pin(recover::from_backup(run)),
+    },
+    Scenario {
+        name: "quorum-loss",
+        does: "two of three nodes are lost with their disks; a new cluster begins from what the third one has",
+        holds: "everything that the third one had stands in the new cluster",
+        rounds: 2,
+        needs: &[],
+        play: |run| Box::pin(recover::from_one_node(run)),
     },
 ];
 

@@ -6,7 +6,7 @@
 
 use millpool_alliance::command::{Caller, Request};
 use millpool_alliance::registry::Role;
-use millpool_alliance::{Command, Entry, PrincipalId, Refusal, State};
+use millpool_alliance::{Command, Entry, Format, PrincipalId, Refusal, State};
 use millpool_demo::alliance::{Alliance, Blueprint, TIME_ZONE};
 use millpool_demo::small::Orders;
 use millpool_proto::v1;
@@ -99,7 +99,7 @@ impl Bench {
             outcome.changes.machines.iter().for_each(|m| self.pool.refresh(&self.live, m));
             outcome.result
         })?;
-        let bytes = timed(&mut self.coding, || command::encode(&entry));
+        let bytes = timed(&mut self.coding, || command::encode(&entry, Format::FIRST));
         let applied = timed(&mut self.replicating, || self.replica.apply(revision, &bytes));
         assert!(
             applied.is_ok_and(|applied| applied.reply.result.is_ok()),
@@ -117,7 +117,7 @@ fn main() -> Result<(), Refusal> {
     let live = found(machines)?;
     let pool = Pool::build(&live, START_S);
     let none = Duration::ZERO;
-    let replica = Replica(live.clone());
+    let replica = Replica(live.clone(), Format::NEWEST);
     let mut bench =
         Bench { live, pool, replica, placing: none, applying: none, coding: none, replicating: none };
     let mut orders: Vec<Orders> = (0..64).map(|n| Orders::new(1, n, START_S, "bench")).collect();

@@ -46,7 +46,7 @@ impl StateMachine for Sum {
         [self.entries.to_le_bytes(), self.bytes.to_le_bytes()].concat()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(&self, bytes: &[u8]) -> Result<Self, DecodeError> {
         let number = |range| bytes.get(range).and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
         match (number(0..8), number(8..16)) {
             (Some(entries), Some(bytes)) => {

@@ -1,7 +1,8 @@
 //! Settings: a TOML file, then the environment, then flags; the later wins. Every setting has the same name
 //! in all three (`public_listen`, `MILLPOOL_PUBLIC_LISTEN`, `--public-listen`).
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use millpool_alliance::Format;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ Examples:
       the same, and everybody is who they say they are: to try things out
   millpool-scheduler --config /etc/millpool/scheduler.toml
       a node of a cluster
+  millpool-scheduler restore monday.backup --reason 'disks failed' --config /etc/millpool/scheduler.toml
+      its first node, from a backup
   millpool-scheduler --node-id 1 --data-dir /var/lib/millpool --peer-listen 10.0.0.1:7401 \\
       --public-listen 10.0.0.1:7400 --tls-cert node.pem --tls-key node.key --peer-ca peers-ca.pem \\
       --initial-cluster 1=10.0.0.1:7401/10.0.0.1:7400,2=10.0.0.2:7401/10.0.0.2:7400,3=10.0.0.3:7401/10.0.0.3:7400
@@ -55,14 +58,52 @@ public listener.";
 )]
 pub struct Flags {
     /// Settings file, TOML
-    #[arg(long, env = "MILLPOOL_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "MILLPOOL_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Check the settings, print them, and exit
     #[arg(long)]
     pub check_config: bool,
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub act: Option<Act>,
     #[command(flatten)]
     settings: Settings,
 }
+
+/// What can be done with a data folder while no coordinator runs on it.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Act {
+    /// Make this node the first of a new cluster, from a backup. Its data folder must be empty
+    #[command(after_help = RESTORE_HELP)]
+    Restore {
+        /// A backup, made by `millpool backup` or by `salvage`
+        backup: PathBuf,
+        /// Why, in words; kept for ever and shown by `millpool status`
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Write a backup of what the data folder of a lost cluster's node still has; the folder stays as it is
+    #[command(after_help = SALVAGE_HELP)]
+    Salvage {
+        /// The file to write; it must not be there yet
+        backup: PathBuf,
+    },
+}
+
+const RESTORE_HELP: &str = "\
+The alliance goes on as it stood when the backup was taken; whatever was acknowledged later is gone. The new
+cluster needs another cluster_id than the old one had. Other nodes begin with empty data folders and are added.
+
+Example:
+  millpool-scheduler restore monday.backup --reason 'both other machine rooms flooded' \\
+      --config /etc/millpool/scheduler.toml --cluster-id yangtze-2";
+
+const SALVAGE_HELP: &str = "\
+For when most coordinators are lost for good. Salvage every node that is left, restore the backup with the
+highest revision. Entries of which the node does not know whether they were acknowledged are taken in.
+
+Example:
+  millpool-scheduler salvage node-3.backup --data-dir /var/lib/millpool";
 
 macro_rules! settings {
     // A switch may stand alone; everything else takes its value.
@@ -73,7 +114,7 @@ macro_rules! settings {
         #[derive(clap::Args, Deserialize, Clone, Debug, Default)]
         #[serde(deny_unknown_fields)]
         struct Settings {
-            $($(#[$doc])* #[arg(long, env = $env, value_name = $value, num_args = settings!(@args $type), default_missing_value = "true")] $name: Option<$type>,)*
+            $($(#[$doc])* #[arg(long, global = true, env = $env, value_name = $value, num_args = settings!(@args $type), default_missing_value = "true")] $name: Option<$type>,)*
         }
 
         impl Settings {
@@ -125,6 +166,9 @@ settings! {
     solver_threads: usize = "MILLPOOL_SOLVER_THREADS", "N";
     /// Log entries between two snapshots [default: 20000]
     snapshot_every: u64 = "MILLPOOL_SNAPSHOT_EVERY", "N";
+    /// Newest format of log and snapshots that this node takes part in; held at the former one during an upgrade, the
+    /// way back stays open [default: the newest there is]
+    format_max: u32 = "MILLPOOL_FORMAT_MAX", "N";
     /// Demonstrations: how fast the alliance's clock runs [default: 1]
     clock_scale: i64 = "MILLPOOL_CLOCK_SCALE", "N";
     /// Demonstrations: when the clock began to run fast, ms since the Unix epoch
@@ -194,6 +238,8 @@ pub struct Config {
     pub solver_threads: usize,
     /// Log entries between snapshots.
     pub snapshot_every: u64,
+    /// Newest format of log and snapshots.
+    pub format_max: Format,
     /// How fast the clock runs.
     pub clock_scale: i64,
     /// Since when, ms since the Unix epoch.
@@ -202,6 +248,11 @@ pub struct Config {
     pub log: String,
     /// Log as JSON lines.
     pub log_json: bool,
+}
+
+fn format(number: u32) -> Result<Format, BadSetting> {
+    let accepted = || format!("{} to {}", Format::FIRST, Format::NEWEST);
+    Format::of(number).ok_or_else(|| bad("format_max", number, accepted()))
 }
 
 /// A setting that cannot be.
@@ -278,6 +329,7 @@ impl Config {
             optimise_for_ms: s.optimise_for_ms.unwrap_or(5000),
             solver_threads: s.solver_threads.unwrap_or(cores.saturating_sub(1).max(1)),
             snapshot_every: s.snapshot_every.unwrap_or(20_000),
+            format_max: s.format_max.map_or(Ok(Format::NEWEST), format)?,
             clock_scale: s.clock_scale.unwrap_or(1),
             clock_epoch_ms: s.clock_epoch_ms.unwrap_or(0),
             log: s.log.unwrap_or_else(|| LOG_DEFAULT.into()),

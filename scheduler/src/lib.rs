@@ -2,8 +2,8 @@
 //!
 //! A write's way: [`api`] reads it and makes out who asks, [`planner`] places it on the live plan,
 //! [`consensus`] replicates it, [`replica`] applies it on every node, [`watch`] tells whoever follows.
-//! [`wire`] maps messages to the alliance's types and back; [`config`] and [`serve`] start and stop it all,
-//! [`meters`] tells how it fares, and [`planted`] has bugs that the simulation must find.
+//! [`wire`] maps messages to the alliance's types and back; [`config`] and [`serve`] start and stop it all;
+//! [`upgrade`] goes on to a newer format, [`recovery`] begins again from a backup; [`meters`] tells how it fares, and [`planted`] has bugs that the simulation must find.
 
 pub mod api;
 pub mod clock;
@@ -12,7 +12,9 @@ pub mod consensus;
 pub mod meters;
 pub mod planner;
 pub mod planted;
+pub mod recovery;
 pub mod replica;
 pub mod serve;
+pub mod upgrade;
 pub mod watch;
 pub mod wire;

@@ -1,14 +1,16 @@
 //! `millpool-scheduler`: settings in, a coordinator out.
 
 use clap::Parser as _;
-use millpool_scheduler::config::{Config, Flags, exit};
+use millpool_scheduler::clock::Clock;
+use millpool_scheduler::config::{Act, Config, Flags, exit};
+use millpool_scheduler::recovery;
 use millpool_scheduler::serve::{self, Failed};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let check_only = flags.check_config;
+    let (check_only, act) = (flags.check_config, flags.act.clone());
     let config = match Config::load(flags) {
         Ok(config) => config,
         Err(e) => {
@@ -31,6 +33,9 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
     };
+    if let Some(act) = act {
+        return runtime.block_on(perform(&act, &config));
+    }
     let outcome = runtime.block_on(serve::run(config, signalled()));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     millpool_scheduler::planner::await_stragglers();
@@ -44,6 +49,29 @@ fn main() -> ExitCode {
                 Failed::Data { .. } => exit::DATA,
                 Failed::File { .. } | Failed::Tls(_) => exit::CONFIG,
                 Failed::Stopped(_) => exit::FAILED,
+            })
+        }
+    }
+}
+
+/// Does something to the data folder, and tells what.
+async fn perform(act: &Act, config: &Config) -> ExitCode {
+    let done = match act {
+        Act::Restore { backup, reason } => {
+            recovery::restore(config, backup, reason, Clock::wall().now_s()).await
+        }
+        Act::Salvage { backup } => recovery::salvage(config, backup).await,
+    };
+    match done {
+        Ok(told) => {
+            println!("{told}");
+            ExitCode::from(exit::OK)
+        }
+        Err(failed) => {
+            eprintln!("millpool-scheduler: {failed}");
+            ExitCode::from(match failed {
+                recovery::Failed::Data { .. } => exit::DATA,
+                _ => exit::CONFIG,
             })
         }
     }

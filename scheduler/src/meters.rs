@@ -55,6 +55,7 @@ pub const METERS: &[(&str, Kind, Unit, &str)] = &[
         "Improved plans given up, as the state had moved on",
     ),
     ("millpool_solver_errors_total", Counter, Unit::Count, "Optimisations that failed; should be 0"),
+    ("millpool_format", Gauge, Unit::Count, "Format in which the cluster writes log and snapshots"),
     ("millpool_machines", Gauge, Unit::Count, "Machines known"),
     ("millpool_bookings", Gauge, Unit::Count, "Bookings known"),
     ("millpool_bookings_open", Gauge, Unit::Count, "Bookings held or confirmed with work to come"),

@@ -7,14 +7,15 @@ use crate::consensus::{self, Addresses, Dial, MembershipError, StartError, StopR
 use crate::meters;
 use crate::planner::{self, Schedule};
 use crate::replica::Replica;
+use crate::upgrade;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::routing::get;
 use futures::Stream;
 use metrics_exporter_prometheus::PrometheusHandle;
-use millpool_alliance::PrincipalId;
 use millpool_alliance::command::Command;
 use millpool_alliance::registry::{Principal, Role};
+use millpool_alliance::{Format, PrincipalId, State};
 use millpool_proto::v1::{
     admin_service_server::AdminServiceServer, agent_service_server::AgentServiceServer,
     booking_service_server::BookingServiceServer, capacity_service_server::CapacityServiceServer,
@@ -91,17 +92,21 @@ pub struct Ground {
     pub clock: Clock,
     /// How the plan is improved in the background.
     pub schedule: Schedule,
+    /// The newest format of log and snapshots that it reads, and so lets its cluster write.
+    pub reads: Format,
 }
 
 /// Puts a coordinator's parts together. It takes part in its cluster once its peers reach
 /// [`peer_service`](consensus::Handle::peer_service).
 pub async fn assemble(ground: Ground, access: Access) -> Result<Core, StartError> {
-    let Ground { options, storage, transport, clock, schedule } = ground;
+    let Ground { mut options, storage, transport, clock, schedule, reads } = ground;
+    options.format_max = reads.number();
     let offload = storage.offload;
     let forwarded = Forwarded::default();
-    let (state, forward) = (Replica::default(), Arc::new(forwarded.clone()));
+    let (state, forward) = (Replica(State::default(), reads), Arc::new(forwarded.clone()));
     let node = consensus::start(options, state, storage, transport, forward).await?;
     let planner = planner::start(node.clone(), clock, schedule, offload);
+    tokio::spawn(upgrade::run(node.clone(), planner.clone()));
     let core = Core::new(node, planner, clock, access);
     forwarded.begin(core.clone());
     Ok(core)
@@ -134,6 +139,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             threads: config.solver_threads,
             tries: None,
         },
+        reads: config.format_max,
     };
     let core = assemble(ground, Access { insecure_dev: config.insecure_dev }).await.map_err(data)?;
     let node = core.consensus.clone();
@@ -178,7 +184,8 @@ fn incoming(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
-fn options(config: &Config) -> Result<consensus::Options, StartError> {
+/// How a node takes part in its cluster.
+pub fn options(config: &Config) -> Result<consensus::Options, StartError> {
     let mut random = [0_u8; 8];
     getrandom::fill(&mut random).map_err(|e| StartError::Core(format!("no randomness: {e}")))?;
     let fresh_store_id = u64::from_le_bytes(random) | 1;
@@ -349,6 +356,7 @@ fn gauges(core: &Core) {
     let view = core.consensus.state();
     let state = &view.state.0;
     for (name, value) in [
+        ("millpool_format", state.format().number() as usize),
         ("millpool_machines", state.stations().len()),
         ("millpool_bookings", state.bookings().len()),
         ("millpool_bookings_open", state.open_bookings().count()),

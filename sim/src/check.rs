@@ -10,7 +10,9 @@ use crate::plant::PLANTS;
 use crate::run::Summary;
 use crate::world::{Plant, World, clock};
 use millpool_alliance::command::{Event, Request};
-use millpool_alliance::{BookingId, Command, Entry, Outcome, PlantId, Refusal, Reply, State, invariants};
+use millpool_alliance::{
+    BookingId, Command, Entry, Format, Outcome, PlantId, Refusal, Reply, State, invariants,
+};
 use millpool_node_agent::outbox::log::Log;
 use millpool_proto::log::v1 as log;
 use millpool_proto::v1;
@@ -59,6 +61,11 @@ impl Ending {
                 let (node, revision) = (handle.node_id(), view.revision);
                 return Err(NotEnded::Wrong(format!("node {node} differs from the leader at {revision}")));
             }
+        }
+        let understood = members.iter().map(|id| world.nodes[*id as usize - 1].reads).min();
+        if understood != Some(view.state.0.format()) {
+            let format = view.state.0.format();
+            return Err(NotEnded::Yet(format!("the format is {format}, and all understand {understood:?}")));
         }
         for who in (0..WATCHERS).map(watcher) {
             let until = world.history.watched.iter().filter(|w| w.who == who).map(|w| w.until).max();
@@ -117,7 +124,7 @@ fn log_of(
         let entry = log::Entry::decode(bytes.clone()).map_err(|e| format!("entry {index}: {e}"))?;
         let command = match entry.payload {
             Some(log::entry::Payload::Command(command)) => {
-                let command = wire::command::decode(&command);
+                let command = wire::command::decode(&command, Format::NEWEST);
                 Some(command.map_err(|e| format!("entry {index}: {e}"))?)
             }
             _ => None,

@@ -2,6 +2,7 @@
 
 use crate::network::{self, PEER_PORT, PUBLIC_PORT};
 use crate::world::{Shared, clock, name};
+use millpool_alliance::Format;
 use millpool_scheduler::api::Access;
 use millpool_scheduler::config::FirstMember;
 use millpool_scheduler::consensus::{Offload, Options, StopReason, Transport};
@@ -23,6 +24,8 @@ pub struct Setting {
     pub log_keep: u64,
     /// Tries of an optimisation; none without.
     pub tries: u64,
+    /// The first nodes begin with an older version, and are upgraded when they come back from a crash.
+    pub begins_old: bool,
 }
 
 /// Where the clients find a node, and where its peers do.
@@ -42,8 +45,11 @@ pub async fn run(world: Shared, index: usize, setting: Setting) -> turmoil::Resu
         let node = &mut world.nodes[index];
         node.starts += 1;
         node.stopped = None;
+        let is_old = setting.begins_old && node.starts == 1 && index < first;
+        node.reads = if is_old { Format::FIRST } else { Format::NEWEST };
         (node.disk.clone(), first, scale, node.starts)
     };
+    let reads = world.borrow().nodes[index].reads;
     let store_id = (index as u64 + 1) << 32 | starts;
     let ground = Ground {
         options: Options {
@@ -61,6 +67,7 @@ pub async fn run(world: Shared, index: usize, setting: Setting) -> turmoil::Resu
             threads: 1,
             tries: Some(setting.tries),
         },
+        reads,
     };
     let core = match serve::assemble(ground, Access { insecure_dev: true }).await {
         Ok(core) => core,

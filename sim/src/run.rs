@@ -53,6 +53,7 @@ pub fn run(seed: u64, bug: Option<Bug>, tells: bool) -> Result<Summary, (Vec<Str
         snapshot_every: if random.random_bool(0.5) { 40 } else { 10_000 },
         log_keep: random.random_range(0..30),
         tries: if random.random_bool(0.7) { 60 } else { 0 },
+        begins_old: seed.is_multiple_of(2),
     };
     let buyers = random.random_range(2..=5);
     let changes_members = random.random_bool(0.4);

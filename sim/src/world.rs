@@ -3,6 +3,7 @@
 
 use crate::history::History;
 use crate::plant::PLANTS;
+use millpool_alliance::Format;
 use millpool_node_agent::dispatch::Kept;
 use millpool_node_agent::outbox;
 use millpool_scheduler::consensus::Handle;
@@ -31,6 +32,8 @@ pub struct Node {
     pub stopped: Option<String>,
     /// How often it was started.
     pub starts: u64,
+    /// The newest format that its version reads.
+    pub reads: Format,
 }
 
 /// A plant's part that outlives its crashes, and what its agent last knew.
@@ -94,7 +97,7 @@ impl World {
         let node = |_| {
             let disk = MemoryDisk::archiving(archive.clone());
             bug.iter().for_each(|bug| disk.plant(*bug));
-            Node { disk, handle: None, stopped: None, starts: 0 }
+            Node { disk, handle: None, stopped: None, starts: 0, reads: Format::NEWEST }
         };
         let nodes = (0..cast.nodes).map(node).collect();
         let plant =

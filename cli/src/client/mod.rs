@@ -5,11 +5,12 @@
 //! endpoint; when that one cannot serve it, everybody moves on to the next. Retrying is safe because
 //! every intent carries one request id through all its attempts ([`retry`]); what comes back is the
 //! answer or one [`ClientError`] that says what was tried and why it failed ([`error`]). Watches
-//! survive the death of the node that served them ([`watch`]).
+//! survive the death of the node that served them ([`watch`]); a backup is checked as it comes ([`backup`]).
 //!
 //! Not here: what a person types or reads. Nothing in this module prints, or reads a file or the
 //! environment.
 
+pub mod backup;
 pub mod error;
 pub mod retry;
 mod rpc;

@@ -1,6 +1,7 @@
 //! The commands, one file a story: its flags, what it asks of the coordinators, and how it shows the
 //! answer.
 
+pub mod backup;
 pub mod booking;
 pub mod explain;
 pub mod machines;

@@ -100,6 +100,22 @@ fn print(view: &GetStatusResponse, nodes: &[Asked], output: &mut Output) -> Resu
     output.line(format!("{name}  {leader}, term {}, revision {}\n", header.term, header.revision))?;
     let sheet = sheet(view, nodes);
     output.sheet(&sheet)?;
+    if view.format < view.format_max {
+        output.notice(format!(
+            "The cluster writes format {}, and goes on to {} once every node understands it",
+            view.format, view.format_max
+        ))?;
+    }
+    for restoration in &view.restorations {
+        output.notice(format!(
+            "Restored {} from cluster {:?} at revision {}, as it stood {}: {}",
+            shown::time(restoration.at_s, &output.clock),
+            restoration.cluster_id,
+            shown::grouped(restoration.revision),
+            shown::time(restoration.state_at_s, &output.clock),
+            restoration.reason
+        ))?;
+    }
     for asked in nodes {
         if let Err(error) = &asked.answer {
             output.notice(format!("Node {} could not be asked: {error}", asked.node.id))?;

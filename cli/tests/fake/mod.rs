@@ -44,6 +44,8 @@ pub struct State {
     /// Bookings as they were after each revision.
     pub history: Vec<(u64, Booking)>,
     pub answers: BTreeMap<String, BookResponse>,
+    /// The next backup ends in its middle.
+    pub cut_backup: bool,
     /// Every request id of a write, in the order in which nodes heard them.
     pub request_ids_heard: Vec<String>,
     pub options: Vec<Choice>,
@@ -588,9 +590,35 @@ impl AdminService for Service {
                 state_hash: 0x7f3a_0c11_9d2e_4b58,
                 agents_connected: if id == 1 { 4 } else { 0 },
                 counts: Some(sample::counts()),
+                format: 2,
+                format_max: 2,
+                restorations: Vec::new(),
             })
         })
         .await
+    }
+
+    type BackupStream = ReceiverStream<Result<BackupResponse, Status>>;
+
+    /// A backup in two pieces; one that is to be cut ends after the first.
+    async fn backup(&self, _: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        use backup_response::Part;
+        let header = self.header();
+        let cut = self.serve("Backup", |state| Ok(std::mem::take(&mut state.cut_backup))).await?.into_inner();
+        let (to, from) = mpsc::channel(8);
+        let whole = b"the whole state";
+        let mut parts = vec![
+            Part::Start(BackupStart { header, bytes: whole.len() as u64 }),
+            Part::Body(whole[..9].to_vec().into()),
+        ];
+        if !cut {
+            parts.push(Part::Body(whole[9..].to_vec().into()));
+            parts.push(Part::End(BackupEnd { crc32c: crc32c::crc32c(whole) }));
+        }
+        for part in parts {
+            to.send(Ok(BackupResponse { part: Some(part) })).await.unwrap();
+        }
+        Ok(Response::new(ReceiverStream::new(from)))
     }
 
     async fn add_node(&self, request: Request<AddNodeRequest>) -> Result<Response<AddNodeResponse>, Status> {

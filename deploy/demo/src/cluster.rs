@@ -7,11 +7,11 @@
 use crate::clock::AllianceClock;
 use anyhow::{Context as _, bail, ensure};
 use millpool_cli::client::{Client, ClientOptions, TlsOptions};
-use millpool_proto::v1::{GetStatusRequest, GetStatusResponse};
+use millpool_proto::v1::{self, GetStatusRequest, GetStatusResponse};
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
@@ -21,6 +21,8 @@ pub const NODES: usize = 3;
 const STOP_WAIT: Duration = Duration::from_secs(6);
 /// How long a node may take to say what it knows.
 const STATUS_WAIT: Duration = Duration::from_millis(500);
+/// The format of log and snapshots before the newest one.
+const FORMER_FORMAT: u32 = 1;
 /// Entries within which nodes are level while work goes on.
 const LEVEL_ENTRIES: u64 = 1000;
 
@@ -68,6 +70,19 @@ pub struct Options {
     pub sites: [Site; NODES],
     /// TLS and tokens; without them, on loopback, a caller is who it says it is.
     pub security: Option<Security>,
+    /// In which version the nodes begin, until they are [upgraded](Cluster::upgrade_node).
+    pub begins: Version,
+}
+
+/// A version of the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// The one that was built.
+    Present,
+    /// The one that was built, held at the former format of log and snapshots.
+    HeldBack,
+    /// Another binary.
+    Binary(PathBuf),
 }
 
 impl Options {
@@ -81,6 +96,7 @@ impl Options {
         Self {
             sites: std::array::from_fn(site),
             security: None,
+            begins: Version::Present,
             bin_dir,
             data_dir,
             clock: AllianceClock::wall(),
@@ -95,11 +111,16 @@ impl Options {
 /// A running cluster.
 pub struct Cluster {
     options: Options,
+    cluster_id: String,
     nodes: Vec<Node>,
 }
 
 struct Node {
-    id: usize,
+    id: u64,
+    folder: PathBuf,
+    version: Version,
+    /// It is not of the first nodes, which form the cluster, and waits to be added.
+    joins: bool,
     public: String,
     peer: String,
     metrics: String,
@@ -117,9 +138,18 @@ impl Cluster {
                 |host: IpAddr| anyhow::Ok(format!("{host}:{}", ports.next().context("a free port")?));
             let (public, peer) = (at(site.host)?, at(site.host)?);
             let metrics = at(Ipv4Addr::LOCALHOST.into())?;
-            nodes.push(Node { id: index + 1, public, peer, metrics, process: None });
+            nodes.push(Node {
+                id: index as u64 + 1,
+                folder: site.folder.clone(),
+                version: options.begins.clone(),
+                joins: false,
+                public,
+                peer,
+                metrics,
+                process: None,
+            });
         }
-        let mut cluster = Self { options, nodes };
+        let mut cluster = Self { options, cluster_id: "demo".to_owned(), nodes };
         for index in 0..NODES {
             cluster.start_node(index)?;
         }
@@ -143,7 +173,7 @@ impl Cluster {
 
     /// The folder of a node's storage.
     pub fn folder(&self, index: usize) -> &Path {
-        &self.options.sites[index].folder
+        &self.nodes[index].folder
     }
 
     /// The folder of the logs.
@@ -165,10 +195,13 @@ impl Cluster {
 
     fn command(&self, index: usize) -> Command {
         let (options, node) = (&self.options, &self.nodes[index]);
-        let member = |node: &Node| format!("{}={}/{}", node.id, node.peer, node.public);
-        let members: Vec<String> = self.nodes.iter().map(member).collect();
+        // The first nodes know each other as they were, whoever has been replaced since.
+        let member = |(at, node): (usize, &Node)| format!("{}={}/{}", at + 1, node.peer, node.public);
+        let members: Vec<String> = self.nodes.iter().enumerate().map(member).collect();
         let site = &options.sites[index];
-        let mut command = inside(site.namespace.as_deref(), &options.bin_dir.join("millpool-scheduler"));
+        let built = options.bin_dir.join("millpool-scheduler");
+        let program = if let Version::Binary(other) = &node.version { other } else { &built };
+        let mut command = inside(site.namespace.as_deref(), program);
         let mut set = |flag: &str, value: String| {
             command.arg(format!("--{flag}")).arg(value);
         };
@@ -182,10 +215,15 @@ impl Cluster {
                 set("operator-token-file", file("operator.token".to_owned()));
             }
         }
-        set("cluster-id", "demo".to_owned());
+        if node.version == Version::HeldBack {
+            set("format-max", FORMER_FORMAT.to_string());
+        }
+        if !node.joins {
+            set("initial-cluster", members.join(","));
+        }
+        set("cluster-id", self.cluster_id.clone());
         set("node-id", node.id.to_string());
-        set("data-dir", site.folder.display().to_string());
-        set("initial-cluster", members.join(","));
+        set("data-dir", node.folder.display().to_string());
         set("public-listen", node.public.clone());
         set("peer-listen", node.peer.clone());
         set("metrics-listen", node.metrics.clone());
@@ -202,6 +240,58 @@ impl Cluster {
     pub async fn kill_node(&mut self, index: usize) -> anyhow::Result<()> {
         let mut process = self.nodes[index].process.take().context("the node is dead already")?;
         Ok(process.kill().await?)
+    }
+
+    /// Asks a node to stop, and waits until it has.
+    pub async fn terminate_node(&mut self, index: usize) -> anyhow::Result<()> {
+        self.signal_node(index, Signal::TERM)?;
+        let id = self.nodes[index].id;
+        let ended = self.wait_for_end(index, STOP_WAIT).await?;
+        let status = ended.with_context(|| format!("coordinator {id} did not stop within {STOP_WAIT:?}"))?;
+        ensure!(status.success(), "coordinator {id} stopped badly ({status}); see {}", self.logs().display());
+        Ok(())
+    }
+
+    /// From its next start on, a node is of the version that was built.
+    pub fn upgrade_node(&mut self, index: usize) {
+        self.nodes[index].version = Version::Present;
+    }
+
+    /// A node that is dead and gone for good makes room for a new one under a new id, with an empty folder, which has
+    /// to be added to the cluster. Answers with the old id.
+    pub fn replace_node(&mut self, index: usize) -> anyhow::Result<u64> {
+        let newest = self.nodes.iter().map(|node| node.id).max().unwrap_or_default();
+        self.give_up(index, newest + 1, "")
+    }
+
+    /// All nodes, which are dead, make room for those of another cluster: with empty folders, to be added to one that
+    /// is restored.
+    pub fn begin_again(&mut self, cluster_id: &str) -> anyhow::Result<()> {
+        cluster_id.clone_into(&mut self.cluster_id);
+        for index in 0..NODES {
+            self.give_up(index, index as u64 + 1, cluster_id)?;
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, index: usize, id: u64, within: &str) -> anyhow::Result<u64> {
+        let folder = self.options.data_dir.join(within).join(format!("node-{id}"));
+        let node = &mut self.nodes[index];
+        ensure!(node.process.is_none(), "node {} is alive", node.id);
+        (node.folder, node.joins) = (folder, true);
+        Ok(std::mem::replace(&mut node.id, id))
+    }
+
+    /// How a node is added to a cluster.
+    pub fn as_member(&self, index: usize) -> v1::Node {
+        let node = &self.nodes[index];
+        let (peer_address, public_address) = (node.peer.clone(), node.public.clone());
+        v1::Node { id: node.id, peer_address, public_address, ..v1::Node::default() }
+    }
+
+    /// Has a node's binary do something with its data folder, with the node's settings.
+    pub async fn perform(&self, index: usize, act: &[&str]) -> anyhow::Result<Output> {
+        Ok(self.command(index).args(act).output().await?)
     }
 
     /// Sends a node a signal.
@@ -233,7 +323,7 @@ impl Cluster {
             let Some(process) = &mut self.nodes[index].process else { continue };
             if let Some(status) = process.try_wait()? {
                 let file = self.log_file(index);
-                bail!("coordinator {} has ended ({status}):\n{}", index + 1, tail(&file));
+                bail!("coordinator {} has ended ({status}):\n{}", self.nodes[index].id, tail(&file));
             }
         }
         Ok(())
@@ -283,7 +373,8 @@ impl Cluster {
                 best = Some((term, status.leader_id));
             }
         }
-        best.map(|(_, id)| id as usize - 1).filter(|index| *index < NODES && self.is_up(*index))
+        let index = self.nodes.iter().position(|node| best.is_some_and(|(_, id)| node.id == id));
+        index.filter(|index| self.is_up(*index))
     }
 
     /// Waits for a leader.

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use Role::{Agent, Auditor, Buyer, Member, Operator};
 
 /// Every RPC of the public services and the roles that it admits.
-pub const TABLE: [(&str, &[Role]); 30] = [
+pub const TABLE: [(&str, &[Role]); 31] = [
     ("/millpool.v1.BookingService/Quote", &[Buyer, Operator]),
     ("/millpool.v1.BookingService/Book", &[Buyer, Operator]),
     ("/millpool.v1.BookingService/ConfirmBooking", &[Buyer, Operator]),
@@ -38,6 +38,7 @@ pub const TABLE: [(&str, &[Role]); 30] = [
     ("/millpool.v1.AdminService/RemoveNode", &[Operator]),
     ("/millpool.v1.AdminService/TransferLeader", &[Operator]),
     ("/millpool.v1.AdminService/TakeSnapshot", &[Operator]),
+    ("/millpool.v1.AdminService/Backup", &[Operator]),
     ("/millpool.v1.AdminService/PutPrincipal", &[Operator]),
     ("/millpool.v1.AdminService/ListPrincipals", &[Operator, Auditor]),
     ("/millpool.v1.AdminService/RevokePrincipal", &[Operator]),

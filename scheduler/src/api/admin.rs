@@ -1,14 +1,16 @@
 //! `AdminService`.
 
 use super::answer::{failed, failure, reasons, refused};
+use super::stream::{self, Answers};
 use super::{Core, access, key, paged};
 use crate::consensus::{Addresses, MembershipError};
 use crate::planner::Failure;
-use crate::wire::{registry as wire, required};
+use crate::wire::{registry as wire, required, snapshot};
+use bytes::Bytes;
 use millpool_alliance::command::Caller;
 use millpool_alliance::registry::Principal;
 use millpool_alliance::{Command, PrincipalId, Reason, Refusal, Reply};
-use millpool_proto::v1::{self, admin_service_server::AdminService};
+use millpool_proto::v1::{self, admin_service_server::AdminService, backup_response::Part};
 use tonic::{Code, Request, Response, Status};
 
 pub(super) const ADD_NODE: &str = "/millpool.v1.AdminService/AddNode";
@@ -17,8 +19,13 @@ pub(super) const TRANSFER_LEADER: &str = "/millpool.v1.AdminService/TransferLead
 pub(super) const PUT_PRINCIPAL: &str = "/millpool.v1.AdminService/PutPrincipal";
 pub(super) const REVOKE_PRINCIPAL: &str = "/millpool.v1.AdminService/RevokePrincipal";
 pub(super) const PUT_POLICY: &str = "/millpool.v1.AdminService/PutPolicy";
+/// Of those that a leader answers, the ones that carry no request id.
+pub(super) const WITHOUT_ID: [&str; 3] = [ADD_NODE, REMOVE_NODE, TRANSFER_LEADER];
+/// Bytes of a backup in one message.
+const BACKUP_PIECE_BYTES: usize = 512 * 1024;
 const GET_STATUS: &str = "/millpool.v1.AdminService/GetStatus";
 const TAKE_SNAPSHOT: &str = "/millpool.v1.AdminService/TakeSnapshot";
+const BACKUP: &str = "/millpool.v1.AdminService/Backup";
 const LIST_PRINCIPALS: &str = "/millpool.v1.AdminService/ListPrincipals";
 const GET_POLICY: &str = "/millpool.v1.AdminService/GetPolicy";
 
@@ -57,6 +64,15 @@ impl AdminService for Core {
         request: Request<v1::TakeSnapshotRequest>,
     ) -> Result<Response<v1::TakeSnapshotResponse>, Status> {
         self.local(TAKE_SNAPSHOT, request, take_snapshot).await
+    }
+
+    type BackupStream = Answers<v1::BackupResponse>;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        self.local(BACKUP, request, backup).await
     }
 
     async fn put_principal(
@@ -122,6 +138,9 @@ async fn get_status(
             bookings: state.bookings().len() as u32,
             request_ids: state.answers_len() as u32,
         }),
+        format: state.format().number(),
+        format_max: view.state.1.number(),
+        restorations: state.restorations().iter().map(snapshot::restoration).collect(),
     })
 }
 
@@ -206,6 +225,42 @@ async fn take_snapshot(
 ) -> Result<v1::TakeSnapshotResponse, Status> {
     let snapshot_index = core.consensus.trigger_snapshot().await.map_err(membership)?;
     Ok(v1::TakeSnapshotResponse { header: Some(core.header(core.applied().revision())), snapshot_index })
+}
+
+/// The state as a file, in pieces.
+async fn backup(
+    core: Core,
+    _caller: Caller,
+    request: v1::BackupRequest,
+) -> Result<Answers<v1::BackupResponse>, Status> {
+    let one = core.backups.clone().try_acquire_owned().map_err(|_| failure(Failure::Overloaded))?;
+    core.read(request.consistency).await?;
+    let (writer, answers) = stream::channel();
+    tokio::spawn(async move {
+        let (revision, parts) = match core.consensus.backup().await {
+            Ok(file) => file,
+            Err(error) => return writer.end(Status::internal(error.to_string())).await,
+        };
+        for part in pieces(core.header(revision), &parts) {
+            if writer.send(v1::BackupResponse { part: Some(part) }, revision).await.is_err() {
+                return;
+            }
+        }
+        drop(one);
+    });
+    Ok(answers)
+}
+
+/// A file's parts as they travel: what it is, its bytes, its checksum.
+fn pieces(header: v1::Header, parts: &[Bytes]) -> impl Iterator<Item = Part> {
+    let start = v1::BackupStart { header: Some(header), bytes: parts.iter().map(|p| p.len() as u64).sum() };
+    let crc32c = parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
+    let bodies = parts.iter().flat_map(|part| {
+        let cut = |at: usize| part.slice(at..part.len().min(at + BACKUP_PIECE_BYTES));
+        (0..part.len()).step_by(BACKUP_PIECE_BYTES).map(move |at| Part::Body(cut(at)))
+    });
+    let end = Part::End(v1::BackupEnd { crc32c });
+    std::iter::once(Part::Start(start)).chain(bodies).chain(std::iter::once(end))
 }
 
 pub(super) async fn put_principal(

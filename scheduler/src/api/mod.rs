@@ -20,7 +20,7 @@ pub use forward::Forwarded;
 
 use crate::clock::Clock;
 use crate::consensus::{self, ForwardFailed, Snapshot};
-use crate::planner;
+use crate::planner::{self, Failure};
 use crate::planted::{Bug, planted};
 use crate::replica::Replica;
 use crate::watch::History;
@@ -33,11 +33,14 @@ use millpool_proto::v1;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 /// How long a request waits for a leader before it is refused.
 pub const LEADER_WAIT: Duration = Duration::from_secs(5);
+/// How long a former leader's answer is waited for once another leads.
+const LAST_ANSWERS: Duration = Duration::from_millis(300);
 /// Largest message that a client may send, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Messages up to here are read, to be refused with all that a refusal says; larger ones are cut off, bytes.
@@ -48,6 +51,8 @@ pub const PAGE_MAX: u32 = 1000;
 pub const PAGE_DEFAULT: u32 = 100;
 /// Longest page token, characters.
 const PAGE_TOKEN_LENGTH_MAX: usize = 80;
+/// Backups on their way at once.
+pub const BACKUPS_MAX: usize = 1;
 /// Empty messages on a watch at least this often.
 pub const WATCH_PROGRESS: Duration = Duration::from_secs(10);
 
@@ -66,6 +71,8 @@ pub struct Core {
     pub access: Access,
     /// Agents connected here.
     pub sessions: Arc<agent::Sessions>,
+    /// Backups that may be on their way at once: each holds the state's bytes.
+    backups: Arc<Semaphore>,
 }
 
 impl Core {
@@ -77,7 +84,8 @@ impl Core {
         access: Access,
     ) -> Self {
         let history = History::start(&consensus);
-        Core { consensus, planner, history, clock, access, sessions: Arc::default() }
+        let backups = Arc::new(Semaphore::new(BACKUPS_MAX));
+        Core { consensus, planner, history, clock, access, sessions: Arc::default(), backups }
     }
 
     fn admit<T>(&self, path: &str, request: &Request<T>) -> Result<Caller, Status> {
@@ -102,13 +110,18 @@ impl Core {
         let caller = self.admit(path, &request)?;
         let message = request.into_inner();
         check_length(&message)?;
+        let mut in_doubt = false;
         let answer = loop {
             let answer = self.led_once(path, &caller, &message, &local).await;
-            let patient = begun.elapsed() < LEADER_WAIT;
             match &answer {
-                // Nothing was done: look again who leads.
-                Err(status) if patient && leaderless(status) => {
+                // Look again who leads.
+                Err(status) if begun.elapsed() < LEADER_WAIT && may_repeat(path, status) => {
+                    in_doubt |= unknown(status);
                     tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                // Not done now, but perhaps before.
+                Err(status) if in_doubt && leaderless(status) => {
+                    break Err(answer::failure(Failure::Unknown));
                 }
                 _ => break answer,
             }
@@ -135,10 +148,18 @@ impl Core {
             _ if leadership.is_ready => local(self.clone(), caller.clone(), message.clone()).await,
             Some(leader) if leader.node_id != self.consensus.node_id() => {
                 let request = forward::request(caller, path, message);
-                match self.consensus.forward(leader.node_id, request).await {
-                    Ok(response) => forward::read_response(response),
-                    Err(ForwardFailed::Unknown { .. }) => Err(answer::failure(planner::Failure::Unknown)),
-                    Err(e) => Err(failed(Code::Unavailable, reasons::NO_LEADER, e.to_string(), &[])),
+                let succeeded = async {
+                    self.consensus.succeeded(leader.node_id).await;
+                    // One that has handed over in good order still answers what it has done.
+                    tokio::time::sleep(LAST_ANSWERS).await;
+                };
+                tokio::select! {
+                    answer = self.consensus.forward(leader.node_id, request) => match answer {
+                        Ok(response) => forward::read_response(response),
+                        Err(ForwardFailed::Unknown { .. }) => Err(answer::failure(Failure::Unknown)),
+                        Err(e) => Err(failed(Code::Unavailable, reasons::NO_LEADER, e.to_string(), &[])),
+                    },
+                    () = succeeded => Err(answer::failure(Failure::Unknown)),
                 }
             }
             _ => Err(failed(Code::Unavailable, reasons::NO_LEADER, "nobody leads at the moment", &[])),
@@ -226,6 +247,17 @@ fn check_length(message: &impl prost::Message) -> Result<(), Status> {
 /// Nothing was done because nobody led, or somebody else: safe to try again at once.
 fn leaderless(status: &Status) -> bool {
     matches!(reason(status).as_deref(), Some(reasons::NOT_LEADER | reasons::NO_LEADER))
+}
+
+/// The leader fell silent: what was asked may have been done.
+fn unknown(status: &Status) -> bool {
+    reason(status).as_deref() == Some(reasons::OUTCOME_UNKNOWN)
+}
+
+/// Whether asking again cannot do a thing twice: nothing was done, or whatever was done is found again by its request
+/// id, which all requests but a few have.
+fn may_repeat(path: &str, status: &Status) -> bool {
+    leaderless(status) || unknown(status) && !admin::WITHOUT_ID.contains(&path)
 }
 
 fn observe(path: &'static str, begun: Instant, code: Code) {

@@ -40,6 +40,12 @@ pub enum StartError {
         /// The node that the store was created for.
         found_node: NodeId,
     },
+    /// A store that is to be made is there already.
+    #[error("{0} is in use already: nothing was changed. Restore into an empty data folder")]
+    NotEmpty(
+        /// Where.
+        String,
+    ),
     /// The store could not be opened or read.
     #[error("cannot use the store: {0}")]
     Storage(#[from] std::io::Error),
@@ -215,6 +221,18 @@ pub enum MembershipError {
     StoreReplaced {
         /// The node.
         node: NodeId,
+    },
+    /// A node does not understand what the cluster writes.
+    #[error(
+        "node {node} understands formats up to {understood}, the cluster writes {format}: upgrade it first"
+    )]
+    TooOld {
+        /// The node.
+        node: NodeId,
+        /// What the cluster writes.
+        format: u32,
+        /// The newest that the node understands.
+        understood: u32,
     },
     /// The change makes no sense, or another one is under way.
     #[error("refused: {0}")]

@@ -1,6 +1,7 @@
 //! What the rest of the coordinator holds: proposals, reads, changes, and where things stand.
 
 use super::agreement::Hashes;
+use super::disk::Offload;
 use super::error::{ForwardFailed, LinearizeError, ProposeError, StopReason, WaitError};
 use super::log::WriterEnd;
 use super::machine::{Machine, View};
@@ -94,6 +95,7 @@ pub(super) type Reader = oneshot::Sender<Result<Revision, LinearizeError>>;
 pub(super) struct Inner<S: StateMachine> {
     pub(super) options: Options,
     pub(super) store_id: u64,
+    pub(super) offload: Offload,
     pub(super) raft: Raft<Types, Machine<S>>,
     pub(super) peers: Peers,
     pub(super) stop: Stop,
@@ -278,6 +280,17 @@ impl<S: StateMachine> Handle<S> {
         self.0.raft.server_metrics().borrow_watched().current_leader
     }
 
+    /// Waits until this node knows that somebody else leads than `former`.
+    pub async fn succeeded(&self, former: NodeId) {
+        let mut server = self.0.raft.server_metrics();
+        while server.borrow_watched().current_leader.is_none_or(|leader| leader == former) {
+            if server.changed().await.is_err() {
+                // This node is going down; its caller ends by itself.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Who leads, as far as this node knows.
     pub fn leadership(&self) -> Leadership {
         let metrics = self.0.raft.server_metrics();
@@ -338,6 +351,7 @@ impl<S: StateMachine> Handle<S> {
                 cluster_id: self.cluster_id().to_owned(),
                 node_id: self.node_id(),
                 store_id: self.0.store_id,
+                format_max: self.0.options.format_max,
             },
             raft: self.0.raft.clone(),
             hashes: self.0.hashes.clone(),

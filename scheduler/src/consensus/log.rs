@@ -52,7 +52,7 @@ struct Shared {
 
 /// The log's end in memory, and what is known of the rest.
 #[derive(Default)]
-struct Tail {
+pub(super) struct Tail {
     /// The newest entries, consecutive up to `last`.
     entries: VecDeque<Cached>,
     /// Bytes of their commands.
@@ -61,12 +61,12 @@ struct Tail {
     job: u64,
     /// The number of the last append job on disk: entries of later ones may not leave memory.
     job_durable: u64,
-    last: Option<LogId>,
-    purged: Option<LogId>,
+    pub(super) last: Option<LogId>,
+    pub(super) purged: Option<LogId>,
     /// Where the log began: 0, but in openraft's suite.
     first: u64,
     /// The last entry known to be committed. The disk may lag behind.
-    committed: Option<LogId>,
+    pub(super) committed: Option<LogId>,
     /// The append job that has that entry; none if the log did not reach it when it was told.
     committed_job: Option<u64>,
     vote: Option<Vote>,
@@ -96,7 +96,7 @@ fn invalid(e: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, e.to_string())
 }
 
-fn next_index(id: Option<LogId>) -> u64 {
+pub(super) fn next_index(id: Option<LogId>) -> u64 {
     id.map_or(0, |id| id.index + 1)
 }
 
@@ -191,7 +191,7 @@ impl LogStore {
 }
 
 /// What the disk has. All of it is read, so that damage is known before somebody counts on this node.
-fn recover(disk: &dyn LogDisk) -> io::Result<Tail> {
+pub(super) fn recover(disk: &dyn LogDisk) -> io::Result<Tail> {
     let vote = read_slot::<pb::Vote>(disk, Slot::Vote)?.map(|vote| format::read_vote(&vote));
     let purged = read_slot::<pb::LogId>(disk, Slot::Purged)?.map(|id| format::read_log_id(&id));
     let committed = read_slot::<pb::LogId>(disk, Slot::Committed)?.map(|id| format::read_log_id(&id));
@@ -216,7 +216,7 @@ fn recover(disk: &dyn LogDisk) -> io::Result<Tail> {
 }
 
 /// Entries of a range that the disk has, in order from its start; stops early once `bytes_max` is passed.
-fn entries_of(disk: &dyn LogDisk, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+pub(super) fn entries_of(disk: &dyn LogDisk, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
     let found = disk.entries(range.clone(), bytes_max)?;
     if found.is_empty() && !range.is_empty() {
         return Err(invalid(format!("it lacks entry {}", range.start)));
@@ -232,7 +232,7 @@ fn entries_of(disk: &dyn LogDisk, range: Range<u64>, bytes_max: usize) -> io::Re
 }
 
 /// What whoever runs the node is told of a log that cannot be read.
-fn unusable(disk: &dyn LogDisk, e: &io::Error) -> io::Error {
+pub(super) fn unusable(disk: &dyn LogDisk, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("{} cannot be used: {e}. {REPLACE}", disk.place()))
 }
 

@@ -178,8 +178,8 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Body) -> Result<(), io::Error> {
-        let bytes = body.state.clone();
-        let state = self.snapshots.offload(move || S::decode(&bytes)).await?.map_err(|e| {
+        let (bytes, reader) = (body.state.clone(), self.state.clone());
+        let state = self.snapshots.offload(move || reader.decode(&bytes)).await?.map_err(|e| {
             let revision = meta.last_log_id.map_or(0, |id| id.index);
             self.outlets.stop.set(StopReason::Apply { revision, reason: format!("the snapshot: {e}") });
             invalid(format!("the snapshot at {revision} cannot be read: {e}"))

@@ -58,6 +58,16 @@ impl<S: StateMachine> Handle<S> {
         }
     }
 
+    /// The newest format that every member understands; an error if one of them cannot be asked.
+    pub async fn understood_by_all(&self) -> Result<u32, MembershipError> {
+        let mut least = self.0.options.format_max;
+        for member in self.status().members.iter().filter(|member| member.node_id != self.node_id()) {
+            let found = self.0.peers.identify(member.node_id, &member.addresses.peers).await?;
+            least = least.min(found.format_max.max(1));
+        }
+        Ok(least)
+    }
+
     /// Adds a node that follows but does not vote, and waits until it has caught up.
     pub async fn add_learner(&self, node: NodeId, addresses: Addresses) -> Result<Revision, MembershipError> {
         let found = self.0.peers.identify(node, &addresses.peers).await?;
@@ -65,6 +75,10 @@ impl<S: StateMachine> Handle<S> {
             && known.store_id != found.store_id
         {
             return Err(MembershipError::StoreReplaced { node });
+        }
+        let (format, understood) = (self.state().state.format(), found.format_max.max(1));
+        if understood < format {
+            return Err(MembershipError::TooOld { node, format, understood });
         }
         let member = Member { addresses, store_id: found.store_id };
         self.change(self.0.raft.add_learner(node, member, true)).await
@@ -150,18 +164,17 @@ impl<S: StateMachine> Handle<S> {
     /// Writes a snapshot of what is applied now, and answers with the revision that it covers.
     pub async fn trigger_snapshot(&self) -> Result<Revision, MembershipError> {
         let applied = self.state().revision;
-        let order = self.0.raft.trigger().snapshot().await;
-        order.map_err(|e| MembershipError::Unknown(e.to_string()))?;
+        let covered = || self.status().snapshot_index;
         let written = async {
-            loop {
-                let covered = self.status().snapshot_index;
-                if covered >= applied {
-                    return covered;
-                }
+            while covered() < applied {
+                // One that is being written already does not cover all, and swallows the order.
+                let order = self.0.raft.trigger().snapshot().await;
+                order.map_err(|e| MembershipError::Unknown(e.to_string()))?;
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
+            Ok(covered())
         };
         let written = tokio::time::timeout(limits::MEMBERSHIP_DEADLINE, written).await;
-        written.map_err(|_| MembershipError::Unknown("the snapshot is not written yet".into()))
+        written.unwrap_or_else(|_| Err(MembershipError::Unknown("the snapshot is not written yet".into())))
     }
 }

@@ -10,6 +10,7 @@
 //! - `machine`: once a majority has it, every node applies it, publishes the new state, tells
 //!   the subscribers, and then answers the proposer;
 //! - `snapshot`: now and then the state is written out whole, and the log before it is dropped;
+//! - `backup`: a state leaves its cluster as a file, and begins another one;
 //! - `agreement`: now and then a follower compares its state's hash with the leader's.
 //!
 //! Around them: `types` binds our types to openraft's, `format` maps both to the protobuf of
@@ -22,6 +23,7 @@
 //! reaches a disk or a wire.
 
 mod agreement;
+mod backup;
 pub mod disk;
 mod error;
 mod format;
@@ -43,6 +45,7 @@ mod subscription;
 mod suite;
 mod types;
 
+pub use backup::{Salvaged, Taken, backup_file, read_backup, restore, salvage};
 pub use disk::{Offload, Storage};
 pub use error::{
     ApplyError, DecodeError, ForwardFailed, LinearizeError, MembershipError, ProposeError, StartError,
@@ -80,8 +83,13 @@ pub trait StateMachine: Clone + Send + Sync + 'static {
     /// The whole state, for a snapshot. The format and its version are the state machine's own.
     fn encode(&self) -> Vec<u8>;
 
-    /// The inverse of [`encode`](Self::encode).
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
+    /// The inverse of [`encode`](Self::encode). `self` is any state of this node's: it knows which formats it reads.
+    fn decode(&self, bytes: &[u8]) -> Result<Self, DecodeError>;
+
+    /// The format in which its entries and snapshots are written: a node must understand it to take part.
+    fn format(&self) -> u32 {
+        1
+    }
 
     /// A hash of the whole state, equal on every node at an equal revision.
     fn hash(&self) -> u64;

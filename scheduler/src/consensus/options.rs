@@ -13,6 +13,8 @@ pub struct Options {
     /// A random number, not 0. It names the store if this start creates it, and is ignored
     /// otherwise.
     pub fresh_store_id: u64,
+    /// The newest format of the state machine's entries and snapshots that this node understands.
+    pub format_max: u32,
     /// How often the leader says that it is there.
     pub heartbeat_interval: Duration,
     /// A follower that has heard nothing for the leader's lease, and then for a random time between
@@ -47,6 +49,7 @@ impl Options {
             cluster_id: cluster_id.into(),
             node_id,
             fresh_store_id,
+            format_max: 1,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout_min: Duration::from_millis(400),
             election_timeout_max: Duration::from_millis(800),

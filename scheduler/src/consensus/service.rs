@@ -48,6 +48,7 @@ pub(super) struct Identity {
     pub(super) cluster_id: String,
     pub(super) node_id: NodeId,
     pub(super) store_id: u64,
+    pub(super) format_max: u32,
 }
 
 impl Identity {
@@ -242,6 +243,7 @@ impl<S: StateMachine> PeerService for PeerApi<S> {
             cluster_id: identity.cluster_id.clone(),
             node_id: identity.node_id,
             store_id: identity.store_id,
+            format_max: identity.format_max,
             initialized: self.0.raft.is_initialized().await.map_err(stopped)?,
         }))
     }
@@ -355,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_request_for_somebody_else_is_refused() {
-        let identity = Identity { cluster_id: "a".into(), node_id: 2, store_id: 7 };
+        let identity = Identity { cluster_id: "a".into(), node_id: 2, store_id: 7, format_max: 1 };
         let address = |cluster_id: &str, to_node_id, to_store_id| pb::PeerAddress {
             cluster_id: cluster_id.into(),
             from_node_id: 1,

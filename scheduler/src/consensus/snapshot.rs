@@ -143,8 +143,7 @@ impl Snapshots {
         let name = name(&body.header);
         let begun = Instant::now();
         if !self.names()?.contains(&name) {
-            let parts = [prefix(&body.header), body.state.clone()];
-            self.disk.write(&name, &parts)?;
+            self.disk.write(&name, &file(body))?;
             metrics::gauge!("millpool_snapshot_bytes").set(body.state.len() as f64);
             metrics::histogram!("millpool_snapshot_write_seconds").record(begun.elapsed().as_secs_f64());
             tracing::info!(name, bytes = body.state.len(), "snapshot written");
@@ -176,6 +175,11 @@ fn name(header: &pb::SnapshotHeader) -> String {
     format!("{:020}-{:020}{SUFFIX}", last.index, last.term)
 }
 
+/// A snapshot's file.
+pub(super) fn file(body: &Body) -> [Bytes; 2] {
+    [prefix(&body.header), body.state.clone()]
+}
+
 fn prefix(header: &pb::SnapshotHeader) -> Bytes {
     let header = format::encode(header);
     let mut prefix = BytesMut::with_capacity(PREFIX_BYTES + header.len() + 4);
@@ -186,7 +190,7 @@ fn prefix(header: &pb::SnapshotHeader) -> Bytes {
     prefix.freeze()
 }
 
-fn parse(file: Bytes) -> Result<Body, DecodeError> {
+pub(super) fn parse(file: Bytes) -> Result<Body, DecodeError> {
     let length = match (file.get(..8), file.get(8..PREFIX_BYTES)) {
         (Some(magic), Some(&[a, b, c, d])) if magic == MAGIC => u32::from_le_bytes([a, b, c, d]) as usize,
         _ => return Err(bad("it does not begin like a snapshot")),

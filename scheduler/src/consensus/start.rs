@@ -11,8 +11,9 @@ use super::network::{Peers, Transport};
 use super::service::Forward;
 use super::snapshot::{Body, Snapshots};
 use super::stop::Stop;
-use super::types::{NodeId, Types};
+use super::types::{LogId, NodeId, Types};
 use super::{Options, StateMachine, format, limits};
+use bytes::Bytes;
 use millpool_proto::log::v1 as pb;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, Raft, ServerState, SnapshotPolicy};
@@ -44,7 +45,7 @@ pub async fn start<S: StateMachine>(
     let outlets = Outlets { view, changes, term, observer, stop: stop.clone() };
     // Read here too, so that damage is reported as what it is.
     let newest = snapshots.newest().await?;
-    meets(newest.as_ref(), &log, &snapshots)?;
+    meets(newest.as_ref(), log.purged(), &snapshots)?;
     let machine = Machine::new(initial, outlets, snapshots);
     let peers = Peers::new(&options.cluster_id, options.node_id, transport, limits::APPEND_STALL);
     let config = Arc::new(config(&options)?);
@@ -57,6 +58,7 @@ pub async fn start<S: StateMachine>(
     let (readers, waiting) = mpsc::channel(limits::READERS_MAX);
     let handle = Handle(Arc::new(Inner {
         store_id,
+        offload: storage.offload,
         raft: raft.clone(),
         peers: peers.clone(),
         stop: stop.clone(),
@@ -90,7 +92,7 @@ pub async fn start<S: StateMachine>(
     Ok(handle)
 }
 
-fn check(options: &Options) -> Result<(), StartError> {
+pub(super) fn check(options: &Options) -> Result<(), StartError> {
     let bad = |what: &str| Err(StartError::Options(what.to_owned()));
     if options.node_id == 0 || options.cluster_id.is_empty() {
         return bad("node id and cluster id must be given");
@@ -129,20 +131,28 @@ fn identify(disk: &dyn LogDisk, options: &Options) -> Result<u64, StartError> {
             disk.place()
         )));
     }
-    let identity = pb::StoreIdentity {
+    disk.write(vec![Write::Slot(Slot::Identity, identity(options))], Durability::Synced)?;
+    Ok(options.fresh_store_id)
+}
+
+/// What a new store of this node's says whose it is.
+pub(super) fn identity(options: &Options) -> Bytes {
+    format::encode(&pb::StoreIdentity {
         format: format::FORMAT,
         cluster_id: options.cluster_id.clone(),
         node_id: options.node_id,
         store_id: options.fresh_store_id,
-    };
-    disk.write(vec![Write::Slot(Slot::Identity, format::encode(&identity))], Durability::Synced)?;
-    Ok(options.fresh_store_id)
+    })
 }
 
 /// A log that begins after the newest snapshot has lost another one: what lies between is nowhere.
-fn meets(newest: Option<&Body>, log: &LogStore, snapshots: &Snapshots) -> Result<(), StartError> {
+pub(super) fn meets(
+    newest: Option<&Body>,
+    purged: Option<LogId>,
+    snapshots: &Snapshots,
+) -> Result<(), StartError> {
     let has = newest.and_then(|body| body.header.last_log_id).map(|id| id.index);
-    let Some(needs) = log.purged().map(|id| id.index).filter(|needs| has < Some(*needs)) else {
+    let Some(needs) = purged.map(|id| id.index).filter(|needs| has < Some(*needs)) else {
         return Ok(());
     };
     let found = has.map_or("there is none".to_owned(), |index| format!("the newest is at {index}"));
@@ -152,7 +162,7 @@ fn meets(newest: Option<&Body>, log: &LogStore, snapshots: &Snapshots) -> Result
     )))
 }
 
-fn damaged(what: String) -> StartError {
+pub(super) fn damaged(what: String) -> StartError {
     StartError::Storage(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 

@@ -34,7 +34,7 @@ impl StateMachine for Counter {
         self.0.to_le_bytes().into()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(&self, bytes: &[u8]) -> Result<Self, DecodeError> {
         let bytes = bytes.try_into().map_err(|_| DecodeError("not 8 bytes".into()))?;
         Ok(Self(u64::from_le_bytes(bytes)))
     }

@@ -32,8 +32,8 @@ use futures::FutureExt as _;
 use live::Live;
 use millpool_alliance::command::{Caller, Request};
 use millpool_alliance::{
-    Booking, Command, Entry, MachineId, Order, Outcome, PlanKind, PrincipalId, Reason, Refusal, Reply, State,
-    Terms,
+    Booking, Command, Entry, Format, MachineId, Order, Outcome, PlanKind, PrincipalId, Reason, Refusal,
+    Reply, State, Terms,
 };
 use optimise::{Improvement, Problem};
 use quote::Candidate;
@@ -552,7 +552,9 @@ impl Planner {
 
     /// Sends an entry to the log, in order, and sees to its answer.
     async fn submit(&mut self, entry: Entry, mut write: Write) {
-        let bytes = wire::command::encode(&entry);
+        // The live state has this entry in it already, and with it the format that it is written in.
+        let format = self.live.as_ref().map_or_else(Format::default, |live| live.state.format());
+        let bytes = wire::command::encode(&entry, format);
         let term = self.live.as_ref().map(|live| live.term);
         let assumed = self.live.as_ref().map(|live| live.state.revision());
         let mut ticket = self.in_flight.begin();

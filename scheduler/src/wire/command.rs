@@ -1,19 +1,16 @@
 //! Log entries as bytes: `millpool.state.v1.Entry`.
 
-use super::{agent, booking, narrow, nonzero, registry, required};
+use super::{agent, booking, narrow, nonzero, read_format, registry, required};
 use millpool_alliance::command::{Command, Entry, Move, PlanFigures, PlanKind, Request};
-use millpool_alliance::{BookingId, MachineId, OfferId, PlantId, PrincipalId, Reason, Refusal};
+use millpool_alliance::{BookingId, Format, MachineId, OfferId, PlantId, PrincipalId, Reason, Refusal};
 use millpool_proto::state::v1::{self as state, entry::Command as Wire};
 use millpool_proto::v1;
 use prost::Message as _;
 
-/// The format that this version writes, and the newest that it reads.
-pub const ENTRY_VERSION: u32 = 1;
-
 /// An entry's bytes.
-pub fn encode(entry: &Entry) -> Vec<u8> {
+pub fn encode(entry: &Entry, format: Format) -> Vec<u8> {
     state::Entry {
-        version: ENTRY_VERSION,
+        version: format.number(),
         at_s: entry.at,
         caller: Some(registry::caller(&entry.caller)),
         request: entry.request.as_ref().map(request),
@@ -22,16 +19,11 @@ pub fn encode(entry: &Entry) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// Reads an entry. What this version does not understand is an error, never a guess.
-pub fn decode(bytes: &[u8]) -> Result<Entry, Refusal> {
+/// Reads an entry of a format up to `newest`. What is not understood is an error, never a guess.
+pub fn decode(bytes: &[u8], newest: Format) -> Result<Entry, Refusal> {
     let broken = |e: prost::DecodeError| Refusal::because(Reason::InvalidField, format!("log entry: {e}"));
     let entry = state::Entry::decode(bytes).map_err(broken)?;
-    if entry.version != ENTRY_VERSION {
-        return Err(Refusal::because(
-            Reason::InvalidField,
-            format!("log entry of format {}; this version reads {ENTRY_VERSION}", entry.version),
-        ));
-    }
+    read_format("log entry", entry.version, newest)?;
     Ok(Entry {
         at: entry.at_s,
         caller: registry::read_caller(&required("entry.caller", entry.caller)?)?,
@@ -138,6 +130,7 @@ fn command(c: &Command) -> Wire {
                 figures: Some(figures(f)),
             })
         }
+        Command::RaiseFormat { to } => Wire::RaiseFormat(state::RaiseFormat { to: to.number() }),
         Command::AttachAgent { plant, agent, outbox } => Wire::AttachAgent(state::AttachAgent {
             plant_id: plant.to_string(),
             agent_id: agent.clone(),
@@ -202,6 +195,9 @@ fn read_command(c: Wire) -> Result<Command, Refusal> {
             moves: p.moves.into_iter().map(read_move).collect::<Result<_, _>>()?,
             figures: read_figures(p.figures.unwrap_or_default()),
         },
+        Wire::RaiseFormat(r) => {
+            Command::RaiseFormat { to: read_format("raise_format", r.to, Format::NEWEST)? }
+        }
         Wire::AttachAgent(a) => Command::AttachAgent {
             plant: PlantId::parse(&a.plant_id)?,
             agent: a.agent_id,

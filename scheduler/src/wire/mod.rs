@@ -10,7 +10,7 @@ pub mod command;
 pub mod registry;
 pub mod snapshot;
 
-use millpool_alliance::{Reason, Refusal};
+use millpool_alliance::{Format, Reason, Refusal};
 
 /// A message that must be there.
 pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, Refusal> {
@@ -20,6 +20,14 @@ pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, Refusal> {
 /// An enumeration's number, or a refusal that lists the names.
 pub(crate) fn unknown_enum(field: &str, value: i32, accepted: &str) -> Refusal {
     Refusal::invalid(Reason::InvalidField, field, value, accepted)
+}
+
+/// The format that `what` says it has, if it is none above `newest`.
+fn read_format(what: &str, number: u32, newest: Format) -> Result<Format, Refusal> {
+    Format::of(number).filter(|format| *format <= newest).ok_or_else(|| {
+        let reason = format!("{what} of format {number}; this node reads formats up to {newest}");
+        Refusal::because(Reason::InvalidField, reason)
+    })
 }
 
 /// 0 on the wire means none.

@@ -1,24 +1,23 @@
 //! The whole state as bytes: `millpool.state.v1.State`.
 
 use super::registry::{read_windows, window};
-use super::{booking, command, registry, required, unknown_enum};
+use super::{booking, command, read_format, registry, required, unknown_enum};
 use millpool_alliance::command::{Disturbed, Reply};
 use millpool_alliance::line::{Down, Occupation, Phase, Station, Use};
 use millpool_alliance::state::{Agent, Answer, AnswerKey, Image, Optimisation, Outbox};
 use millpool_alliance::{
-    Booking, BookingId, MachineId, Place, PlantId, PrincipalId, Progress, Reason, Refusal, Step, Window,
+    Booking, BookingId, Format, MachineId, Place, PlantId, PrincipalId, Progress, Reason, Refusal,
+    Restoration, Step, Window,
 };
 use millpool_proto::{state::v1 as pb, v1};
 use prost::Message as _;
 use std::sync::Arc;
 
-/// The format that this version writes, and the newest that it reads.
-pub const SNAPSHOT_VERSION: u32 = 1;
-
 /// The state's bytes.
 pub fn encode(image: &Image) -> Vec<u8> {
     pb::State {
-        version: SNAPSHOT_VERSION,
+        version: image.format.number(),
+        restorations: image.restorations.iter().map(restoration).collect(),
         now_s: image.now,
         revision: image.revision,
         bookings_given: image.bookings_given,
@@ -51,20 +50,16 @@ pub fn encode(image: &Image) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// Reads a state. What this version does not understand is an error, never a guess.
-pub fn decode(bytes: &[u8]) -> Result<Image, Refusal> {
+/// Reads a state of a format up to `newest`. What is not understood is an error, never a guess.
+pub fn decode(bytes: &[u8], newest: Format) -> Result<Image, Refusal> {
     let broken = |e: prost::DecodeError| Refusal::because(Reason::InvalidField, format!("snapshot: {e}"));
     let s = pb::State::decode(bytes).map_err(broken)?;
-    if s.version != SNAPSHOT_VERSION {
-        return Err(Refusal::because(
-            Reason::InvalidField,
-            format!("snapshot of format {}; this version reads {SNAPSHOT_VERSION}", s.version),
-        ));
-    }
     fn all<A, B>(from: Vec<A>, read: impl Fn(A) -> Result<B, Refusal>) -> Result<Vec<Arc<B>>, Refusal> {
         from.into_iter().map(|a| read(a).map(Arc::new)).collect()
     }
     Ok(Image {
+        format: read_format("snapshot", s.version, newest)?,
+        restorations: s.restorations.into_iter().map(read_restoration).collect(),
         now: s.now_s,
         revision: s.revision,
         bookings_given: s.bookings_given,
@@ -94,6 +89,27 @@ pub fn decode(bytes: &[u8]) -> Result<Image, Refusal> {
         })?,
         answers: s.answers.into_iter().map(read_answer).collect::<Result<_, _>>()?,
     })
+}
+
+/// What a state was restored from, as it is told.
+pub fn restoration(r: &Restoration) -> v1::Restoration {
+    v1::Restoration {
+        cluster_id: r.cluster.clone(),
+        revision: r.revision,
+        state_at_s: r.state_at,
+        at_s: r.at,
+        reason: r.reason.clone(),
+    }
+}
+
+fn read_restoration(r: v1::Restoration) -> Restoration {
+    Restoration {
+        cluster: r.cluster_id,
+        revision: r.revision,
+        state_at: r.state_at_s,
+        at: r.at_s,
+        reason: r.reason,
+    }
 }
 
 fn optimisation(o: &Optimisation) -> pb::Optimisation {

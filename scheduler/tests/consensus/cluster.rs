@@ -167,6 +167,15 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster of one node whose disk has what it needs.
+    pub async fn started(node: NodeId, disk: Disk, listen: String, tune: fn(&mut Options)) -> Self {
+        let (disks, listen) = (BTreeMap::from([(node, disk)]), BTreeMap::from([(node, listen)]));
+        let mut cluster = Self { nodes: BTreeMap::new(), disks, listen, tune };
+        cluster.start_all().await;
+        cluster.leader().await;
+        cluster
+    }
+
     /// A node's options.
     pub fn options(&self, node: NodeId) -> Options {
         let mut options = options(node);

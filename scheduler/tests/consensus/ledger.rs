@@ -55,7 +55,7 @@ impl StateMachine for Ledger {
             .collect()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(&self, bytes: &[u8]) -> Result<Self, DecodeError> {
         let number = |bytes: &[u8]| {
             let whole = bytes.try_into().map_err(|_| DecodeError("half a line".into()));
             whole.map(u64::from_le_bytes)

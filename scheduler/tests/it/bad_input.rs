@@ -618,7 +618,7 @@ async fn empty(client: &Client, path: &str) -> Result<(), Status> {
     call!(plan, "GetPlan" => get_plan, "WatchPlan" => watch_plan, "Explain" => explain,);
     call!(admin,
         "GetStatus" => get_status, "AddNode" => add_node, "RemoveNode" => remove_node,
-        "TransferLeader" => transfer_leader, "TakeSnapshot" => take_snapshot, "PutPrincipal" => put_principal,
+        "TransferLeader" => transfer_leader, "TakeSnapshot" => take_snapshot, "Backup" => backup, "PutPrincipal" => put_principal,
         "ListPrincipals" => list_principals, "RevokePrincipal" => revoke_principal, "GetPolicy" => get_policy,
         "PutPolicy" => put_policy,
     );

@@ -70,6 +70,12 @@ impl Cluster {
         cluster
     }
 
+    /// Nodes have this setting from their next start on.
+    pub fn set(&mut self, flag: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != flag);
+        self.settings.push((flag.to_owned(), value.to_owned()));
+    }
+
     /// How many nodes it has.
     pub fn len(&self) -> usize {
         self.nodes.len()

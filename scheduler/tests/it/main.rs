@@ -9,5 +9,7 @@ mod flow;
 mod harness;
 mod kills;
 mod process;
+mod recovery;
+mod upgrade;
 mod wire;
 mod world;

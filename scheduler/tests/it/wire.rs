@@ -2,6 +2,7 @@
 //! harms nobody.
 
 use crate::world::{Rng, World, any_entry};
+use millpool_alliance::{Format, State};
 use millpool_scheduler::consensus::StateMachine as _;
 use millpool_scheduler::replica::Replica;
 use millpool_scheduler::wire::{command, snapshot};
@@ -28,7 +29,7 @@ fn mutate(r: &mut Rng, bytes: &mut Vec<u8>) {
 fn an_entry_comes_out_as_it_went_in() {
     for seed in 0..20_000 {
         let entry = any_entry(&mut Rng(seed));
-        let read = command::decode(&command::encode(&entry));
+        let read = command::decode(&command::encode(&entry, Format::NEWEST), Format::NEWEST);
         assert_eq!(read.as_ref(), Ok(&entry), "seed {seed}");
     }
 }
@@ -40,13 +41,17 @@ fn a_state_comes_out_as_it_went_in() {
         for _ in 0..40 {
             live(&mut world);
             let bytes = snapshot::encode(&world.state.image());
-            let read = Replica::decode(&bytes).unwrap();
+            let read = Replica::default().decode(&bytes).unwrap();
             assert_eq!(read.hash(), world.state.hash(), "seed {seed}");
             assert_eq!(read.0.revision(), world.state.revision());
             assert_eq!(read.encode(), bytes, "seed {seed}");
         }
         for entry in &world.entries {
-            assert_eq!(command::decode(&command::encode(entry)).as_ref(), Ok(entry), "seed {seed}");
+            assert_eq!(
+                command::decode(&command::encode(entry, Format::NEWEST), Format::NEWEST).as_ref(),
+                Ok(entry),
+                "seed {seed}"
+            );
         }
     }
 }
@@ -79,11 +84,11 @@ fn live(world: &mut World) {
 fn no_bytes_break_the_reader_of_entries() {
     let mut r = Rng(1);
     for _ in 0..60_000 {
-        let mut bytes = command::encode(&any_entry(&mut r));
+        let mut bytes = command::encode(&any_entry(&mut r), Format::NEWEST);
         for _ in 0..r.within(1, 4) {
             mutate(&mut r, &mut bytes);
         }
-        let _ = command::decode(&bytes);
+        let _ = command::decode(&bytes, Format::NEWEST);
     }
 }
 
@@ -98,17 +103,27 @@ fn no_bytes_break_the_reader_of_snapshots() {
             for _ in 0..world.rng.within(1, 3) {
                 mutate(&mut world.rng, &mut bytes);
             }
-            let _ = Replica::decode(&bytes);
+            let _ = Replica::default().decode(&bytes);
         }
     }
 }
 
 #[test]
 fn another_format_is_refused_and_not_guessed_at() {
-    let mut entry = command::encode(&any_entry(&mut Rng(7)));
-    assert_eq!(entry[..2], [8, 1], "the version comes first");
-    entry[1] = 2;
-    assert!(command::decode(&entry).unwrap_err().message.contains("format 2"));
-    assert!(command::decode(&[]).is_err());
-    assert!(Replica::decode(&[]).is_err());
+    let entry = any_entry(&mut Rng(7));
+    let mut bytes = command::encode(&entry, Format::FIRST);
+    assert_eq!(bytes[..2], [8, 1], "the format comes first");
+    assert_eq!(command::decode(&bytes, Format::NEWEST).as_ref(), Ok(&entry), "a newer version reads it");
+    let newer = command::encode(&entry, Format::NEWEST);
+    assert!(command::decode(&newer, Format::FIRST).unwrap_err().message.contains("format 2"));
+    bytes[1] = Format::NEWEST.number() as u8 + 1;
+    assert!(command::decode(&bytes, Format::NEWEST).unwrap_err().message.contains("format 3"));
+    assert!(command::decode(&[], Format::NEWEST).is_err());
+    let replica = Replica::default();
+    assert!(replica.decode(&[]).is_err());
+    let restored = State::default().restored("old", 5, "a reason");
+    let state = snapshot::encode(&restored.image());
+    assert_eq!(replica.decode(&state).unwrap().0.restorations(), restored.restorations());
+    let older = Replica(State::default(), Format::FIRST);
+    assert!(older.decode(&state).err().unwrap().0.contains("format 2"));
 }

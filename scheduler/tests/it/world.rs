@@ -8,8 +8,8 @@ use millpool_alliance::registry::{
     TransportTariff,
 };
 use millpool_alliance::{
-    BookingId, Command, Entry, MachineId, MemberId, Move, Objective, OfferId, Operation, Order, Outcome,
-    PlanFigures, PlanKind, PlantId, PrincipalId, State, Terms, Window, Windows,
+    BookingId, Command, Entry, Format, MachineId, MemberId, Move, Objective, OfferId, Operation, Order,
+    Outcome, PlanFigures, PlanKind, PlantId, PrincipalId, State, Terms, Window, Windows,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -545,8 +545,9 @@ fn any_command(r: &mut Rng) -> Command {
     let plant = PlantId::trusted(&any_id(r));
     let booking = BookingId::numbered(r.next());
     let expected_revision = r.next();
-    match r.within(0, 14) {
+    match r.within(0, 15) {
         0 => Command::Tick,
+        15 => Command::RaiseFormat { to: *r.one(&[Format::FIRST, Format::NEWEST]) },
         1 => Command::PutMember {
             member: Member { id: MemberId::trusted(&any_id(r)), name: any_text(r), revision: r.next() },
             expected_revision,

@@ -1,0 +1,62 @@
+//! In which format the alliance's entries and snapshots are written.
+//!
+//! Coordinators of two versions work side by side while a cluster is upgraded, and the older one stops at what it does
+//! not understand. So a cluster writes the format that its state names, and goes to the next one by an entry of the
+//! log, which the leader writes once every member understands it.
+
+use crate::command::Reply;
+use crate::refusal::{Reason, Refusal};
+use crate::state::State;
+
+/// A format of entries and snapshots. Each understands all before it.
+///
+/// - 1: the first;
+/// - 2: the format itself is part of the state and raised by an entry; a state knows what it was restored from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Format(u32);
+
+impl Format {
+    /// In which every alliance begins.
+    pub const FIRST: Format = Format(1);
+    /// The newest that this version knows.
+    pub const NEWEST: Format = Format(2);
+
+    /// The format of this number, if this version knows it.
+    pub fn of(number: u32) -> Option<Format> {
+        Some(Format(number)).filter(|format| (Self::FIRST..=Self::NEWEST).contains(format))
+    }
+
+    /// Its number, as it stands in entries and snapshots.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl State {
+    /// The format in which the cluster writes.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Goes on to a newer format. It never goes back: what is written could not be read.
+    pub(crate) fn raise_format(&mut self, to: Format) -> Result<Reply, Refusal> {
+        if to <= self.format {
+            let accepted = format!("a format above {}, which the cluster writes", self.format);
+            return Err(Refusal::invalid(Reason::InvalidField, "format", to, &accepted));
+        }
+        self.format = to;
+        Ok(Reply::Done)
+    }
+}
