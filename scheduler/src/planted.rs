@@ -14,6 +14,8 @@ pub enum Bug {
     WatchGapHidden,
     /// An optimised plan is changed for the worse before it is committed.
     PlanSpoilt,
+    /// The format is raised before every member understands it.
+    FormatRaisedEarly,
 }
 
 /// Whether `bug` is planted: never, but in the simulation.

@@ -7,6 +7,7 @@
 use crate::api::operator;
 use crate::consensus;
 use crate::planner;
+use crate::planted::{Bug, planted};
 use crate::replica::Replica;
 use millpool_alliance::{Command, Format};
 use std::time::Duration;
@@ -38,6 +39,7 @@ async fn watch(node: &consensus::Handle<Replica>, planner: &planner::Handle) {
 /// Goes on to the newest format that everybody understands. Says whether it did.
 async fn raise(node: &consensus::Handle<Replica>, planner: &planner::Handle, from: Format) -> bool {
     let understood = match node.understood_by_all().await {
+        _ if planted(Bug::FormatRaisedEarly) => Some(Format::NEWEST),
         Ok(number) => Format::of(number),
         Err(error) => {
             tracing::info!(%error, "the format stays {from} while a coordinator cannot be asked");

@@ -137,13 +137,14 @@ async fn what_a_lost_cluster_had_goes_on_in_another_that_nodes_join() {
     let (disk, listen) = (MemoryDisk::new(), free_address());
     let mut first = options(1);
     elsewhere(&mut first);
-    let jumped = Taken { revision: salvaged.revision + 1000, ..salvaged };
+    let jumped = Taken { revision: salvaged.revision + 1_000_000_000, ..salvaged };
     restore(&disk.storage(Offload::Threads), &first, addresses(&listen), &jumped).await.expect("it is empty");
     let mut again = Cluster::started(1, Disk::Memory(disk), listen, elsewhere).await;
     assert!(again.propose(60).await.expect("it is committed") > jumped.revision);
+    let folder = tempfile::tempdir().expect("a folder");
     for node in [2, 3] {
         let listen = free_address();
-        again.disks.insert(node, Disk::Memory(MemoryDisk::new()));
+        again.disks.insert(node, Disk::Folder(folder.path().join(node.to_string())));
         again.listen.insert(node, listen.clone());
         again.start(node).await;
         let leader = again.handle(again.leader().await);

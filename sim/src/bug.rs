@@ -24,6 +24,8 @@ pub enum Bug {
     SpoiltPlan,
     /// Watchers do not learn that a snapshot has taken changes away
     DropWatchEvent,
+    /// The cluster goes on to a newer format before its last node is upgraded
+    RaiseEarly,
 }
 
 impl Bug {
@@ -52,6 +54,7 @@ impl Bug {
             ),
             Bug::SpoiltPlan => (&[], &[NodeBug::PlanSpoilt]),
             Bug::DropWatchEvent => (&[], &[NodeBug::WatchGapHidden]),
+            Bug::RaiseEarly => (&[], &[NodeBug::FormatRaisedEarly]),
         };
         millpool_alliance::planted::plant(state);
         millpool_scheduler::planted::plant(node);

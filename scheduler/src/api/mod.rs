@@ -40,7 +40,7 @@ use tonic::{Code, Request, Response, Status};
 /// How long a request waits for a leader before it is refused.
 pub const LEADER_WAIT: Duration = Duration::from_secs(5);
 /// How long a former leader's answer is waited for once another leads.
-const LAST_ANSWERS: Duration = Duration::from_millis(300);
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// Largest message that a client may send, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Messages up to here are read, to be refused with all that a refusal says; larger ones are cut off, bytes.
@@ -148,8 +148,12 @@ impl Core {
             _ if leadership.is_ready => local(self.clone(), caller.clone(), message.clone()).await,
             Some(leader) if leader.node_id != self.consensus.node_id() => {
                 let request = forward::request(caller, path, message);
+                // Only what may be asked again is given up where the leader has been succeeded.
                 let succeeded = async {
-                    self.consensus.succeeded(leader.node_id).await;
+                    match admin::WITHOUT_ID.contains(&path) {
+                        true => std::future::pending().await,
+                        false => self.consensus.succeeded(leader.node_id).await,
+                    }
                     // One that has handed over in good order still answers what it has done.
                     tokio::time::sleep(LAST_ANSWERS).await;
                 };

@@ -94,12 +94,18 @@ impl LogDisk for FjallDisk {
             Durability::Buffered => PersistMode::Buffer,
             Durability::Synced => PersistMode::SyncData,
         }));
+        // A node that takes a snapshot for its whole log drops entries that it never had: they may be a great many.
+        let mut beyond = None;
         for change in changes {
             match change {
                 Write::Slot(slot, bytes) => batch.insert(&self.keys, slot_key(slot), bytes.as_ref()),
-                Write::Entry(index, bytes) => batch.insert(&self.keys, entry_key(index), bytes.as_ref()),
+                Write::Entry(index, bytes) => {
+                    beyond = beyond.max(Some(index + 1));
+                    batch.insert(&self.keys, entry_key(index), bytes.as_ref());
+                }
                 Write::Remove(range) => {
-                    for index in range {
+                    let stored = self.last_index()?.map(|last| last + 1);
+                    for index in range.start..range.end.min(stored.max(beyond).unwrap_or(0)) {
                         batch.remove(&self.keys, entry_key(index));
                     }
                 }
