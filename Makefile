@@ -8,7 +8,8 @@ BINARIES := -p millpool-scheduler -p millpool-node-agent -p millpool-cli -p mill
 say = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fmt clippy unit doctest deps bench-load bench-etcd bench-fjsp \
+.PHONY: help setup build demo test fmt clippy unit doctest deps bench-load bench-etcd bench-failover bench-overload \
+	bench-year soak bench-fjsp \
 	faults faults-bugs faults-setup sim sim-bugs sim-build bench-ablation bench-alliance bench-solver bench-kernels clean-demo
 
 help: ## Show this
@@ -145,6 +146,24 @@ bench-solver: ## Quotes, repair, limits, cancel and memory of the solver, agains
 bench-kernels: ## The solver's kernels, timed: placement, try, tabu move, check, bound
 	$(say) "Kernels"
 	@$(CARGO) bench --locked --quiet -p millpool-solver --bench kernels -- $(KERNELS)
+
+bench-failover: build ## A hundred leaders killed under load (eleven minutes)
+	$(say) "Failover"
+	@target/release/millpool-load --kills 100 $(LOAD)
+
+bench-overload: build ## Ten times what the cluster bears: what still gets done
+	$(say) "Overload"
+	@target/release/millpool-load --overload 10 --machines 300 $(LOAD)
+
+bench-year: build ## A year's 200,000 bookings known: snapshots, starts, memory (ten minutes)
+	$(say) "A year"
+	@target/release/millpool-load --year 200000 --machines 300 $(LOAD)
+
+MINUTES ?= 30
+
+soak: build ## Most of what the cluster bears, for MINUTES=30
+	$(say) "Soak: $(MINUTES) minutes"
+	@target/release/millpool-load --soak $(MINUTES) --machines 300 $(LOAD)
 
 clean-demo: ## Remove what the demonstration left
 	@rm -rf .demo

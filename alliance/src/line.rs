@@ -16,6 +16,9 @@ use crate::window::{TICK_S, Window, Windows, ceil_tick};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+/// Occupations on either side among which one of the same family is looked for.
+const NEIGHBOURS: usize = 16;
+
 /// What a machine was last reported to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MachineState {
@@ -202,8 +205,13 @@ impl Station {
     }
 
     /// Puts an occupation where its start belongs; the rule is not checked before [`Station::settle`].
-    pub fn put(&mut self, occupation: Occupation) {
+    pub fn put(&mut self, mut occupation: Occupation) {
         let at = self.line.partition_point(|o| (o.start, o.end) <= (occupation.start, occupation.end));
+        // Neighbours share a family's name, so that hashing a long line finds few names in memory.
+        let near = at.saturating_sub(NEIGHBOURS)..self.line.len().min(at + NEIGHBOURS);
+        if let Some(same) = self.line[near].iter().find(|o| o.family == occupation.family) {
+            occupation.family = same.family.clone();
+        }
         self.line.insert(at, occupation);
         self.unsettle(at + 1);
     }

@@ -16,6 +16,9 @@ Examples:
   millpool-load --clients 16 --rate 300        also 300 arrivals a second, whoever still waits
   millpool-load --beside-etcd 3                three repeats beside etcd, which must be installed
   millpool-load --kills 10                     the leader killed ten times under load
+  millpool-load --overload 10                  ten times more than it bears
+  millpool-load --soak 30 --machines 300       half an hour of most of what it bears
+  millpool-load --year 200000 --machines 300   a year's bookings known: snapshots and starts
 
 Latencies are a client's own, retries included. In the closed loop a client asks again at once (think time
 0); with --rate the clock starts when the request was meant to be sent, so that waiting is not left out.
@@ -44,6 +47,15 @@ pub(crate) struct Args {
     /// Bookings and puts into three members of etcd in turn, this often; medians are shown
     #[arg(long, value_name = "REPEATS", conflicts_with_all = ["endpoints", "kills"])]
     pub(crate) beside_etcd: Option<usize>,
+    /// Offer so many times what is got done at most, asked once, and see what still is
+    #[arg(long, value_name = "FACTOR", conflicts_with_all = ["endpoints", "kills", "beside_etcd"])]
+    pub(crate) overload: Option<u32>,
+    /// Offer seven tenths of what is got done at most for so long, and look at the nodes every minute
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["endpoints", "kills", "beside_etcd", "overload"])]
+    pub(crate) soak: Option<u64>,
+    /// Make so many bookings, most of which are over, and measure snapshots and starts beside them
+    #[arg(long, value_name = "BOOKINGS", conflicts_with_all = ["endpoints", "kills", "beside_etcd", "overload", "soak"])]
+    pub(crate) year: Option<u64>,
     /// Machines of the alliance
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(23..=5000))]
     pub(crate) machines: usize,

@@ -30,11 +30,13 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     let (booked, made) = book_and_keep(stage, args, clients).await?;
     results.add("book", clients, Measured::closed(&booked));
-    let quoted = measure(stage, args, clients, "quote", async |(client, orders)| {
-        let order = Some(orders.order());
-        done(client.quote(QuoteRequest { order }).await)
-    });
-    results.add("quote", clients, Measured::closed(&quoted.await?));
+    for (name, serializable) in [("quote", false), ("quote, any node's", true)] {
+        let quoted = measure(stage, args, clients, "quote", async |(client, orders)| {
+            let consistency = Some(Consistency { serializable, min_revision: 0 });
+            done(client.quote(QuoteRequest { order: Some(orders.order()), consistency }).await)
+        });
+        results.add(name, clients, Measured::closed(&quoted.await?));
+    }
     read(stage, args, clients, &made, results).await?;
     cancel(made).await;
     Ok(())

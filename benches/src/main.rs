@@ -4,7 +4,8 @@
 //! - [`closed`]: clients that ask again as soon as they are answered; [`open`]: arrivals at a rate,
 //!   whoever still waits.
 //! - [`beside`]: bookings and puts into [`etcd`] in turn.
-//! - [`kills`]: the leader killed under load.
+//! - [`kills`]: the leader killed under load. [`overload`]: many times more than it bears. [`year`]: many bookings known.
+//!   [`soak`]: most of what it bears, for long.
 //! - [`report`]: the table and the JSON.
 
 mod args;
@@ -13,9 +14,12 @@ mod closed;
 mod etcd;
 mod kills;
 mod open;
+mod overload;
 mod report;
 mod sample;
+mod soak;
 mod stage;
+mod year;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -52,6 +56,12 @@ async fn run(args: args::Args) -> anyhow::Result<()> {
     let mut results = Results::new(&args);
     if let Some(repeats) = args.beside_etcd {
         beside::run(&stage, &args, repeats, &mut results).await?;
+    } else if let Some(factor) = args.overload {
+        overload::run(&stage, &args, factor, &mut results).await?;
+    } else if let Some(minutes) = args.soak {
+        soak::run(&stage, &args, minutes, &mut results).await?;
+    } else if let Some(bookings) = args.year {
+        year::run(&mut stage, &args, bookings, &mut results).await?;
     } else if args.kills.is_none() {
         for clients in &args.clients {
             closed::run(&stage, &args, *clients, &mut results).await?;

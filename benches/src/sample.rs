@@ -24,7 +24,7 @@ impl Done {
     pub(crate) fn from_error(error: &ClientError) -> Self {
         match error.kind {
             ErrorKind::Refused => Self::Refused(error.reason().to_owned()),
-            kind => Self::Unanswered(format!("{kind:?}")),
+            kind => Self::Unanswered(format!("{kind:?} {}", error.reason()).trim_end().to_owned()),
         }
     }
 }
@@ -71,6 +71,11 @@ impl Sample {
                 *mine.entry(name.clone()).or_default() += count;
             }
         }
+    }
+
+    /// What did not end well: how, and how often.
+    pub(crate) fn told(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.refused.iter().chain(&self.unanswered).map(|(how, count)| (how.as_str(), *count))
     }
 
     /// What ended well in a second.

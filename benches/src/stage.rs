@@ -5,7 +5,7 @@ use anyhow::{Context as _, ensure};
 use millpool_cli::client::{Client, ClientOptions};
 use millpool_demo::alliance::{Alliance, Blueprint};
 use millpool_demo::clock::wall_ms;
-use millpool_demo::cluster::{Cluster, Options};
+use millpool_demo::cluster::{Cluster, NODES, Options};
 use millpool_demo::setup;
 use millpool_proto::v1::GetStatusRequest;
 use std::path::{Path, PathBuf};
@@ -112,6 +112,17 @@ impl Stage {
     /// The cluster that was started here.
     pub(crate) fn cluster(&mut self) -> anyhow::Result<&mut Cluster> {
         self.own.as_mut().context("a cluster that was started here")
+    }
+
+    /// The resident memory of each coordinator that was started here, bytes.
+    pub(crate) fn resident_bytes(&self) -> Vec<u64> {
+        let Some(own) = &self.own else { return Vec::new() };
+        let resident = |process: u32| {
+            let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+            let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            kib.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
+        };
+        (0..NODES).filter_map(|index| resident(own.process_id(index)?)).collect()
     }
 
     /// Stops what was started.

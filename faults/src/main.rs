@@ -2,7 +2,8 @@
 //! upgraded, replaced and restored.
 //!
 //! - [`kills`], [`freeze`], [`cuts`], [`disks`], [`damage`]: the faults, a file for each kind.
-//! - [`operate`], [`recover`]: what operators do, while buyers book and when a cluster is lost.
+//! - [`operate`], [`recover`]: what operators do, while buyers book and when a cluster is lost; [`command`]: what somebody
+//!   sees of it all who types `millpool`.
 //! - [`stage`]: the cluster, the alliance in it, buyers at work ([`load`]) and how long they waited.
 //! - [`check`]: what must hold after every scenario.
 //! - [`machine`]: what scenarios ask of the machine; [`volume`]: small filesystems; [`network`]: namespaces that
@@ -11,6 +12,7 @@
 mod args;
 mod certificates;
 mod check;
+mod command;
 mod cuts;
 mod damage;
 mod disks;
@@ -61,7 +63,7 @@ struct Scenario {
 const SERVED: &str =
     "somebody is served within 10 s of the fault, and again of its end; all nodes level within 30 s";
 
-const SCENARIOS: [Scenario; 16] = [
+const SCENARIOS: [Scenario; 17] = [
     Scenario {
         name: "kill-one",
         does: "kill -9 of one node, mostly the leader, and its return, over and over",
@@ -150,6 +152,14 @@ const SCENARIOS: [Scenario; 16] = [
         rounds: 4,
         needs: &[],
         play: |run| Box::pin(damage::run(run)),
+    },
+    Scenario {
+        name: "command",
+        does: "kill -9 of one node, mostly the leader, and at once somebody types millpool book, and millpool list",
+        holds: "every command does what it is told within 10 s; a millpool watch tells every booking, whoever dies",
+        rounds: 6,
+        needs: &[],
+        play: |run| Box::pin(command::run(run)),
     },
     Scenario {
         name: "rolling-restart",

@@ -144,6 +144,13 @@ impl Stage {
         Ok(())
     }
 
+    /// The checks in the end know of a buyer whose bookings are made by others than the load.
+    pub(crate) async fn acquaint(&mut self, name: &str) -> anyhow::Result<()> {
+        let token = self.token(name).await?;
+        self.buyers.insert(name.to_owned(), self.cluster.client(&token, 0)?);
+        Ok(())
+    }
+
     /// A buyer who knows one node alone begins to book.
     pub(crate) async fn stand_beside(&mut self, name: &str, index: usize) -> anyhow::Result<()> {
         let token = self.token(name).await?;

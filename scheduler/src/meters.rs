@@ -66,6 +66,17 @@ pub const METERS: &[(&str, Kind, Unit, &str)] = &[
         "Open bookings that miss their promise as things stand",
     ),
     ("millpool_request_ids", Gauge, Unit::Count, "Request ids whose answers are remembered"),
+    (
+        "millpool_limit",
+        Gauge,
+        Unit::Count,
+        "The most that there can be of what is bounded, by the name of its meter",
+    ),
+    ("millpool_proposals_in_flight", Gauge, Unit::Count, "Entries on their way into the log"),
+    ("millpool_proposals_in_flight_bytes", Gauge, Unit::Bytes, "Bytes of entries on their way into the log"),
+    ("millpool_watch_revisions", Gauge, Unit::Count, "Revisions whose changes are kept for watchers"),
+    ("millpool_log_entries", Gauge, Unit::Count, "Entries in this node's log, which a snapshot makes fewer"),
+    ("millpool_log_cache_bytes", Gauge, Unit::Bytes, "Bytes of the log's newest entries in memory"),
     ("millpool_agents_connected", Gauge, Unit::Count, "Plants' agents attached to this node"),
     ("millpool_agent_events_total", Counter, Unit::Count, "Events that agents reported and the log took"),
     (

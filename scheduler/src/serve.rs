@@ -3,11 +3,14 @@
 use crate::api::{self, Access, Core, Forwarded};
 use crate::clock::Clock;
 use crate::config::{Config, FirstMember, Tls};
-use crate::consensus::{self, Addresses, Dial, MembershipError, StartError, StopReason, Storage, Transport};
+use crate::consensus::{
+    self, Addresses, Dial, MembershipError, StartError, StopReason, Storage, Transport, limits,
+};
 use crate::meters;
 use crate::planner::{self, Schedule};
 use crate::replica::Replica;
 use crate::upgrade;
+use crate::watch::REVISIONS_KEPT;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -15,6 +18,7 @@ use futures::Stream;
 use metrics_exporter_prometheus::PrometheusHandle;
 use millpool_alliance::command::Command;
 use millpool_alliance::registry::{Principal, Role};
+use millpool_alliance::state::ANSWERS_MAX;
 use millpool_alliance::{Format, PrincipalId, State};
 use millpool_proto::v1::{
     admin_service_server::AdminServiceServer, agent_service_server::AgentServiceServer,
@@ -351,10 +355,23 @@ async fn health(Shared(core): Shared<Core>) -> (StatusCode, String) {
     (code, text)
 }
 
+/// What is bounded, by the name of its meter, and how much of it there can be.
+const LIMITS: [(&str, u64); 7] = [
+    ("millpool_planner_queue", planner::QUEUE_MAX as u64),
+    ("millpool_proposals_in_flight", limits::PROPOSALS_IN_FLIGHT_MAX as u64),
+    ("millpool_proposals_in_flight_bytes", limits::PROPOSAL_BYTES_IN_FLIGHT_MAX as u64),
+    ("millpool_log_cache_bytes", limits::LOG_CACHE_BYTES_MAX as u64),
+    ("millpool_request_ids", ANSWERS_MAX as u64),
+    ("millpool_watch_revisions", REVISIONS_KEPT as u64),
+    ("millpool_snapshot_bytes", limits::SNAPSHOT_BYTES_MAX),
+];
+
 /// What is cheaper to count when somebody looks than at every change.
 fn gauges(core: &Core) {
     let view = core.consensus.state();
     let state = &view.state.0;
+    let status = core.consensus.status();
+    let (proposals, proposal_bytes) = core.consensus.in_flight();
     for (name, value) in [
         ("millpool_format", state.format().number() as usize),
         ("millpool_machines", state.stations().len()),
@@ -362,8 +379,15 @@ fn gauges(core: &Core) {
         ("millpool_bookings_open", state.open_bookings().count()),
         ("millpool_bookings_at_risk", state.open_bookings().filter(|b| b.at_risk()).count()),
         ("millpool_request_ids", state.answers_len()),
+        ("millpool_proposals_in_flight", proposals),
+        ("millpool_proposals_in_flight_bytes", proposal_bytes),
+        ("millpool_watch_revisions", core.history.kept()),
+        ("millpool_log_entries", status.last_log_index.saturating_sub(status.purged_index) as usize),
     ] {
         metrics::gauge!(name).set(value as f64);
+    }
+    for (of, limit) in LIMITS {
+        metrics::gauge!("millpool_limit", "of" => of).set(limit as f64);
     }
 }
 

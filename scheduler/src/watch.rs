@@ -101,6 +101,11 @@ impl History {
         newest.wait_for(|at| *at > revision).await.is_ok()
     }
 
+    /// How many revisions are kept.
+    pub fn kept(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).changes.len()
+    }
+
     /// The newest revision that is kept.
     pub fn newest(&self) -> u64 {
         *self.newest.borrow()

@@ -156,7 +156,7 @@ impl Buyer {
 
     async fn quote(&mut self) -> Answer {
         let began = turmoil::elapsed();
-        let request = v1::QuoteRequest { order: Some(self.order()) };
+        let request = v1::QuoteRequest { order: Some(self.order()), consistency: None };
         let answered = self.client.quote(request).await.map(|a| (a.header, None));
         self.note(began, Call::Quote, Answer::of(answered))
     }

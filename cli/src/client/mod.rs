@@ -149,6 +149,11 @@ impl Client {
         Self::new(ClientOptions { endpoints: vec![address.to_owned()], ..self.shared.options.clone() })
     }
 
+    /// The same, with connections of its own, and with no more attempts than these at each call.
+    pub fn with_attempts(&self, attempts_max: u32) -> Result<Self, ClientError> {
+        Self::new(ClientOptions { attempts_max, ..self.shared.options.clone() })
+    }
+
     /// The same connections with other time limits.
     pub fn with_patience(&self, attempt_timeout: Duration, deadline: Duration) -> Self {
         let old = &self.shared;

@@ -107,7 +107,12 @@ async fn chosen(
 ) -> Result<Choice, Failure> {
     let options = match quoted {
         Some(options) => options,
-        None => desk.client()?.quote(QuoteRequest { order: Some(order.clone()) }).await?.options,
+        None => {
+            desk.client()?
+                .quote(QuoteRequest { order: Some(order.clone()), consistency: None })
+                .await?
+                .options
+        }
     };
     let count = options.len();
     options.into_iter().nth(number as usize - 1).ok_or_else(|| {

@@ -34,7 +34,7 @@ pub struct QuoteArgs {
 /// Runs it.
 pub async fn run(args: &QuoteArgs, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let order = args.order.read(&desk.output.clock)?;
-    let quote = desk.client()?.quote(QuoteRequest { order: Some(order.clone()) }).await?;
+    let quote = desk.client()?.quote(QuoteRequest { order: Some(order.clone()), consistency: None }).await?;
     if let Some(path) = &args.save {
         let kept = json!({
             "order": json_of("Order", &order)?,

@@ -175,7 +175,7 @@ impl Market {
     /// The option that is best by a measure, if there is any.
     async fn quoted(&self, client: &Client, order: Order, objective: Objective) -> Option<Choice> {
         let began = Instant::now();
-        let answer = client.quote(QuoteRequest { order: Some(order) }).await;
+        let answer = client.quote(QuoteRequest { order: Some(order), consistency: None }).await;
         let quote = match answer {
             Ok(quote) => quote,
             Err(error) => {

@@ -3,7 +3,8 @@
 use super::answer::{self, failed, reasons, refused};
 use super::stream::{self, Answers, Gone, Writer};
 use super::{Core, WATCH_PROGRESS, key, page_of};
-use crate::planner::{Failure, Quoted, Wish, quote::Candidate};
+use crate::planner::quote::{Candidate, Quoted};
+use crate::planner::{Failure, Wish};
 use crate::wire::{booking as wire, required};
 use millpool_alliance::command::Caller;
 use millpool_alliance::refusal::within;
@@ -27,7 +28,10 @@ const WATCH: &str = "/millpool.v1.BookingService/WatchBookings";
 #[tonic::async_trait]
 impl BookingService for Core {
     async fn quote(&self, request: Request<v1::QuoteRequest>) -> Result<Response<v1::QuoteResponse>, Status> {
-        self.led(QUOTE, request, quote).await
+        match request.get_ref().consistency.is_some_and(|asked| asked.serializable) {
+            true => self.local(QUOTE, request, quote_here).await,
+            false => self.led(QUOTE, request, quote).await,
+        }
     }
 
     async fn book(&self, request: Request<v1::BookRequest>) -> Result<Response<v1::BookResponse>, Status> {
@@ -78,12 +82,34 @@ pub(super) async fn quote(
     request: v1::QuoteRequest,
 ) -> Result<v1::QuoteResponse, Status> {
     let order = required("order", request.order).and_then(wire::read_order).map_err(|r| refused(&r))?;
-    match core.planner.quote(order).await {
-        Ok(quoted) => Ok(options(&core, quoted)),
+    let quoted = core.planner.quote(order).await;
+    quote_answer(&core, core.applied(), quoted)
+}
+
+/// A quote on what this node has applied, whoever leads.
+async fn quote_here(
+    core: Core,
+    _caller: Caller,
+    request: v1::QuoteRequest,
+) -> Result<v1::QuoteResponse, Status> {
+    let order = required("order", request.order).and_then(wire::read_order).map_err(|r| refused(&r))?;
+    let state = core.read(request.consistency).await?.state.0.clone();
+    let quoted = core.quotes.quote(&state, &order, core.clock.now_s());
+    quote_answer(&core, state, quoted.map_err(Failure::Refused))
+}
+
+/// `state` is what the header speaks of.
+fn quote_answer(
+    core: &Core,
+    state: State,
+    quoted: Result<Quoted, Failure>,
+) -> Result<v1::QuoteResponse, Status> {
+    match quoted {
+        Ok(quoted) => Ok(options(core, &state, &quoted)),
         // That nothing fits is an answer to a quote, not a failure of it.
         Err(Failure::Refused(refusal)) if refusal.reason == Reason::NoEligibleMachine => {
             Ok(v1::QuoteResponse {
-                header: Some(core.header(core.applied().revision())),
+                header: Some(core.header(state.revision())),
                 options: Vec::new(),
                 obstacles: refusal.obstacles.iter().map(wire::obstacle).collect(),
             })
@@ -92,8 +118,7 @@ pub(super) async fn quote(
     }
 }
 
-fn options(core: &Core, quoted: Quoted) -> v1::QuoteResponse {
-    let state = core.applied();
+fn options(core: &Core, state: &State, quoted: &Quoted) -> v1::QuoteResponse {
     let valid_until_s = quoted.now + state.policy().quote_valid_s;
     let option = |(c, promised_by_s): &(Candidate, i64)| v1::Option {
         best_for: c.best_for.iter().map(|o| wire::objective(*o).into()).collect(),
@@ -104,7 +129,7 @@ fn options(core: &Core, quoted: Quoted) -> v1::QuoteResponse {
             .map(|(k, (machine, start))| v1::Assignment {
                 operation: k as u32,
                 machine_id: machine.to_string(),
-                plant_id: wire::plant_of(&state, machine),
+                plant_id: wire::plant_of(state, machine),
                 start_s: *start,
                 end_s: c.ends[k],
                 changeover_s: c.changeovers_s[k] as u32,

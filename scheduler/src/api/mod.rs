@@ -20,7 +20,7 @@ pub use forward::Forwarded;
 
 use crate::clock::Clock;
 use crate::consensus::{self, ForwardFailed, Snapshot};
-use crate::planner::{self, Failure};
+use crate::planner::{self, Failure, Quotes};
 use crate::planted::{Bug, planted};
 use crate::replica::Replica;
 use crate::watch::History;
@@ -71,6 +71,8 @@ pub struct Core {
     pub access: Access,
     /// Agents connected here.
     pub sessions: Arc<agent::Sessions>,
+    /// Quotes on what this node has applied.
+    pub quotes: Quotes,
     /// Backups that may be on their way at once: each holds the state's bytes.
     backups: Arc<Semaphore>,
 }
@@ -85,7 +87,8 @@ impl Core {
     ) -> Self {
         let history = History::start(&consensus);
         let backups = Arc::new(Semaphore::new(BACKUPS_MAX));
-        Core { consensus, planner, history, clock, access, sessions: Arc::default(), backups }
+        let (sessions, quotes) = (Arc::default(), Quotes::default());
+        Core { consensus, planner, history, clock, access, sessions, quotes, backups }
     }
 
     fn admit<T>(&self, path: &str, request: &Request<T>) -> Result<Caller, Status> {

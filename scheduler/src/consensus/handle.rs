@@ -74,6 +74,8 @@ pub struct Status {
     pub applied_index: u64,
     /// The last entry in this node's newest snapshot; 0 without one.
     pub snapshot_index: u64,
+    /// The last entry that this node's log has dropped; 0 for none.
+    pub purged_index: u64,
     /// The members by id.
     pub members: Vec<PeerLag>,
     /// The newest revision whose hash was taken here, and the hash.
@@ -171,6 +173,13 @@ impl<S: StateMachine> Handle<S> {
         let slot = self.0.slots.clone().try_acquire_owned().map_err(overloaded)?;
         let bytes = self.0.bytes.clone().try_acquire_many_owned(bytes as u32).map_err(overloaded)?;
         Ok(Permits { _slot: Some(slot), _bytes: Some(bytes) })
+    }
+
+    /// Proposals that are on their way, and their bytes.
+    pub fn in_flight(&self) -> (usize, usize) {
+        let inner = &self.0;
+        let proposals = inner.options.proposals_in_flight_max - inner.slots.available_permits();
+        (proposals, limits::PROPOSAL_BYTES_IN_FLIGHT_MAX - inner.bytes.available_permits())
     }
 
     fn committed(&self, written: ClientWriteResponse<Types>) -> Result<Committed<S::Reply>, ProposeError> {
@@ -330,6 +339,7 @@ impl<S: StateMachine> Handle<S> {
             last_log_index: now.last_log_index.unwrap_or(0),
             applied_index: now.last_applied.map_or(0, |id| id.index),
             snapshot_index: now.snapshot.map_or(0, |id| id.index),
+            purged_index: now.purged.map_or(0, |id| id.index),
             members,
             hash: self.0.hashes.newest(),
         }

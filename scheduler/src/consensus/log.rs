@@ -440,6 +440,7 @@ struct Meters {
     group_entries: Histogram,
     bytes: Counter,
     last_index: Gauge,
+    cache_bytes: Gauge,
 }
 
 /// What waits for one write to be done.
@@ -460,6 +461,7 @@ impl Writer {
             group_entries: metrics::histogram!("millpool_log_group_entries"),
             bytes: metrics::counter!("millpool_log_bytes_total"),
             last_index: metrics::gauge!("millpool_log_last_index"),
+            cache_bytes: metrics::gauge!("millpool_log_cache_bytes"),
         };
         let committed_written = shared.tail().committed;
         Self { shared, jobs, stop, failed: None, committed_written, job: 0, meters }
@@ -545,6 +547,7 @@ impl Writer {
                 let mut tail = self.shared.tail();
                 tail.job_durable = tail.job_durable.max(job);
                 tail.shrink();
+                self.meters.cache_bytes.set(tail.bytes as f64);
             }
             if waiting.entries > 0 {
                 self.meters.group_entries.record(waiting.entries as f64);

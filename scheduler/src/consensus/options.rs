@@ -55,7 +55,7 @@ impl Options {
             election_timeout_max: Duration::from_millis(600),
             snapshot_timeout: Duration::from_secs(60),
             snapshot_every_entries: 20_000,
-            log_keep_entries: 5_000,
+            log_keep_entries: 50_000,
             snapshot_bytes_max: limits::SNAPSHOT_BYTES_MAX,
             proposals_in_flight_max: limits::PROPOSALS_IN_FLIGHT_MAX,
             propose_deadline: limits::PROPOSE_DEADLINE,

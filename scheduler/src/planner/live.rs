@@ -1,11 +1,9 @@
 //! The live state: what is applied with what is on its way, and the pool beside it.
 
 use super::pool::Pool;
-use super::quote::{self, Candidate};
-use super::{Quoted, Wish, Write, repair};
-use millpool_alliance::{
-    BookingId, Command, Entry, Move, Objective, Order, PlanFigures, PlanKind, Refusal, State, Terms,
-};
+use super::quote::{self, Quoted};
+use super::{Wish, Write, repair};
+use millpool_alliance::{BookingId, Command, Entry, Move, Order, PlanFigures, PlanKind, Refusal, State};
 
 /// Disturbed work that found no place is tried again after this, seconds of the alliance's clock.
 const REPAIR_AGAIN_S: i64 = 600;
@@ -78,19 +76,9 @@ impl Live {
     }
 
     pub(super) fn quote(&mut self, order: &Order, now: i64) -> Result<Quoted, Refusal> {
-        let now = self.state.now().max(now);
-        order.check(now)?;
-        let any = Terms { objective: Objective::Cheapest, promised_by: None, price_max_fen: None };
-        // New work begins after now as the log entry will say it, not as the last one said it.
-        let state = self.state.as_of(now);
-        let found = quote::shortlist(quote::candidates(&state, self.pool(), order, &any)?);
-        let promised = |c: Candidate| {
-            let fastest = c.best_for.contains(&Objective::Fastest);
-            let objective = if fastest { Objective::Fastest } else { Objective::Cheapest };
-            let by = self.state.promise_by(order, &Terms { objective, ..any.clone() }, c.completes_at);
-            (c, by)
-        };
-        Ok(Quoted { now, options: found.into_iter().map(promised).collect() })
+        let Live { state, pool, .. } = self;
+        let pool = pool.get_or_insert_with(|| Pool::build(state, state.now()));
+        quote::quoted(state, pool, order, now)
     }
 
     /// Books a wish: where it was quoted if that still holds, else where it fits best.

@@ -16,9 +16,11 @@ pub mod pool;
 pub mod quote;
 pub mod repair;
 
+mod anywhere;
 mod background;
 mod live;
 
+pub use anywhere::Quotes;
 pub use background::Schedule;
 /// Waits for what a cancelled optimisation has left behind; to be called before the process ends.
 pub use millpool_solver::await_stragglers;
@@ -36,7 +38,7 @@ use millpool_alliance::{
     Reply, State, Terms,
 };
 use optimise::{Improvement, Problem};
-use quote::Candidate;
+use quote::Quoted;
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,14 +80,6 @@ pub enum Failure {
     /// The node is going down.
     #[error("the node is going down")]
     Stopped,
-}
-
-/// A quote: what the live state offers, which has no revision, since what is on its way may come to nothing.
-pub struct Quoted {
-    /// The alliance's clock, seconds since the Unix epoch.
-    pub now: i64,
-    /// The options, soonest first, each with what would be promised, seconds since the Unix epoch.
-    pub options: Vec<(Candidate, i64)>,
 }
 
 /// What a buyer books.

@@ -41,6 +41,8 @@ pub struct Pool {
     index: BTreeMap<MachineId, usize>,
     plants: BTreeMap<PlantId, usize>,
     families: Families,
+    /// Of everything else that it was built from.
+    revisions: Vec<u64>,
 }
 
 /// What the remaining steps of a booking may do.
@@ -62,6 +64,12 @@ pub struct Kept {
     pub assignment: solver::Assignment,
     /// What it costs where it stands, fen.
     pub cost_fen: i64,
+}
+
+/// The revisions of the policy and of every plant.
+fn revisions(state: &State) -> Vec<u64> {
+    let plants = state.plants().values().map(|plant| plant.revision);
+    std::iter::once(state.policy().revision).chain(plants).collect()
 }
 
 impl Pool {
@@ -91,6 +99,7 @@ impl Pool {
             index,
             plants,
             families,
+            revisions: revisions(state),
         };
         pool.lines = solver::Lines::new(&pool.shop);
         (0..pool.stations.len()).for_each(|m| pool.load(m));
@@ -105,9 +114,9 @@ impl Pool {
         }
     }
 
-    /// Whether the machines and plants themselves are still those of `state`.
+    /// Whether machines, plants and policy themselves are still those of `state`.
     pub fn same_registry(&self, state: &State) -> bool {
-        self.plants.len() == state.plants().len()
+        self.revisions == revisions(state)
             && self.stations.len() == state.stations().len()
             && self
                 .stations

@@ -27,6 +27,30 @@ pub struct Candidate {
     pub best_for: Vec<Objective>,
 }
 
+/// Options with what would be promised, as of a moment.
+pub struct Quoted {
+    /// The alliance's clock, seconds since the Unix epoch.
+    pub now: i64,
+    /// The options, soonest first, each with what would be promised, seconds since the Unix epoch.
+    pub options: Vec<(Candidate, i64)>,
+}
+
+/// What is offered for `order` at `now`, seconds since the Unix epoch: at most [`OPTIONS_MAX`].
+pub fn quoted(state: &State, pool: &Pool, order: &Order, now: i64) -> Result<Quoted, Refusal> {
+    let now = state.now().max(now);
+    order.check(now)?;
+    let any = Terms { objective: Objective::Cheapest, promised_by: None, price_max_fen: None };
+    // New work begins after now as the log entry will say it, not as the last one said it.
+    let found = shortlist(candidates(&state.as_of(now), pool, order, &any)?);
+    let promised = |c: Candidate| {
+        let fastest = c.best_for.contains(&Objective::Fastest);
+        let objective = if fastest { Objective::Fastest } else { Objective::Cheapest };
+        let by = state.promise_by(order, &Terms { objective, ..any.clone() }, c.completes_at);
+        (c, by)
+    };
+    Ok(Quoted { now, options: found.into_iter().map(promised).collect() })
+}
+
 /// Every undominated way to make `order` within `terms`, soonest first; refused with the reason if there
 /// is none.
 pub fn candidates(

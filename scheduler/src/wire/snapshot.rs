@@ -11,6 +11,7 @@ use millpool_alliance::{
 };
 use millpool_proto::{state::v1 as pb, v1};
 use prost::Message as _;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The state's bytes.
@@ -152,12 +153,21 @@ fn read_station(s: pb::Station) -> Result<Station, Refusal> {
         let w = d.window.unwrap_or_default();
         Down { since: w.start_s, until: w.end_s, reason: d.reason }
     });
+    let mut line: Vec<Occupation> = s.line.into_iter().map(read_occupation).collect::<Result<_, _>>()?;
+    // A family's name is in memory once.
+    let mut families = BTreeSet::new();
+    for occupation in &mut line {
+        match families.get(&occupation.family) {
+            Some(same) => occupation.family = Arc::clone(same),
+            None => drop(families.insert(occupation.family.clone())),
+        }
+    }
     Ok(Station {
         machine: Arc::new(registry::read_machine(required("station.machine", s.machine)?)?),
         open: read_windows("station.open", &s.open)?,
         notice_s: s.notice_s,
         family: s.family.as_deref().map(Arc::from),
-        line: s.line.into_iter().map(read_occupation).collect::<Result<_, _>>()?,
+        line,
         state: registry::read_machine_state(s.state),
         state_since: s.state_since_s,
         down,

@@ -246,7 +246,7 @@ async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
     let before = hash(&cluster).await;
     let mut t = Table::default();
     for (field, wrong) in orders() {
-        let request = v1::QuoteRequest { order: Some(wrong.clone()) };
+        let request = v1::QuoteRequest { order: Some(wrong.clone()), consistency: None };
         t.refuses(&format!("quote, {field}"), bo.booking().quote(request).await, at(INVALID, field));
         let request = booked(Some(wrong.clone()));
         t.refuses(&format!("book, {field}"), bo.booking().book(request).await, at(INVALID, field));
@@ -276,7 +276,7 @@ async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
 
 async fn bookings(t: &mut Table, bo: &Client, li: &Client, mine: &str) {
     let mut client = bo.booking();
-    t.refuses("no order", client.quote(v1::QuoteRequest { order: None }).await, at(INVALID, "order"));
+    t.refuses("no order", client.quote(v1::QuoteRequest::default()).await, at(INVALID, "order"));
     t.refuses("no order", client.book(booked(None)).await, at(INVALID, "order"));
     t.refuses("no order", bo.plan().explain(v1::ExplainRequest::default()).await, at(INVALID, "order"));
     for id in ["", &"x".repeat(65), "a\u{7}"] {
@@ -300,7 +300,11 @@ async fn bookings(t: &mut Table, bo: &Client, li: &Client, mine: &str) {
         let wanted = with(edit);
         let nobody = (FAILED, "NO_ELIGIBLE_MACHINE", field);
         t.refuses(field, client.book(booked(Some(wanted.clone()))).await, nobody);
-        let quoted = client.quote(v1::QuoteRequest { order: Some(wanted) }).await.unwrap().into_inner();
+        let quoted = client
+            .quote(v1::QuoteRequest { order: Some(wanted), consistency: None })
+            .await
+            .unwrap()
+            .into_inner();
         assert!(quoted.options.is_empty());
         assert_eq!(quoted.obstacles[0].requirement, requirement, "{quoted:?}");
     }

@@ -5,7 +5,7 @@ use millpool_proto::v1::{self, BookingStatus, Objective, OperationState};
 use tonic::Code;
 
 fn quote(order: v1::Order) -> v1::QuoteRequest {
-    v1::QuoteRequest { order: Some(order) }
+    v1::QuoteRequest { order: Some(order), consistency: None }
 }
 
 fn list() -> v1::ListBookingsRequest {
@@ -268,4 +268,45 @@ async fn an_order_is_made_from_start_to_end() {
     let done = bo.get(&booking.id).await.unwrap();
     assert_eq!(done.status(), BookingStatus::Completed);
     assert_eq!((done.assignments[0].pieces_good, done.assignments[0].energy_wh), (1, 777));
+}
+
+/// A quote that accepts what a node knows is answered by that node, leader or not, majority or not, on what it has
+/// applied.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_quotes_from_what_it_knows() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    found_alliance(&cluster.operator(leader)).await;
+    let follower = (leader + 1) % 3;
+    let bo = cluster.client(follower, "buyer:bo");
+    let wanted = order(vec![operation("a", 60), operation("b", 30)]);
+    let here = |min_revision| v1::QuoteRequest {
+        order: Some(wanted.clone()),
+        consistency: Some(v1::Consistency { serializable: true, min_revision }),
+    };
+    let places = |quote: &v1::QuoteResponse| -> Vec<_> {
+        let of = |o: &v1::Option| (o.assignments.clone(), o.price, o.promised_by_s, o.best_for.clone());
+        quote.options.iter().map(of).collect()
+    };
+    for round in 0..4 {
+        let booked = bo.book(order(vec![operation("c", 45)])).await;
+        if round == 2 {
+            // What the pool does not see in its machines: dearer transport.
+            change_policy(&cluster.operator(leader), |policy| {
+                policy.transport.as_mut().unwrap().base_fen += 5_000;
+            })
+            .await;
+        }
+        cluster.agree().await;
+        let led = bo.booking().quote(quote(wanted.clone())).await.unwrap().into_inner();
+        let own = bo.booking().quote(here(booked.revision)).await.unwrap().into_inner();
+        let header = own.header.clone().unwrap();
+        assert_eq!(header.node_id, follower as u64 + 1);
+        assert!(header.revision >= booked.revision);
+        assert!(!own.options.is_empty());
+        assert_eq!(places(&own), places(&led), "round {round}");
+    }
+    // Without a majority nobody leads, and it still answers.
+    (0..3).filter(|index| *index != follower).for_each(|index| cluster.kill(index));
+    assert!(!bo.booking().quote(here(0)).await.unwrap().into_inner().options.is_empty());
 }
