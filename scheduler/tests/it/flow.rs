@@ -291,11 +291,8 @@ async fn any_node_quotes_from_what_it_knows() {
     for round in 0..4 {
         let booked = bo.book(order(vec![operation("c", 45)])).await;
         if round == 2 {
-            // What the pool does not see in its machines: dearer transport.
-            change_policy(&cluster.operator(leader), |policy| {
-                policy.transport.as_mut().unwrap().base_fen += 5_000;
-            })
-            .await;
+            // What the pool does not see in its machines.
+            change_policy(&cluster.operator(leader), |policy| policy.promise_slack_s += 3600).await;
         }
         cluster.agree().await;
         let led = bo.booking().quote(quote(wanted.clone())).await.unwrap().into_inner();
