@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// Bookings of a measurement that are cancelled at the same time afterwards.
 const CANCELLED_AT_ONCE: usize = 32;
 
+/// Clients at which the most is got done.
+const PEAK_CLIENTS: usize = 64;
+
 /// A booking that a client made, to read and to cancel.
 type Made = (Client, String);
 
@@ -40,6 +43,13 @@ pub(crate) async fn run(
     read(stage, args, clients, &made, results).await?;
     cancel(made).await;
     Ok(())
+}
+
+/// Measures how many bookings are got done at most.
+pub(crate) async fn peak(stage: &Stage, args: &Args, results: &mut Results) -> anyhow::Result<f64> {
+    let booked = book(stage, args, PEAK_CLIENTS).await?;
+    results.add("book", PEAK_CLIENTS, Measured::closed(&booked));
+    Ok(booked.rate())
 }
 
 /// Measures bookings alone, and gives the time back.

@@ -11,8 +11,6 @@ use millpool_cli::client::Client;
 use millpool_demo::small::Orders;
 use std::time::{Duration, Instant};
 
-/// Clients at which the most is got done.
-const PEAK_CLIENTS: usize = 64;
 /// Bookings of a lone client that say how fast it is when there is nothing else to do.
 const ALONE: usize = 200;
 /// So many in a row as fast as before, and the overload is over.
@@ -28,15 +26,14 @@ pub(crate) async fn run(
     results: &mut Results,
 ) -> anyhow::Result<()> {
     let memory_before = stage.resident_bytes();
-    let peak = closed::book(stage, args, PEAK_CLIENTS).await?;
-    results.add("book", PEAK_CLIENTS, Measured::closed(&peak));
+    let peak = closed::peak(stage, args, results).await?;
     let mut lone = Lone::new(stage, args)?;
     let mut alone = Sample::new()?;
     for _ in 0..ALONE {
         let (took, done) = lone.book().await;
         alone.count(took, done);
     }
-    let rate = (peak.rate() * f64::from(factor)) as u32;
+    let rate = (peak * f64::from(factor)) as u32;
     let offered = open::arrive(stage, args, Arrivals { attempts_max: 1, ..Arrivals::of(args, rate) }).await?;
     let ended = Instant::now();
     let recovered = lone.calms_down(2.0 * alone.ms(0.99)).await?;
@@ -46,7 +43,7 @@ pub(crate) async fn run(
         "{factor} times the peak: {:.0} bookings/s, {:.0} % of the peak; of {all} asked, {} were booked; calm again {:.1} s \
          after the last arrival",
         offered.rate(),
-        100.0 * offered.rate() / peak.rate(),
+        100.0 * offered.rate() / peak,
         offered.latency_us.len(),
         (recovered - ended).as_secs_f64(),
     ));

@@ -7,8 +7,6 @@ use crate::report::{Measured, Results};
 use crate::stage::Stage;
 use std::time::Duration;
 
-/// Clients at which the most is got done.
-const PEAK_CLIENTS: usize = 64;
 /// Of the peak, of bookings and cancellations together.
 const SHARE: f64 = 0.7;
 /// Between two looks.
@@ -21,10 +19,9 @@ pub(crate) async fn run(
     minutes: u64,
     results: &mut Results,
 ) -> anyhow::Result<()> {
-    let peak = closed::book(stage, args, PEAK_CLIENTS).await?;
-    results.add("book", PEAK_CLIENTS, Measured::closed(&peak));
+    let peak = closed::peak(stage, args, results).await?;
     // Each is cancelled, which is a write, too.
-    let rate = (peak.rate() * SHARE / 2.0) as u32;
+    let rate = (peak * SHARE / 2.0) as u32;
     let mut looks = Vec::new();
     let mut booked = 0;
     for minute in 1..=minutes {

@@ -82,7 +82,7 @@ pub enum Act {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
-    /// Write a backup of what the data folder of a lost cluster's node still has; the folder stays as it is
+    /// Write a backup of what the data folder of a lost cluster's node still has; nothing in it is lost by that
     #[command(after_help = SALVAGE_HELP)]
     Salvage {
         /// The file to write; it must not be there yet
@@ -100,7 +100,7 @@ Example:
 
 const SALVAGE_HELP: &str = "\
 For when most coordinators are lost for good. Salvage every node that is left, restore the backup with the
-highest revision. Entries of which the node does not know whether they were acknowledged are taken in.
+highest term, and among those the highest revision. Entries of which the node does not know whether they were acknowledged are taken in.
 
 Example:
   millpool-scheduler salvage node-3.backup --data-dir /var/lib/millpool";

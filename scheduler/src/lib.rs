@@ -3,7 +3,8 @@
 //! A write's way: [`api`] reads it and makes out who asks, [`planner`] places it on the live plan,
 //! [`consensus`] replicates it, [`replica`] applies it on every node, [`watch`] tells whoever follows.
 //! [`wire`] maps messages to the alliance's types and back; [`config`] and [`serve`] start and stop it all;
-//! [`upgrade`] goes on to a newer format, [`recovery`] begins again from a backup; [`meters`] tells how it fares, and [`planted`] has bugs that the simulation must find.
+//! [`upgrade`] goes on to a newer format, [`recovery`] begins again from a backup;
+//! [`meters`] tells how it fares, and [`planted`] has bugs that the simulation must find.
 
 pub mod api;
 pub mod clock;

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::consensus::{self, Addresses, DecodeError, StartError, Storage};
 use crate::replica::Replica;
 use crate::serve;
+use millpool_alliance::Format;
 use millpool_alliance::restoration::{BOOKINGS_SKIPPED, RESTORATION_REASON_LENGTH_MAX, REVISIONS_SKIPPED};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -47,12 +48,14 @@ pub enum Failed {
     Asked(String),
 }
 
-/// Writes what a node's data folder has to a backup. The folder is left as it is. Answers with what to tell.
+/// Writes what a node's data folder has to a backup. No entry, vote or snapshot in it is changed. Answers with what to
+/// tell.
 pub async fn salvage(config: &Config, to: &Path) -> Result<String, Failed> {
     let folder = config.data_dir.display().to_string();
     let data = |source| Failed::Data { folder: folder.clone(), source };
-    if !config.data_dir.is_dir() {
-        return Err(data(StartError::Storage(io::Error::from(io::ErrorKind::NotFound))));
+    // Opening one that is not there would make it.
+    if !Storage::is_in(&config.data_dir) {
+        return Err(data(StartError::Storage(io::Error::new(io::ErrorKind::NotFound, "it has no log"))));
     }
     let storage = Storage::open(&config.data_dir).map_err(|e| data(StartError::Storage(e)))?;
     let found = consensus::salvage(&storage, Replica::default()).await.map_err(data)?;
@@ -64,11 +67,12 @@ pub async fn salvage(config: &Config, to: &Path) -> Result<String, Failed> {
         n => format!("Its last {n} entries may have been acknowledged, or not: both can be."),
     };
     Ok(format!(
-        "{} has the state of cluster {:?} at revision {}, with {} bookings. {doubt}\n\
+        "{} has the state of cluster {:?} at term {}, revision {}, with {} bookings. {doubt}\n\
          What this node had not heard of is not in it: salvage every node that is left, and restore the one with \
-         the highest revision.",
+         the highest term, and among those the highest revision.",
         to.display(),
         taken.cluster_id,
+        taken.term,
         taken.revision,
         state.bookings().len(),
     ))
@@ -80,6 +84,13 @@ pub async fn restore(config: &Config, from: &Path, reason: &str, now_s: i64) -> 
     if reason.trim().is_empty() || reason.chars().count() > RESTORATION_REASON_LENGTH_MAX {
         let accepted = format!("1 to {RESTORATION_REASON_LENGTH_MAX} characters, for those who ask later");
         return Err(Failed::Asked(format!("--reason is {reason:?}; accepted: {accepted}")));
+    }
+    if config.format_max < Format::NEWEST {
+        return Err(Failed::Asked(format!(
+            "format_max is {}; accepted: {}, in which a restored cluster begins",
+            config.format_max,
+            Format::NEWEST
+        )));
     }
     let bytes = std::fs::read(from).map_err(|source| Failed::File { file: file(), source })?;
     let taken = consensus::read_backup(bytes.into(), &Replica::default())

@@ -55,7 +55,7 @@ pub async fn run(args: &BackupArgs, desk: &mut Desk<'_>) -> Result<(), Failure> 
     let (header, bytes) = kept?;
     if desk.output.json {
         let told = json!({
-            "file": file, "bytes": bytes, "clusterId": header.cluster_id, "revision": header.revision.to_string(),
+            "file": file, "bytes": bytes, "cluster_id": header.cluster_id, "revision": header.revision.to_string(),
         });
         return Ok(desk.output.value(&told)?);
     }
@@ -114,10 +114,11 @@ async fn receive_once(
     mut to: &File,
 ) -> Result<(Header, u64), Failure> {
     use std::io::Seek as _;
-    to.set_len(0).and_then(|()| to.rewind()).map_err(Failure::Output)?;
+    let unusable = |error: std::io::Error| Failure::Usage(format!("the backup's file: {error}"));
+    to.set_len(0).and_then(|()| to.rewind()).map_err(unusable)?;
     let mut backup = client.backup(BackupRequest { consistency }).await?;
     while let Some(bytes) = backup.next().await? {
-        to.write_all(&bytes).map_err(Failure::Output)?;
+        to.write_all(&bytes).map_err(unusable)?;
     }
     Ok((backup.start().header.clone().unwrap_or_default(), backup.start().bytes))
 }

@@ -104,6 +104,11 @@ async fn an_alliance_goes_on_from_a_backup_in_another_cluster() {
         assert!(!data.exists(), "{says}");
     }
 
+    let act = ["restore", file.to_str().unwrap(), "--reason", "a drill", "--format-max", "1"];
+    let held_back = scheduler(&data, "again", &ports, &act).output().unwrap();
+    assert_eq!(held_back.status.code(), Some(2), "{}", told(&held_back));
+    assert!(told(&held_back).contains("format_max") && !data.exists(), "{}", told(&held_back));
+
     let done = restore(&file, &data, "again", "the hall burnt down");
     assert_eq!(done.status.code(), Some(0), "{}", told(&done));
     assert!(told(&done).contains("with 1 bookings"), "{}", told(&done));
@@ -141,6 +146,14 @@ async fn what_one_node_of_three_has_is_salvaged() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("left.backup");
     let salvage = |cluster: &Cluster| cluster.command(left).arg("salvage").arg(&file).output().unwrap();
+    // A folder that is nobody's is told, and left alone.
+    let empty = tempfile::tempdir().unwrap();
+    let nobodys =
+        scheduler(empty.path(), "test", &free_ports(2), &["salvage", file.to_str().unwrap()]).output();
+    let nobodys = nobodys.unwrap();
+    assert_eq!(nobodys.status.code(), Some(3), "{}", told(&nobodys));
+    assert!(told(&nobodys).contains("has no log"), "{}", told(&nobodys));
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
     let running = salvage(&cluster);
     assert_eq!(running.status.code(), Some(3), "a node that runs is left alone: {}", told(&running));
     (0..3).for_each(|index| cluster.kill(index));

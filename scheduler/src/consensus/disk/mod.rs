@@ -17,6 +17,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The log's folder in a data folder.
+const LOG: &str = "log";
 /// What to do with a node whose disk has lost something.
 pub(super) const REPLACE: &str = "This node must not start: what it has lost may have been acknowledged. Keep its data \
                                   folder, remove the node from its cluster, and add a new one under a new id";
@@ -130,11 +132,16 @@ pub struct Storage {
 }
 
 impl Storage {
+    /// Whether a folder is a node's data folder.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(LOG).is_dir()
+    }
+
     /// Opens a node's data folder, and creates it if it is not there. A folder serves one process
     /// at a time.
     pub fn open(folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let log = fjall::FjallDisk::open(&folder.join("log"))?;
+        let log = fjall::FjallDisk::open(&folder.join(LOG))?;
         let log = marked::Marked::open(log, &folder.join("log.mark"))?;
         let snapshots = files::Folder::open(&folder.join("snapshots"))?;
         Ok(Self { log: Arc::new(log), snapshots: Arc::new(snapshots), offload: Offload::Threads })
