@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// Occupations on either side among which one of the same family is looked for.
 const NEIGHBOURS: usize = 16;
 
+/// Occupations for which the copy of a line has room.
+const LINE_ROOM: usize = 4;
+
 /// What a machine was last reported to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MachineState {
@@ -132,7 +135,7 @@ pub struct Down {
 }
 
 /// A machine in the plan.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Station {
     /// The machine.
     pub machine: Arc<Machine>,
@@ -152,6 +155,26 @@ pub struct Station {
     pub down: Option<Down>,
     /// Revision of the last change of line or windows.
     pub revision: u64,
+}
+
+/// Whoever clones a station is about to change it: its line has room for an order's operations, so that a long one is
+/// copied once and not again by the first that is put there.
+impl Clone for Station {
+    fn clone(&self) -> Self {
+        let mut line = Vec::with_capacity(self.line.len() + LINE_ROOM);
+        line.extend_from_slice(&self.line);
+        Station {
+            machine: self.machine.clone(),
+            open: self.open.clone(),
+            notice_s: self.notice_s,
+            family: self.family.clone(),
+            line,
+            state: self.state,
+            state_since: self.state_since,
+            down: self.down.clone(),
+            revision: self.revision,
+        }
+    }
 }
 
 /// An occupation that breaks the rule, and how.

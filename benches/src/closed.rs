@@ -5,6 +5,7 @@ use crate::args::Args;
 use crate::report::{Measured, Results};
 use crate::sample::{Done, Sample};
 use crate::stage::Stage;
+use anyhow::bail;
 use futures::future::join_all;
 use millpool_cli::client::Client;
 use millpool_demo::small::Orders;
@@ -149,6 +150,12 @@ pub(crate) async fn drive<C>(
     let mut all = Sample::new()?;
     for sample in join_all(loops).await {
         all.add(&sample?);
+    }
+    // What nobody may ask is refused at little cost: a measurement of that would say nothing.
+    if let Some((reason, count)) =
+        all.told().find(|(how, _)| ["INVALID_FIELD", "REQUEST_ID_REUSED"].contains(how))
+    {
+        bail!("{count} requests were refused as {reason}: the generator asks for what it may not");
     }
     all.elapsed = from.elapsed();
     Ok(all)

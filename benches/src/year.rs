@@ -2,12 +2,11 @@
 //! books meanwhile, and how long a node takes to start on it.
 
 use crate::args::Args;
-use crate::closed::{self, drive};
+use crate::closed;
 use crate::report::{Measured, Results, median};
-use crate::sample::{Done, Sample};
+use crate::sample::Sample;
 use crate::stage::Stage;
 use anyhow::Context as _;
-use millpool_cli::client::Client;
 use millpool_demo::cluster::NODES;
 use millpool_demo::small::Orders;
 use millpool_proto::v1::{
@@ -41,9 +40,9 @@ pub(crate) async fn run(
     let (mut calm, mut busy) = (Vec::new(), Vec::new());
     for _ in 0..REPEATS {
         let quiet = closed::book(stage, args, CLIENTS).await?;
-        let (snapshots, beside) = with_snapshots(stage, args).await?;
+        let beside = with_snapshots(stage, args).await?;
         results.add("book", CLIENTS, Measured::closed(&quiet));
-        results.add(&format!("book, beside {snapshots} snapshots"), CLIENTS, Measured::closed(&beside));
+        results.add("book, beside snapshots", CLIENTS, Measured::closed(&beside));
         calm.push(quiet.ms(0.99));
         busy.push(beside.ms(0.99));
     }
@@ -96,29 +95,18 @@ async fn fill(stage: &Stage, args: &Args, bookings: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bookings while the leader writes one snapshot after the other. Answers with how many it wrote.
-async fn with_snapshots(stage: &Stage, args: &Args) -> anyhow::Result<(u64, Sample)> {
+/// Bookings while the leader writes one snapshot after the other.
+async fn with_snapshots(stage: &Stage, args: &Args) -> anyhow::Result<Sample> {
     let operator = stage.client("operator:load", 0)?.with_patience(PATIENCE, PATIENCE);
-    let written = AtomicU64::new(0);
     let snapshots = async {
         loop {
-            match operator.take_snapshot(TakeSnapshotRequest {}).await {
-                Ok(_) => written.fetch_add(1, Ordering::Relaxed),
-                Err(error) => return anyhow::Error::from(error),
-            };
+            if let Err(error) = operator.take_snapshot(TakeSnapshotRequest {}).await {
+                return anyhow::Error::from(error);
+            }
         }
     };
-    let run = format!("beside-{}-{:?}", std::process::id(), Instant::now());
-    let buyers = stage.buyers(CLIENTS)?.into_iter().enumerate();
-    let start_s = stage.alliance.blueprint.start_s;
-    let clients: Vec<(Client, Orders)> =
-        buyers.map(|(number, (_, client))| (client, Orders::new(args.seed, number, start_s, &run))).collect();
-    let booked = drive(args, clients, async |(client, orders)| {
-        let answer = client.book(orders.request()).await;
-        answer.map_or_else(|error| Done::from_error(&error), |_| Done::Well)
-    });
     tokio::select! {
-        sample = booked => Ok((written.load(Ordering::Relaxed), sample?)),
+        sample = closed::book(stage, args, CLIENTS) => sample,
         error = snapshots => Err(error).context("taking a snapshot"),
     }
 }

@@ -8,6 +8,10 @@ use millpool_scheduler::serve::{self, Failed};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+/// Every entry makes and drops hundreds of small nodes of persistent maps.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let (check_only, act) = (flags.check_config, flags.act.clone());

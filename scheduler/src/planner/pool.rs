@@ -7,6 +7,7 @@
 use millpool_alliance::digest::Fold;
 use millpool_alliance::line::{Occupation, Phase, Station, Use};
 use millpool_alliance::price::{self, Reckoned};
+use millpool_alliance::registry::MachineClass;
 use millpool_alliance::window::{ceil_tick, floor_tick};
 use millpool_alliance::{
     Booking, MachineId, Operation, Order, PlantId, Reason, Refusal, State, TICK_S, Terms, eligibility,
@@ -20,6 +21,9 @@ use std::sync::Arc;
 /// seed, so that the same pool is built the same everywhere.
 type Families = HashMap<String, usize, BuildHasherDefault<Fold>>;
 
+/// Machines by class and family, which exclude most of them at no cost.
+type Able = HashMap<(MachineClass, usize), Vec<usize>, BuildHasherDefault<Fold>>;
+
 /// The pool as the solver sees it, kept beside a state.
 pub struct Pool {
     /// Tick 0, seconds since the Unix epoch, a whole minute: the longest trip before `from`, so that a part
@@ -32,8 +36,8 @@ pub struct Pool {
     /// What stands on each machine.
     pub lines: solver::Lines,
     stations: Vec<Arc<Station>>,
-    /// By family: the machines that may be set up for it.
-    of_family: Vec<Vec<usize>>,
+    /// By class and family: the machines of the one that may be set up for the other.
+    able: Able,
     /// By machine and family: the longest changeover into it, seconds.
     longest_changeover_s: Vec<Vec<i64>>,
     /// By machine: what a kWh emits there, mg CO2e.
@@ -92,7 +96,7 @@ impl Pool {
             from,
             shop,
             lines: solver::Lines::default(),
-            of_family: of_family(&stations, &families),
+            able: able(&stations, &families),
             longest_changeover_s: stations.iter().map(|s| longest_changeovers_s(s, &families)).collect(),
             grid: stations.iter().map(|s| mg_per_kwh(state, s)).collect(),
             stations,
@@ -388,7 +392,8 @@ impl Pool {
     ) -> Vec<solver::Mode> {
         // A family that no machine has makes none eligible.
         let Some(&family) = self.families.get(&operation.setup_family) else { return Vec::new() };
-        let stations = self.of_family[family].iter().map(|&m| (m, &self.stations[m]));
+        let able = self.able.get(&(operation.class, family)).into_iter().flatten();
+        let stations = able.map(|&m| (m, &self.stations[m]));
         stations
             .filter(|(_, s)| !s.open.is_empty() && eligibility::eligible(order, operation, &s.machine))
             .map(|(m, s)| {
@@ -433,11 +438,13 @@ fn latest_end(booking: &Booking) -> Option<i64> {
     booking.completes_at().map(|end| end.max(booking.promise.by))
 }
 
-/// By family: the machines that may be set up for it, in order.
-fn of_family(stations: &[Arc<Station>], families: &Families) -> Vec<Vec<usize>> {
-    let mut all = vec![Vec::new(); families.len()];
+/// By class and family: the machines of the one that may be set up for the other, in order.
+fn able(stations: &[Arc<Station>], families: &Families) -> Able {
+    let mut all = Able::default();
     for (m, station) in stations.iter().enumerate() {
-        station.machine.setup_families.iter().for_each(|family| all[families[family]].push(m));
+        for family in &station.machine.setup_families {
+            all.entry((station.machine.class, families[family])).or_default().push(m);
+        }
     }
     all
 }
