@@ -10,7 +10,7 @@ say = @printf '\n== %s\n'
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test fmt clippy unit doctest deps bench-load bench-etcd bench-failover bench-overload \
 	bench-year soak bench-fjsp \
-	faults faults-bugs faults-setup sim sim-bugs sim-build bench-ablation bench-alliance bench-solver bench-kernels clean-demo
+	fuzz fuzz-build faults faults-bugs faults-setup sim sim-bugs sim-build bench-ablation bench-alliance bench-solver bench-kernels clean-demo
 
 help: ## Show this
 	@echo "Millpool: make TARGET"
@@ -105,6 +105,23 @@ faults-setup: ## Install what faults needs besides (iproute2, nftables, e2fsprog
 		$(SUDO) apt-get update -qq && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
+
+FUZZ_SECONDS ?= 60
+FUZZ ?= entry backup state salvage services mtconnect multipart outbox agent-config scheduler-config written message \
+	instance fjs
+
+fuzz: fuzz-build ## Bytes that nobody meant, for every reader: make fuzz FUZZ_SECONDS=3600 FUZZ="entry state"
+	@for target in $(FUZZ); do \
+		printf '\n== %s, %s s\n' $$target $(FUZZ_SECONDS); mkdir -p target/fuzz/$$target fuzz/corpus/$$target; \
+		MILLPOOL_FUZZ=$$target MILLPOOL_FUZZ_SEEDS=target/fuzz/$$target target/release/millpool-fuzz \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=30 -rss_limit_mb=4096 -print_final_stats=1 \
+			-artifact_prefix=target/fuzz/found-$$target- -close_fd_mask=1 \
+			target/fuzz/$$target fuzz/corpus/$$target 2>target/fuzz/$$target.log || { tail -40 target/fuzz/$$target.log; exit 1; }; \
+		grep -E 'stat::number_of_executed_units|stat::new_units_added|cov: ' target/fuzz/$$target.log | tail -3; done
+
+fuzz-build: setup
+	$(say) "Building the fuzzer (our own crates with coverage; the first time ten minutes)"
+	@RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument $(CARGO) build --release --locked --quiet -p millpool-fuzz --features guided
 
 doctest:
 	$(say) "Documentation tests"

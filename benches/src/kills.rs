@@ -21,6 +21,7 @@ type Acknowledged = Arc<Mutex<Vec<Instant>>>;
 
 /// Kills the leader `kills` times, and answers with each time without an acknowledged booking, s.
 pub(crate) async fn run(stage: &mut Stage, kills: usize) -> anyhow::Result<Vec<f64>> {
+    stage.forget_soon().await?;
     let acknowledged = Acknowledged::default();
     let (stop, stopped) = watch::channel(false);
     let mut clients = book(stage, &acknowledged, &stopped)?;

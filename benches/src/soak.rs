@@ -19,6 +19,7 @@ pub(crate) async fn run(
     minutes: u64,
     results: &mut Results,
 ) -> anyhow::Result<()> {
+    stage.forget_soon().await?;
     let peak = closed::peak(stage, args, results).await?;
     // Each is cancelled, which is a write, too.
     let rate = (peak * SHARE / 2.0) as u32;

@@ -7,12 +7,14 @@ use millpool_demo::alliance::{Alliance, Blueprint};
 use millpool_demo::clock::wall_ms;
 use millpool_demo::cluster::{Cluster, NODES, Options};
 use millpool_demo::setup;
-use millpool_proto::v1::GetStatusRequest;
+use millpool_proto::v1::{GetPolicyRequest, GetStatusRequest, Policy, PutPolicyRequest};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Days that the alliance lends: long, so that the pool does not fill up.
 const DAYS: i64 = 90;
+/// How long request ids are remembered where they are to be forgotten soon, seconds.
+const IDS_KEPT_S: u32 = 60;
 /// How long a cluster may take to have a leader.
 const LEADER_WAIT: Duration = Duration::from_secs(30);
 
@@ -74,6 +76,17 @@ impl Stage {
         self.endpoints = cluster.endpoints();
         eprintln!("three coordinators on {}; node {} leads", self.endpoints.join(", "), self.leader + 1);
         self.own = Some(cluster);
+        Ok(())
+    }
+
+    /// Request ids are remembered for a minute: in a measurement that asks a year's or a day's worth within minutes, as
+    /// many are known as would be in that year or on that day.
+    pub(crate) async fn forget_soon(&self) -> anyhow::Result<()> {
+        let operator = self.client("operator:load", 0)?;
+        let policy = operator.get_policy(GetPolicyRequest::default()).await?.policy.context("a policy")?;
+        let expected_revision = policy.revision;
+        let policy = Some(Policy { request_id_keep_s: IDS_KEPT_S, ..policy });
+        operator.put_policy(PutPolicyRequest { policy, expected_revision, ..Default::default() }).await?;
         Ok(())
     }
 

@@ -9,9 +9,7 @@ use crate::stage::Stage;
 use anyhow::Context as _;
 use millpool_demo::cluster::NODES;
 use millpool_demo::small::Orders;
-use millpool_proto::v1::{
-    CancelBookingRequest, GetPolicyRequest, Policy, PutPolicyRequest, TakeSnapshotRequest,
-};
+use millpool_proto::v1::{CancelBookingRequest, TakeSnapshotRequest};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,8 +21,6 @@ const CLIENTS: usize = 16;
 const OPEN_ONE_OF: u64 = 40;
 /// How often a node is started, and writes are measured with and without snapshots.
 const REPEATS: usize = 3;
-/// How long request ids are remembered, seconds.
-const IDS_KEPT_S: u32 = 60;
 /// How long a node may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -35,7 +31,7 @@ pub(crate) async fn run(
     bookings: u64,
     results: &mut Results,
 ) -> anyhow::Result<()> {
-    forget_soon(stage).await?;
+    stage.forget_soon().await?;
     fill(stage, args, bookings).await?;
     let (mut calm, mut busy) = (Vec::new(), Vec::new());
     for _ in 0..REPEATS {
@@ -55,16 +51,6 @@ pub(crate) async fn run(
     starts(stage, results).await?;
     let mib: Vec<String> = stage.resident_bytes().iter().map(|bytes| format!("{}", bytes >> 20)).collect();
     results.note(format!("resident memory of the nodes: {} MiB", mib.join(", ")));
-    Ok(())
-}
-
-/// Request ids are remembered for minutes: of a year's bookings only the last day's have theirs.
-async fn forget_soon(stage: &Stage) -> anyhow::Result<()> {
-    let operator = stage.client("operator:load", 0)?;
-    let policy = operator.get_policy(GetPolicyRequest::default()).await?.policy.context("a policy")?;
-    let expected_revision = policy.revision;
-    let policy = Some(Policy { request_id_keep_s: IDS_KEPT_S, ..policy });
-    operator.put_policy(PutPolicyRequest { policy, expected_revision, ..Default::default() }).await?;
     Ok(())
 }
 

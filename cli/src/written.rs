@@ -330,7 +330,8 @@ fn read_shift(text: &str) -> Option<Shift> {
     let (start, end) = hours.trim().split_once('-')?;
     let minute = |text: &str| {
         let (hour, minute) = text.trim().split_once(':')?;
-        let total = hour.parse::<u32>().ok()? * 60 + minute.parse::<u32>().ok().filter(|m| *m < 60)?;
+        let hour = hour.parse::<u32>().ok().filter(|h| *h <= 24)?;
+        let total = hour * 60 + minute.parse::<u32>().ok().filter(|m| *m < 60)?;
         (total <= 1440).then_some(total)
     };
     let (start_minute, end_minute) = (minute(start)?, minute(end)?);
@@ -461,9 +462,16 @@ mod tests {
         assert_eq!(weekdays("fri-mon 00:00-24:00"), [1, 5, 6, 7]);
         assert_eq!(weekdays("daily 08:00-12:00"), [1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(shift("sun 00:00-24:00").unwrap().end_minute, 1440);
-        for text in
-            ["", "mon", "mon 8-12", "xyz 08:00-12:00", "mon 08:00-25:00", "mon 24:00-25:00", "mon 08:60-9:00"]
-        {
+        for text in [
+            "",
+            "mon",
+            "mon 8-12",
+            "xyz 08:00-12:00",
+            "mon 08:00-25:00",
+            "mon 24:00-25:00",
+            "mon 08:60-9:00",
+            "mon 4294967295:00-06:00",
+        ] {
             assert!(shift(text).is_err(), "{text}");
         }
     }

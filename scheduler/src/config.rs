@@ -24,7 +24,9 @@ pub mod exit {
 /// The operator's token of a single node that was given none, in its data folder.
 const OPERATOR_TOKEN_FILE: &str = "operator.token";
 /// What is logged if nothing is said.
-const LOG_DEFAULT: &str = "info,openraft=warn,fjall=warn,lsm_tree=warn";
+const LOG_DEFAULT: &str =
+    // A node that is down is told every second and a half by its replication: not by every heartbeat, too.
+    "info,openraft=warn,openraft::core::heartbeat=error,fjall=warn,lsm_tree=warn";
 
 const AFTER_HELP: &str = "\
 Settings come from the file given by --config, then the environment, then flags; the later wins.

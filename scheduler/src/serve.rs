@@ -35,6 +35,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tonic::service::Routes;
 use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, Server, ServerTlsConfig};
 
@@ -245,6 +246,20 @@ fn report(what: &str, served: Result<(), tonic::transport::Error>) {
     }
 }
 
+/// The services of the public API.
+pub fn services(core: &Core) -> Routes {
+    macro_rules! sized {
+        ($service:ident) => {
+            $service::new(core.clone()).max_decoding_message_size(api::MESSAGE_BYTES_READ_MAX)
+        };
+    }
+    Routes::new(sized!(BookingServiceServer))
+        .add_service(sized!(CapacityServiceServer))
+        .add_service(sized!(PlanServiceServer))
+        .add_service(sized!(AgentServiceServer))
+        .add_service(sized!(AdminServiceServer))
+}
+
 /// Serves the public API on what comes in, until told to stop.
 pub async fn serve_public<I, IO, E>(
     core: Core,
@@ -263,20 +278,11 @@ pub async fn serve_public<I, IO, E>(
         .build_v1()
         .map_err(|e| tracing::error!(error = %e, "reflection is off"))
         .ok();
-    macro_rules! sized {
-        ($service:ident) => {
-            $service::new(core.clone()).max_decoding_message_size(api::MESSAGE_BYTES_READ_MAX)
-        };
-    }
     let served = async {
         server(tls)?
             .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-            .add_service(sized!(BookingServiceServer))
-            .add_service(sized!(CapacityServiceServer))
-            .add_service(sized!(PlanServiceServer))
-            .add_service(sized!(AgentServiceServer))
-            .add_service(sized!(AdminServiceServer))
+            .add_routes(services(&core))
             .add_service(health_service)
             .add_optional_service(reflection)
             .serve_with_incoming_shutdown(incoming, stopped(stop))

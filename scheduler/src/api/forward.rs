@@ -8,7 +8,7 @@ use millpool_alliance::command::Caller;
 use millpool_proto::{state::v1 as state, v1};
 use prost::Message;
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tonic::{Code, Status};
 
 /// A request of `caller` to `path`, as it travels between coordinators.
@@ -31,14 +31,24 @@ pub(super) fn read_response<A: Message + Default>(response: v1::ForwardResponse)
     }
 }
 
-/// Executes what other coordinators pass on. The core comes after the consensus room, which needs this.
+/// Executes what other coordinators pass on. The core comes after the consensus room, which needs this, and goes when
+/// that stops, as each has the other.
 #[derive(Clone, Default)]
-pub struct Forwarded(Arc<OnceLock<Core>>);
+pub struct Forwarded(Arc<Mutex<Option<Core>>>);
 
 impl Forwarded {
-    /// From now on requests are executed.
-    pub fn begin(&self, core: Core) {
-        let _ = self.0.set(core);
+    /// From now on requests are executed, until the node stops.
+    pub fn begin(self, core: Core) {
+        let consensus = core.consensus.clone();
+        *self.core() = Some(core);
+        tokio::spawn(async move {
+            consensus.stop_reason().await;
+            *self.core() = None;
+        });
+    }
+
+    fn core(&self) -> MutexGuard<'_, Option<Core>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -46,9 +56,12 @@ impl Forwarded {
 impl Forward for Forwarded {
     async fn forward(&self, _from: NodeId, request: v1::ForwardRequest) -> v1::ForwardResponse {
         use v1::forward_response::Result as Wire;
-        let answer = match self.0.get() {
-            Some(core) => execute(core.clone(), request).await,
-            None => Err(failed(Code::Unavailable, reasons::NO_LEADER, "the node is starting", &[])),
+        let core = self.core().clone();
+        let answer = match core {
+            Some(core) => execute(core, request).await,
+            None => {
+                Err(failed(Code::Unavailable, reasons::NO_LEADER, "the node starts, or has stopped", &[]))
+            }
         };
         let result = match answer {
             Ok(bytes) => Wire::Response(bytes.into()),

@@ -1,7 +1,8 @@
 //! Re-optimisation in the background: while this node leads, take the open work, improve it on
 //! idle-priority threads, and hand the result back to be checked and committed.
 
-use super::{Failure, Handle, Idle, Improved, Improvement, Problem};
+use super::handle::{Failure, Handle, Idle, Improved};
+use super::optimise::{Improvement, Problem};
 use crate::clock::Clock;
 use crate::consensus::{self, Offload};
 use crate::replica::Replica;

@@ -1,8 +1,9 @@
 //! The live state: what is applied with what is on its way, and the pool beside it.
 
+use super::handle::{Wish, Write};
 use super::pool::Pool;
 use super::quote::{self, Quoted};
-use super::{Wish, Write, repair};
+use super::repair;
 use millpool_alliance::{BookingId, Command, Entry, Move, Order, PlanFigures, PlanKind, Refusal, State};
 
 /// Disturbed work that found no place is tried again after this, seconds of the alliance's clock.

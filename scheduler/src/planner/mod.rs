@@ -18,36 +18,38 @@ pub mod repair;
 
 mod anywhere;
 mod background;
+mod handle;
+mod in_flight;
 mod live;
 
 pub use anywhere::Quotes;
 pub use background::Schedule;
+pub use handle::{Failure, Handle, Wish};
 /// Waits for what a cancelled optimisation has left behind; to be called before the process ends.
 pub use millpool_solver::await_stragglers;
 
 use crate::clock::Clock;
-use crate::consensus::{self, LeaderHint, Offload, ProposeError};
+use crate::consensus::{self, Offload, ProposeError};
 use crate::planted::{Bug, planted};
 use crate::replica::Replica;
 use crate::wire;
 use futures::FutureExt as _;
+use handle::{Answer, Ask, Asks, Idle, Improved, Intent, Write};
+use in_flight::{InFlight, Mark};
 use live::Live;
-use millpool_alliance::command::{Caller, Request};
-use millpool_alliance::{
-    Booking, Command, Entry, Format, MachineId, Order, Outcome, PlanKind, PrincipalId, Reason, Refusal,
-    Reply, State, Terms,
-};
-use optimise::{Improvement, Problem};
+use millpool_alliance::{Command, Entry, Format, Order, Outcome, PlanKind, Reason, Refusal, Reply};
+use optimise::Improvement;
 use quote::Quoted;
-use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// Most requests that wait for the planner; more are answered `Overloaded`.
 pub const QUEUE_MAX: usize = 2048;
+/// Longest that a request waits for the planner; then it is answered `Overloaded`, too.
+pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often a booking is placed anew after the log has refused its place.
 pub const PLACED_ANEW_MAX: u32 = 4;
 /// How often a write is considered again that was refused because of something that came to nothing itself.
@@ -59,291 +61,11 @@ const EXPLAIN_WAIT: Duration = Duration::from_secs(5);
 /// How long the planner waits for what is on its way before it looks at the applied state.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Why something was not done.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Failure {
-    /// The alliance says no.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// This node does not lead.
-    #[error("this node does not lead")]
-    NotLeader {
-        /// Who does, if known.
-        leader: Option<LeaderHint>,
-    },
-    /// Too much is asked at once.
-    #[error("too much is asked at once")]
-    Overloaded,
-    /// It may or may not be done.
-    #[error("the outcome is unknown")]
-    Unknown,
-    /// The node is going down.
-    #[error("the node is going down")]
-    Stopped,
-}
-
-/// What a buyer books.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// For whom.
-    pub buyer: PrincipalId,
-    /// What.
-    pub order: Arc<Order>,
-    /// Within which terms.
-    pub terms: Terms,
-    /// Where it was quoted, if it was.
-    pub quoted: Option<Vec<(MachineId, i64)>>,
-    /// 0 confirms at once, else hold for so many seconds.
-    pub hold_s: i64,
-}
-
-impl Wish {
-    /// The command that books it at these places.
-    fn at(&self, placement: Vec<(MachineId, i64)>) -> Command {
-        Command::Book {
-            buyer: self.buyer.clone(),
-            order: self.order.clone(),
-            terms: self.terms.clone(),
-            placement,
-            hold_s: self.hold_s,
-        }
-    }
-
-    /// The command that books it where `first` stands.
-    fn at_places_of(&self, first: &Booking) -> Command {
-        let places = first.steps.iter().flat_map(|s| &s.place);
-        self.at(places.map(|p| (p.machine.clone(), p.start)).collect())
-    }
-}
-
-type Answer<T> = oneshot::Sender<Result<T, Failure>>;
-
-enum Intent {
-    Book(Wish),
-    Do(Command),
-}
-
-struct Write {
-    caller: Caller,
-    request: Option<Request>,
-    intent: Intent,
-    placed_anew: u32,
-    /// How often it was refused because of something that came to nothing itself.
-    reconsidered: u32,
-    answer: Answer<Arc<Outcome>>,
-}
-
-impl Write {
-    /// The log entry that does `command` for whoever asks.
-    fn entry(&self, at: i64, command: Command) -> Entry {
-        Entry { at, caller: self.caller.clone(), request: self.request.clone(), command }
-    }
-}
-
-enum Ask {
-    Quote(Box<Order>, Answer<Quoted>),
-    Write(Box<Write>),
-    State(Answer<State>),
-    Improve(Box<Improvement>, Answer<Improved>),
-}
-
-/// A plan that was committed.
-struct Improved {
-    /// Operations that moved.
-    moved: u32,
-    /// The plan's revision after it.
-    plan_revision: u64,
-    /// Nothing else had changed the plan since the problem was posed.
-    undisturbed: bool,
-}
-
-/// Asks the planner. Cheap to clone.
-#[derive(Clone)]
-pub struct Handle {
-    asks: mpsc::Sender<Ask>,
-    clock: Clock,
-    offload: Offload,
-    explaining: Arc<Semaphore>,
-}
-
-impl Handle {
-    async fn ask<T>(&self, ask: impl FnOnce(Answer<T>) -> Ask) -> Result<T, Failure> {
-        let (answer, answered) = oneshot::channel();
-        self.asks.try_send(ask(answer)).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => Failure::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Failure::Stopped,
-        })?;
-        answered.await.unwrap_or(Err(Failure::Unknown))
-    }
-
-    /// Options for an order on the live plan.
-    pub async fn quote(&self, order: Order) -> Result<Quoted, Failure> {
-        self.ask(|answer| Ask::Quote(Box::new(order), answer)).await
-    }
-
-    /// Books, and answers when it is committed.
-    pub async fn book(
-        &self,
-        caller: Caller,
-        request: Option<Request>,
-        wish: Wish,
-    ) -> Result<Arc<Outcome>, Failure> {
-        self.write(caller, request, Intent::Book(wish)).await
-    }
-
-    /// Does anything else, and answers when it is committed.
-    pub async fn execute(
-        &self,
-        caller: Caller,
-        request: Option<Request>,
-        command: Command,
-    ) -> Result<Arc<Outcome>, Failure> {
-        self.write(caller, request, Intent::Do(command)).await
-    }
-
-    async fn write(
-        &self,
-        caller: Caller,
-        request: Option<Request>,
-        intent: Intent,
-    ) -> Result<Arc<Outcome>, Failure> {
-        self.ask(|answer| {
-            Ask::Write(Box::new(Write { caller, request, intent, placed_anew: 0, reconsidered: 0, answer }))
-        })
-        .await
-    }
-
-    /// Why, and what would help. Many searches, so not on the planner's thread, and few at once.
-    pub async fn explain(&self, question: explain::Question) -> Result<explain::Explanation, Failure> {
-        let turn = tokio::time::timeout(EXPLAIN_WAIT, self.explaining.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(Failure::Overloaded) };
-        let state = self.state(0).await?;
-        let explained = self.offload.run(move || {
-            let pool = pool::Pool::build(&state, state.now());
-            explain::explain(&state, &pool, &question)
-        });
-        Ok(explained.await.map_err(|_| Failure::Unknown)??)
-    }
-
-    /// The live state as it will be `ahead_s` seconds from now if nothing happens.
-    async fn state(&self, ahead_s: i64) -> Result<State, Failure> {
-        let state = self.ask(Ask::State).await?;
-        Ok(state.as_of(state.now().max(self.clock.now_s()) + ahead_s))
-    }
-
-    /// The problem of making the plan cheaper; None if nothing can move.
-    async fn problem(&self, ready_in_s: i64) -> Result<Option<Problem>, Failure> {
-        let state = self.state(ready_in_s).await?;
-        self.offload.run(move || Problem::of(&state)).await.map_err(|_| Failure::Unknown)
-    }
-
-    async fn improve(&self, improvement: Improvement) -> Result<Improved, Failure> {
-        self.ask(|answer| Ask::Improve(Box::new(improvement), answer)).await
-    }
-}
-
-/// Proposals on their way to the log, by the order in which they were sent.
-#[derive(Default)]
-struct InFlight {
-    open: Mutex<Open>,
-    one_less: Notify,
-    /// One of them came out otherwise than the live state assumed.
-    differs: AtomicBool,
-}
-
-#[derive(Default)]
-struct Open {
-    tickets: BTreeSet<u64>,
-    last: u64,
-    differences: u64,
-}
-
-/// What was on its way at some moment, and how much had come out otherwise than assumed by then.
-#[derive(Clone, Copy)]
-struct Mark {
-    last: u64,
-    differences: u64,
-}
-
-impl InFlight {
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begin(self: &Arc<Self>) -> Ticket {
-        let mut open = self.lock();
-        open.last += 1;
-        let number = open.last;
-        open.tickets.insert(number);
-        Ticket { in_flight: self.clone(), number, as_assumed: false }
-    }
-
-    fn mark(&self) -> Mark {
-        let open = self.lock();
-        Mark { last: open.last, differences: open.differences }
-    }
-
-    /// Waits until all that was on its way at `mark` has come out. Says whether all of it did as assumed.
-    async fn came_out(&self, mark: Mark) -> bool {
-        loop {
-            let one_less = self.one_less.notified();
-            {
-                let open = self.lock();
-                if open.tickets.first().is_none_or(|first| *first > mark.last) {
-                    return open.differences == mark.differences;
-                }
-            }
-            one_less.await;
-        }
-    }
-}
-
-/// A proposal's place among those on their way; given up when dropped.
-struct Ticket {
-    in_flight: Arc<InFlight>,
-    number: u64,
-    as_assumed: bool,
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut open = self.in_flight.lock();
-        open.tickets.remove(&self.number);
-        if !self.as_assumed {
-            open.differences += 1;
-            self.in_flight.differs.store(true, Ordering::Release);
-        }
-        drop(open);
-        self.in_flight.one_less.notify_waiters();
-    }
-}
-
-/// A handle that does not keep the planner going.
-struct Idle {
-    asks: mpsc::WeakSender<Ask>,
-    clock: Clock,
-    offload: Offload,
-    explaining: Arc<Semaphore>,
-}
-
-impl Idle {
-    fn of(handle: &Handle) -> Idle {
-        let (asks, explaining) = (handle.asks.downgrade(), handle.explaining.clone());
-        Idle { asks, clock: handle.clock, offload: handle.offload, explaining }
-    }
-
-    /// None when the planner is gone.
-    fn handle(&self) -> Option<Handle> {
-        let asks = self.asks.upgrade()?;
-        let explaining = self.explaining.clone();
-        Some(Handle { asks, clock: self.clock, offload: self.offload, explaining })
-    }
-}
-
 struct Planner {
     consensus: consensus::Handle<Replica>,
     clock: Clock,
-    asks: mpsc::WeakSender<Ask>,
+    /// To ask itself again.
+    idle: Idle,
     in_flight: Arc<InFlight>,
     live: Option<Live>,
     /// A repair was broken off and is to be taken up again.
@@ -358,16 +80,17 @@ pub fn start(
     schedule: Schedule,
     offload: Offload,
 ) -> Handle {
-    let (sender, mut receiver) = mpsc::channel(QUEUE_MAX);
+    let (handle, mut asks) = Handle::new(clock, offload);
+    let idle = Idle::of(&handle);
     let mut planner = Planner {
         consensus: consensus.clone(),
         clock,
-        asks: sender.downgrade(),
+        idle: idle.clone(),
         in_flight: Arc::default(),
         live: None,
         repair_broken_off: false,
     };
-    let plan = async move { planner.run(&mut receiver).await };
+    let plan = async move { planner.run(&mut asks).await };
     let runtime = tokio::runtime::Handle::current();
     match offload {
         Offload::Inline => drop(tokio::spawn(plan)),
@@ -378,14 +101,12 @@ pub fn start(
             .spawn(move || runtime.block_on(plan))
             .map_or_else(|e| tracing::error!(error = %e, "the planner's thread cannot be started"), drop),
     }
-    let explaining = Arc::new(Semaphore::new(EXPLAINED_AT_ONCE_MAX));
-    let handle = Handle { asks: sender, clock, offload, explaining };
-    tokio::spawn(background::optimise(Idle::of(&handle), consensus, clock, schedule));
+    tokio::spawn(background::optimise(idle, consensus, clock, schedule));
     handle
 }
 
 impl Planner {
-    async fn run(&mut self, asks: &mut mpsc::Receiver<Ask>) {
+    async fn run(&mut self, asks: &mut Asks) {
         let mut housekeeping = tokio::time::interval(Duration::from_millis(500));
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let consensus = self.consensus.clone();
@@ -396,7 +117,7 @@ impl Planner {
                 biased;
                 _ = &mut stopped => return,
                 _ = housekeeping.tick() => None,
-                ask = asks.recv() => match ask {
+                ask = asks.next() => match ask {
                     Some(ask) => Some(ask),
                     None => return,
                 },
@@ -532,13 +253,13 @@ impl Planner {
     /// otherwise, the question is put again.
     fn refuse(&self, refusal: Refusal, mut write: Write, mark: Mark, term: u64) {
         metrics::counter!("millpool_refusals_total", "reason" => refusal.reason.code()).increment(1);
-        let (in_flight, asks) = (self.in_flight.clone(), self.asks.clone());
+        let (in_flight, idle) = (self.in_flight.clone(), self.idle.clone());
         let consensus = self.consensus.clone();
         tokio::spawn(async move {
             let as_assumed = in_flight.came_out(mark).await;
             if !as_assumed && write.reconsidered < RECONSIDERED_MAX {
                 write.reconsidered += 1;
-                return ask_again(&asks, write, Err(Failure::Refused(refusal))).await;
+                return idle.ask_again(write, Err(Failure::Refused(refusal))).await;
             }
             assured(consensus, write, Err(refusal), term).await;
         });
@@ -556,7 +277,7 @@ impl Planner {
         if planted(Bug::AnsweredBeforeCommit) {
             write = self.answer_already(&entry, write);
         }
-        let asks = self.asks.clone();
+        let idle = self.idle.clone();
         tokio::spawn(async move {
             let outcome = match pending {
                 Ok(pending) => pending.await,
@@ -584,7 +305,7 @@ impl Planner {
             if again {
                 write.placed_anew += 1;
                 metrics::counter!("millpool_bookings_placed_anew_total").increment(1);
-                ask_again(&asks, write, answer).await;
+                idle.ask_again(write, answer).await;
             } else {
                 let _ = write.answer.send(answer);
             }
@@ -727,14 +448,6 @@ async fn assured(
         _ => Err(Failure::NotLeader { leader: leadership.leader }),
     };
     let _ = write.answer.send(answer);
-}
-
-/// Puts a write to the planner again; `answer` is given if the planner is gone.
-async fn ask_again(asks: &mpsc::WeakSender<Ask>, write: Write, answer: Result<Arc<Outcome>, Failure>) {
-    let Some(asks) = asks.upgrade() else { return drop(write.answer.send(answer)) };
-    if let Err(mpsc::error::SendError(Ask::Write(write))) = asks.send(Ask::Write(Box::new(write))).await {
-        let _ = write.answer.send(answer);
-    }
 }
 
 fn unproposed(error: ProposeError) -> Failure {

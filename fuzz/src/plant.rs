@@ -1,0 +1,236 @@
+//! What a plant's agent reads: machines' documents and streams, its own outbox, its configuration.
+
+use crate::{Parts, put_bytes};
+use bytes::Bytes;
+use millpool_node_agent::adapter::mtconnect::document::{self, Document};
+use millpool_node_agent::adapter::mtconnect::multipart::Multipart;
+use millpool_node_agent::adapter::mtconnect::watch::Watch;
+use millpool_node_agent::adapter::mtconnect::{Options, signals};
+use millpool_node_agent::config::{File, Overrides, resolve};
+use millpool_node_agent::outbox::log::Log;
+use millpool_node_agent::outbox::record::{Entry, Mark};
+use millpool_proto::v1::agent_event::What;
+use millpool_proto::v1::{AgentEvent, StateChanged};
+use std::collections::BTreeMap;
+
+/// A machine's model.
+const DEVICES: &str = r#"<?xml version="1.0"?>
+<MTConnectDevices xmlns="urn:mtconnect.org:MTConnectDevices:1.3"><Header instanceId="7"/><Devices>
+<Device id="d1" name="Mill" uuid="u-1"><Description manufacturer="M" model="X"/><DataItems>
+<DataItem id="avail" type="AVAILABILITY" category="EVENT"/></DataItems><Components><Controller id="c1"><DataItems>
+<DataItem id="exec" type="EXECUTION" category="EVENT"/><DataItem id="mode" type="CONTROLLER_MODE" category="EVENT"/>
+<DataItem id="prog" type="PROGRAM" category="EVENT"/><DataItem id="count" type="PART_COUNT" category="EVENT"/>
+<DataItem id="w" type="WATTAGE" category="SAMPLE" units="WATT"/>
+<DataItem id="sys" name="system" type="SYSTEM" category="CONDITION"/></DataItems></Controller></Components></Device>
+</Devices></MTConnectDevices>"#;
+
+/// What it tells first.
+const CURRENT: &str = r#"<MTConnectStreams>
+<Header instanceId="7" firstSequence="1" nextSequence="9" creationTime="2020-01-01T00:00:00Z"/><Streams>
+<Availability dataItemId="avail" timestamp="2020-01-01T00:00:00Z" sequence="1">AVAILABLE</Availability>
+<Execution dataItemId="exec" timestamp="2020-01-01T00:00:01.5Z" sequence="4">READY</Execution>
+<ControllerMode dataItemId="mode" timestamp="2020-01-01T00:00:01Z" sequence="5">AUTOMATIC</ControllerMode>
+<PartCount dataItemId="count" timestamp="2020-01-01T00:00:01Z" sequence="6">3</PartCount>
+<Wattage dataItemId="w" timestamp="2020-01-01T00:00:01Z" sequence="7">4200.5</Wattage>
+</Streams></MTConnectStreams>"#;
+
+/// What it tells then.
+const SAMPLE: &str = r#"<MTConnectStreams>
+<Header instanceId="7" firstSequence="1" nextSequence="14" creationTime="2020-01-01T00:01:00Z"/><Streams>
+<Execution dataItemId="exec" timestamp="2020-01-01T00:00:20Z" sequence="9">ACTIVE</Execution>
+<Program dataItemId="prog" timestamp="2020-01-01T00:00:20Z" sequence="10">O1 &amp; O2</Program>
+<Fault dataItemId="sys" timestamp="2020-01-01T00:00:30Z" sequence="11" nativeCode="70"><![CDATA[FEED < 0]]></Fault>
+<PartCount dataItemId="count" timestamp="2020-01-01T00:00:40Z" sequence="12">4</PartCount>
+<Execution dataItemId="exec" timestamp="2020-01-01T00:00:50Z" sequence="13">UNAVAILABLE</Execution>
+</Streams></MTConnectStreams>"#;
+
+/// A configuration with a bit of everything.
+const CONFIG: &str = r#"data_dir = "/tmp/agents"
+[coordinator]
+addresses = ["127.0.0.1:7400"]
+insecure_dev = true
+[simulated]
+seed = 9
+progress_s = 600
+[[agent]]
+plant = "p1"
+simulated_machines = ["m1", "m2"]
+[[agent]]
+plant = "p2"
+data_dir = "/srv/p2"
+[[agent.machine]]
+id = "m4"
+adapter = "mtconnect"
+[agent.machine.mtconnect]
+url = "http://10.0.0.1:5000/"
+signals = { part_count = "PartCountAct", power = { item = "W", scale = 1000.0, unit = "KILOWATT" } }
+"#;
+
+/// When documents arrive, ms since the Unix epoch.
+const ARRIVAL_MS: i64 = 1_577_836_900_000;
+
+/// How the agent reads the machine of the configuration above, as it is or with another one.
+fn options(config: &str) -> Option<Options> {
+    use millpool_node_agent::agent::Adapter;
+    let config = resolve(toml::from_str::<File>(config).ok()?, &Overrides::default()).ok()?;
+    let machines = config.agents.into_iter().flat_map(|agent| agent.machines);
+    machines.into_iter().find_map(|machine| match machine.adapter {
+        Adapter::Mtconnect(options) => Some(Options { signals: BTreeMap::new(), ..*options }),
+        Adapter::Simulated(_) => None,
+    })
+}
+
+/// A model, what the machine tells first, and what it tells then: a watch takes all of it, and remembers it.
+pub fn mtconnect(input: &[u8]) {
+    let mut parts = Parts(input);
+    let mut next = || String::from_utf8_lossy(parts.bytes()).into_owned();
+    let devices = document::devices(&next()).unwrap_or_default();
+    let mapped = devices.iter().find_map(|device| signals::resolve(device, &BTreeMap::new(), None).ok());
+    let mapping = mapped.unwrap_or_default();
+    let options = options(CONFIG).expect("the configuration above");
+    let mut watch = Watch::new(options.clone(), None);
+    watch.set_mapping(mapping.clone());
+    if let Ok(Document::Streams(header, seen)) = document::streams(&next(), |id| mapping.wants(id)) {
+        watch.current(header, &seen, ARRIVAL_MS, "it was asked anew");
+    }
+    for arrival_ms in [ARRIVAL_MS, ARRIVAL_MS + 60_000] {
+        if let Ok(Document::Streams(header, seen)) = document::streams(&next(), |id| mapping.wants(id)) {
+            watch.sample(header, &seen, arrival_ms);
+        }
+        watch.lost();
+    }
+    let memory = watch.memory();
+    let again = Watch::new(options, Some(&memory));
+    assert_eq!(again.memory(), memory, "a watch remembers what it remembered");
+}
+
+/// A machine's documents.
+pub fn documents() -> Vec<Vec<u8>> {
+    let seed = |all: &[&str]| {
+        let mut input = Vec::new();
+        all.iter().for_each(|document| put_bytes(&mut input, document.as_bytes()));
+        input
+    };
+    let error =
+        "<MTConnectError><Errors><Error errorCode=\"OUT_OF_RANGE\">gone</Error></Errors></MTConnectError>";
+    vec![
+        seed(&[DEVICES, CURRENT, SAMPLE, SAMPLE]),
+        seed(&[DEVICES, CURRENT, error]),
+        seed(&[DEVICES, SAMPLE]),
+    ]
+}
+
+/// A content type and a stream, in chunks: the parts are the same however the stream was cut.
+pub fn multipart(input: &[u8]) {
+    let mut parts = Parts(input);
+    let content_type = String::from_utf8_lossy(parts.bytes()).into_owned();
+    let step = usize::from(parts.byte()) + 1;
+    let Ok(whole) = Multipart::new(&content_type) else { return };
+    let stream = parts.0;
+    let read = |mut reader: Multipart, step: usize| {
+        let mut found: Vec<Bytes> = Vec::new();
+        for chunk in stream.chunks(step) {
+            reader.feed(chunk);
+            loop {
+                match reader.part() {
+                    Ok(Some(part)) => found.push(part),
+                    Ok(None) => break,
+                    Err(_) => return None,
+                }
+            }
+        }
+        Some(found)
+    };
+    let at_once = read(whole, stream.len().max(1));
+    let in_steps = read(Multipart::new(&content_type).expect("it was one before"), step);
+    // In small steps a limit may be passed that was not passed at once, as more was there to be searched.
+    if let (Some(at_once), Some(in_steps)) = (at_once, in_steps) {
+        assert_eq!(at_once, in_steps, "the parts depend on how the stream was cut");
+    }
+}
+
+/// Streams as agents send them.
+pub fn streams() -> Vec<Vec<u8>> {
+    let seed = |content_type: &str, step: u8, stream: &str| {
+        let mut input = Vec::new();
+        put_bytes(&mut input, content_type.as_bytes());
+        input.push(step);
+        input.extend(stream.as_bytes());
+        input
+    };
+    let sized = "--b\r\nContent-type: text/xml\r\nContent-length: 5\r\n\r\nhello\r\n--b\r\nContent-length: 2\r\n\r\nyo\r\n";
+    let unsized_ = "--b\r\nContent-type: text/xml\r\n\r\nhello\r\n--b\r\n\r\nagain\r\n--b--\r\n";
+    vec![
+        seed("multipart/x-mixed-replace;boundary=b", 3, sized),
+        seed("multipart/x-mixed-replace; boundary=\"b\"", 0, unsized_),
+        seed("text/xml", 9, sized),
+    ]
+}
+
+fn events() -> Vec<Entry> {
+    let event = |seq: u64| AgentEvent {
+        seq,
+        machine_id: "m1".to_owned(),
+        at_ms: ARRIVAL_MS,
+        what: Some(What::StateChanged(StateChanged::default())),
+        ..AgentEvent::default()
+    };
+    let mark = Mark { key: "m1".to_owned(), state: Bytes::from_static(b"here") };
+    (1..4).map(|seq| Entry { events: vec![event(seq)], mark: Some(mark.clone()) }).collect()
+}
+
+/// Segments of an outbox: it is opened, or it is told what is wrong with it; and what was opened takes more.
+pub fn outbox(input: &[u8]) {
+    let folder = folder();
+    let mut parts = Parts(input);
+    for number in 1..4 {
+        if !parts.is_over() {
+            let segment = folder.path().join(format!("segment-{number:010}"));
+            std::fs::write(segment, parts.bytes()).expect("a file in a folder of our own");
+        }
+    }
+    let new_id = || "new".to_owned();
+    let Ok(mut log) = Log::open(folder.path(), new_id) else { return };
+    let before = log.last_seq();
+    let read = log.read(log.first_seq(), 1000);
+    // What it has read when it was opened it can read again.
+    read.expect("what was opened can be read");
+    if log.commit(events()).is_ok() {
+        let (id, last) = (log.outbox_id().to_owned(), log.last_seq());
+        drop(log);
+        let again = Log::open(folder.path(), new_id).expect("what was written can be opened");
+        assert_eq!((again.outbox_id(), again.last_seq()), (id.as_str(), last));
+        assert!(last >= before);
+    }
+}
+
+/// In memory where there is such a place: a disk's syncs are not what is asked about here.
+fn folder() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).expect("a temporary folder")
+}
+
+/// An outbox with some events, and an empty one.
+pub fn segments() -> Vec<Vec<u8>> {
+    let folder = folder();
+    let mut log = Log::open(folder.path(), || "seed".to_owned()).expect("an empty folder");
+    log.commit(events()).expect("some events");
+    drop(log);
+    let mut input = Vec::new();
+    let segment = std::fs::read(folder.path().join("segment-0000000001")).expect("the first segment");
+    put_bytes(&mut input, &segment);
+    vec![input, Vec::new()]
+}
+
+/// A configuration: all that is wrong is told.
+pub fn config(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    if let Ok(file) = toml::from_str::<File>(&text) {
+        drop(resolve(file, &Overrides::default()));
+    }
+}
+
+/// A configuration that is good.
+pub fn configs() -> Vec<Vec<u8>> {
+    vec![CONFIG.into()]
+}
