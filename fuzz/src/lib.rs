@@ -2,7 +2,7 @@
 //!
 //! A [`Target`] takes any bytes at all, and must neither panic nor break a promise of its own: what is read and written
 //! again is the same, a state keeps its rules, damage is told as damage. Each has *seeds*, inputs as they are meant,
-//! made by the code that writes them; `corpus/` has what the search has found beyond them, smallest first.
+//! made by the code that writes them; `corpus/` has some of what the search has found beyond them.
 //!
 //! - [`store`]: what coordinators keep and send each other; [`services`]: the public API of a node;
 //! - [`plant`]: what an agent reads; [`people`]: what people write; [`sample`]: the alliance that all of it is about.
@@ -19,6 +19,7 @@ pub mod store;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
+use tempfile::TempDir;
 
 /// Something that reads bytes.
 pub struct Target {
@@ -79,6 +80,11 @@ impl Target {
             (_, panic) => Err(panic.unwrap_or_else(|| "it panicked".to_owned())),
         }
     }
+}
+
+/// A folder that goes when it is dropped, in memory where there is such a place: disks are not what is asked about here.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary folder")
 }
 
 /// Bytes that are taken apart from the front. What is not there is empty, or 0.

@@ -1,6 +1,7 @@
 //! What people write: flags, orders as JSON and TOML, a coordinator's settings, problems for the solver.
 
-use crate::sample::sample;
+use crate::folder;
+use crate::sample::{START_S, sample};
 use clap::Parser as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -9,10 +10,9 @@ use millpool_cli::{json, order};
 use millpool_proto::v1;
 use millpool_scheduler::config::{Config, Flags};
 use millpool_solver as solver;
-use std::io::Write as _;
 
 fn clock() -> Clock {
-    let now = Timestamp::from_second(crate::sample::START_S).expect("a time");
+    let now = Timestamp::from_second(START_S).expect("a time");
     Clock { now, zone: TimeZone::UTC }
 }
 
@@ -85,12 +85,11 @@ pub fn messages() -> Vec<Vec<u8>> {
 
 /// A coordinator's settings.
 pub fn config(input: &[u8]) {
-    let mut file = tempfile::NamedTempFile::new_in("/dev/shm").or_else(|_| tempfile::NamedTempFile::new());
-    let file = file.as_mut().expect("a file");
-    file.write_all(input).expect("a file can be written");
-    let flags =
-        Flags::try_parse_from(["millpool-scheduler".as_ref(), "--config".as_ref(), file.path().as_os_str()]);
-    drop(flags.map(Config::load));
+    let folder = folder();
+    let file = folder.path().join("scheduler.toml");
+    std::fs::write(&file, input).expect("a file in a folder of our own");
+    let flags = Flags::try_parse_from(["millpool-scheduler".as_ref(), "--config".as_ref(), file.as_os_str()]);
+    drop(Config::load(flags.expect("flags that there are")));
 }
 
 /// The settings that are shipped as an example, and those of a developer.
@@ -99,7 +98,7 @@ pub fn configs() -> Vec<Vec<u8>> {
     vec![example.to_vec(), b"single = true\ninsecure_dev = true\nnode_id = 4\ncluster_id = 'file'\n".to_vec()]
 }
 
-/// Least bytes of an instance that is solved, too: a first plan is made of it, and checked.
+/// Largest input of which a plan is made, too, bytes.
 const PLANNED_BYTES_MAX: usize = 4096;
 
 /// A problem as JSON: what is read is written the same again, and a first plan of a small one is what it says.

@@ -1,6 +1,6 @@
 //! What a plant's agent reads: machines' documents and streams, its own outbox, its configuration.
 
-use crate::{Parts, put_bytes};
+use crate::{Parts, folder, put_bytes};
 use bytes::Bytes;
 use millpool_node_agent::adapter::mtconnect::document::{self, Document};
 use millpool_node_agent::adapter::mtconnect::multipart::Multipart;
@@ -202,12 +202,6 @@ pub fn outbox(input: &[u8]) {
         assert_eq!((again.outbox_id(), again.last_seq()), (id.as_str(), last));
         assert!(last >= before);
     }
-}
-
-/// In memory where there is such a place: a disk's syncs are not what is asked about here.
-fn folder() -> tempfile::TempDir {
-    let memory = std::path::Path::new("/dev/shm");
-    tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).expect("a temporary folder")
 }
 
 /// An outbox with some events, and an empty one.

@@ -9,7 +9,7 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use millpool_alliance::line::Station;
 use millpool_alliance::{Format, invariants};
 use millpool_proto::v1;
-use millpool_scheduler::api::{self, Access, Core, TABLE};
+use millpool_scheduler::api::{Access, Core, TABLE};
 use millpool_scheduler::clock::Clock;
 use millpool_scheduler::consensus::disk::memory::MemoryDisk;
 use millpool_scheduler::consensus::{self, Addresses, Offload, Options, Taken, Transport, seed_this_thread};
@@ -243,4 +243,3 @@ pub fn calls() -> Vec<Vec<u8>> {
 }
 
 const _: () = assert!(TABLE.len() < 256, "an RPC is one byte");
-const _: usize = api::MESSAGE_BYTES_MAX;

@@ -104,7 +104,7 @@ pub fn salvage(input: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let found = runtime.block_on(consensus::salvage(&disk.storage(Offload::Inline), Replica::default()));
     if let Ok(found) = found {
-        assert_eq!(found.taken.revision, found.taken.state.0.revision().max(found.taken.revision));
+        assert!(found.taken.state.0.revision() <= found.taken.revision, "it knows of more than it was given");
     }
 }
 

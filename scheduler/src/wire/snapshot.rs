@@ -11,7 +11,7 @@ use millpool_alliance::{
 };
 use millpool_proto::{state::v1 as pb, v1};
 use prost::Message as _;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The state's bytes.
@@ -58,6 +58,8 @@ pub fn decode(bytes: &[u8], newest: Format) -> Result<Image, Refusal> {
     fn all<A, B>(from: Vec<A>, read: impl Fn(A) -> Result<B, Refusal>) -> Result<Vec<Arc<B>>, Refusal> {
         from.into_iter().map(|a| read(a).map(Arc::new)).collect()
     }
+    let bookings = all(s.bookings, read_stored)?;
+    let known: Known = bookings.iter().map(|b| (b.id, b.clone())).collect();
     Ok(Image {
         format: read_format("snapshot", s.version, newest)?,
         restorations: s.restorations.into_iter().map(read_restoration).collect(),
@@ -74,7 +76,7 @@ pub fn decode(bytes: &[u8], newest: Format) -> Result<Image, Refusal> {
         principals: all(s.principals, |p| {
             registry::read_principal(&required("principal", p.principal)?, &p.token_sha256)
         })?,
-        bookings: all(s.bookings, read_stored)?,
+        bookings,
         agents: all(s.agents, |a| {
             Ok(Agent {
                 plant: PlantId::parse(&a.plant_id)?,
@@ -88,7 +90,7 @@ pub fn decode(bytes: &[u8], newest: Format) -> Result<Image, Refusal> {
                     .collect(),
             })
         })?,
-        answers: s.answers.into_iter().map(read_answer).collect::<Result<_, _>>()?,
+        answers: s.answers.into_iter().map(|a| read_answer(a, &known)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -356,7 +358,20 @@ fn answer(key: &AnswerKey, a: &Answer) -> pb::Answer {
     }
 }
 
-fn read_answer(a: pb::Answer) -> Result<(Arc<AnswerKey>, Arc<Answer>), Refusal> {
+/// Bookings as they are.
+type Known = BTreeMap<BookingId, Arc<Booking>>;
+
+/// A booking as it was answered. That is mostly as it still is, and what is the same is kept once: of many request ids most
+/// of the memory is this.
+fn shared(then: Booking, known: &Known) -> Arc<Booking> {
+    match known.get(&then.id) {
+        Some(now) if **now == then => now.clone(),
+        Some(now) if now.order == then.order => Arc::new(Booking { order: now.order.clone(), ..then }),
+        _ => Arc::new(then),
+    }
+}
+
+fn read_answer(a: pb::Answer, known: &Known) -> Result<(Arc<AnswerKey>, Arc<Answer>), Refusal> {
     use pb::answer::Reply as Wire;
     let request = required("answer.request", a.request)?;
     let reply = match required("answer.reply", a.reply)? {
@@ -370,7 +385,7 @@ fn read_answer(a: pb::Answer) -> Result<(Arc<AnswerKey>, Arc<Answer>), Refusal> 
         ),
         Wire::Policy(p) => Reply::Policy(Arc::new(registry::read_policy(p)?)),
         Wire::Principal(p) => Reply::Principal(Arc::new(registry::read_principal_with_token(p)?)),
-        Wire::Booking(b) => Reply::Booking(Arc::new(read_stored(b)?)),
+        Wire::Booking(b) => Reply::Booking(shared(read_stored(b)?, known)),
         Wire::Plan(moved) => Reply::Plan(moved),
         Wire::Applied(r) => Reply::Applied(r.seq, r.refused.into_iter().map(|e| (e.seq, e.reason)).collect()),
     };

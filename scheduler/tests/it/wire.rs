@@ -2,10 +2,12 @@
 //! harms nobody.
 
 use crate::world::{Rng, World, any_entry};
+use millpool_alliance::command::Reply;
 use millpool_alliance::{Format, State};
 use millpool_scheduler::consensus::StateMachine as _;
 use millpool_scheduler::replica::Replica;
 use millpool_scheduler::wire::{command, snapshot};
+use std::sync::Arc;
 
 /// One change to some bytes: a bit, a byte, a cut, a hole, a repetition.
 fn mutate(r: &mut Rng, bytes: &mut Vec<u8>) {
@@ -54,6 +56,22 @@ fn a_state_comes_out_as_it_went_in() {
             );
         }
     }
+}
+
+#[test]
+fn what_answers_say_of_bookings_is_in_memory_once() {
+    let mut world = World::new(3);
+    (0..60).for_each(|_| live(&mut world));
+    let image = Replica::default().decode(&snapshot::encode(&world.state.image())).unwrap().0.image();
+    let (mut same, mut changed) = (0, 0);
+    for (_, answer) in &image.answers {
+        let Reply::Booking(then) = &answer.reply else { continue };
+        let now = image.bookings.iter().find(|b| b.id == then.id).unwrap();
+        assert!(Arc::ptr_eq(&then.order, &now.order));
+        assert_eq!(Arc::ptr_eq(then, now), then == now);
+        *(if then == now { &mut same } else { &mut changed }) += 1;
+    }
+    assert!(same > 0 && changed > 0, "{same} as they are, {changed} as they were");
 }
 
 /// A random step of a world, bookings among them.
