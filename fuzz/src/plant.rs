@@ -173,7 +173,6 @@ fn events() -> Vec<Entry> {
         machine_id: "m1".to_owned(),
         at_ms: ARRIVAL_MS,
         what: Some(What::StateChanged(StateChanged::default())),
-        ..AgentEvent::default()
     };
     let mark = Mark { key: "m1".to_owned(), state: Bytes::from_static(b"here") };
     (1..4).map(|seq| Entry { events: vec![event(seq)], mark: Some(mark.clone()) }).collect()

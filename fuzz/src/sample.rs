@@ -88,7 +88,7 @@ impl Sample {
             let request = orders.request();
             let order =
                 Arc::new(booking::read_order(request.order.clone().unwrap_or_default()).expect("an order"));
-            let terms = booking::read_terms(request.terms.clone()).expect("terms");
+            let terms = booking::read_terms(request.terms).expect("terms");
             let pool = Pool::build(&self.state, START_S);
             // Not every order finds a machine in so small an alliance.
             let Ok(best) = quote::best(&self.state, &pool, &order, &terms) else { continue };

@@ -1,6 +1,7 @@
 //! Settings: a TOML file, then the environment, then flags; the later wins. Every setting has the same name
 //! in all three (`public_listen`, `MILLPOOL_PUBLIC_LISTEN`, `--public-listen`).
 
+use crate::consensus;
 use clap::{Parser, Subcommand};
 use millpool_alliance::Format;
 use serde::Deserialize;
@@ -23,10 +24,6 @@ pub mod exit {
 
 /// The operator's token of a single node that was given none, in its data folder.
 const OPERATOR_TOKEN_FILE: &str = "operator.token";
-/// What is logged if nothing is said.
-const LOG_DEFAULT: &str =
-    // A node that is down is told every second and a half by its replication: not by every heartbeat, too.
-    "info,openraft=warn,openraft::core::heartbeat=error,fjall=warn,lsm_tree=warn";
 
 const AFTER_HELP: &str = "\
 Settings come from the file given by --config, then the environment, then flags; the later wins.
@@ -334,7 +331,7 @@ impl Config {
             format_max: s.format_max.map_or(Ok(Format::NEWEST), format)?,
             clock_scale: s.clock_scale.unwrap_or(1),
             clock_epoch_ms: s.clock_epoch_ms.unwrap_or(0),
-            log: s.log.unwrap_or_else(|| LOG_DEFAULT.into()),
+            log: s.log.unwrap_or_else(|| consensus::LOG_DEFAULT.into()),
             log_json,
         };
         config.check().map(|()| config)

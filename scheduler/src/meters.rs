@@ -29,6 +29,12 @@ pub const METERS: &[(&str, Kind, Unit, &str)] = &[
     ("millpool_refusals_total", Counter, Unit::Count, "Commands refused by the rules, by reason"),
     ("millpool_planner_queue", Gauge, Unit::Count, "Questions and commands that wait for the planner"),
     (
+        "millpool_planner_overdue_total",
+        Counter,
+        Unit::Count,
+        "Of these, refused as they had waited for too long",
+    ),
+    (
         "millpool_planner_panics_total",
         Counter,
         Unit::Count,

@@ -60,6 +60,10 @@ pub use start::start;
 pub use subscription::{Change, Lagged, Subscription};
 pub use types::{Addresses, LeaderHint, Member, NodeId, Revision, Term};
 
+/// What is logged where nobody says otherwise: of this room's libraries what goes wrong, though not every heartbeat to a
+/// node that is down, as its replication tells of it every second and a half.
+pub const LOG_DEFAULT: &str = "info,openraft=warn,openraft::core::heartbeat=error,fjall=warn,lsm_tree=warn";
+
 /// What the log drives: the business, as the consensus room sees it.
 ///
 /// A clone must be cheap (persistent maps): one is taken for every published state.
