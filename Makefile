@@ -107,8 +107,7 @@ faults-setup: ## Install what faults needs besides (iproute2, nftables, e2fsprog
 	fi
 
 FUZZ_SECONDS ?= 60
-FUZZ ?= entry backup state salvage services mtconnect multipart outbox agent-config scheduler-config written message \
-	instance fjs
+FUZZ ?= $(shell sed -n 's/.*Target { name: "\([a-z-]*\)".*/\1/p' fuzz/src/lib.rs)
 
 fuzz: fuzz-build ## Bytes that nobody meant, for every reader: make fuzz FUZZ_SECONDS=3600 FUZZ="entry state"
 	@for target in $(FUZZ); do \

@@ -6,6 +6,7 @@ use millpool_node_agent::adapter::mtconnect::document::{self, Document};
 use millpool_node_agent::adapter::mtconnect::multipart::Multipart;
 use millpool_node_agent::adapter::mtconnect::watch::Watch;
 use millpool_node_agent::adapter::mtconnect::{Options, signals};
+use millpool_node_agent::agent::Adapter;
 use millpool_node_agent::config::{File, Overrides, resolve};
 use millpool_node_agent::outbox::log::Log;
 use millpool_node_agent::outbox::record::{Entry, Mark};
@@ -45,39 +46,21 @@ const SAMPLE: &str = r#"<MTConnectStreams>
 </Streams></MTConnectStreams>"#;
 
 /// A configuration with a bit of everything.
-const CONFIG: &str = r#"data_dir = "/tmp/agents"
-[coordinator]
-addresses = ["127.0.0.1:7400"]
-insecure_dev = true
-[simulated]
-seed = 9
-progress_s = 600
-[[agent]]
-plant = "p1"
-simulated_machines = ["m1", "m2"]
-[[agent]]
-plant = "p2"
-data_dir = "/srv/p2"
-[[agent.machine]]
-id = "m4"
-adapter = "mtconnect"
-[agent.machine.mtconnect]
-url = "http://10.0.0.1:5000/"
-signals = { part_count = "PartCountAct", power = { item = "W", scale = 1000.0, unit = "KILOWATT" } }
-"#;
+const CONFIG: &str = include_str!("../../node-agent/tests/data/good.toml");
 
 /// When documents arrive, ms since the Unix epoch.
 const ARRIVAL_MS: i64 = 1_577_836_900_000;
 
-/// How the agent reads the machine of the configuration above, as it is or with another one.
-fn options(config: &str) -> Option<Options> {
-    use millpool_node_agent::agent::Adapter;
-    let config = resolve(toml::from_str::<File>(config).ok()?, &Overrides::default()).ok()?;
+/// How the agent reads the machine of the configuration above, with signals as the model has them.
+fn options() -> Options {
+    let file = toml::from_str::<File>(CONFIG).expect("a configuration");
+    let config = resolve(file, &Overrides::default()).expect("one that can be used");
     let machines = config.agents.into_iter().flat_map(|agent| agent.machines);
-    machines.into_iter().find_map(|machine| match machine.adapter {
+    let read = machines.into_iter().find_map(|machine| match machine.adapter {
         Adapter::Mtconnect(options) => Some(Options { signals: BTreeMap::new(), ..*options }),
         Adapter::Simulated(_) => None,
-    })
+    });
+    read.expect("a machine that is read by MTConnect")
 }
 
 /// A model, what the machine tells first, and what it tells then: a watch takes all of it, and remembers it.
@@ -87,7 +70,7 @@ pub fn mtconnect(input: &[u8]) {
     let devices = document::devices(&next()).unwrap_or_default();
     let mapped = devices.iter().find_map(|device| signals::resolve(device, &BTreeMap::new(), None).ok());
     let mapping = mapped.unwrap_or_default();
-    let options = options(CONFIG).expect("the configuration above");
+    let options = options();
     let mut watch = Watch::new(options.clone(), None);
     watch.set_mapping(mapping.clone());
     if let Ok(Document::Streams(header, seen)) = document::streams(&next(), |id| mapping.wants(id)) {

@@ -7,31 +7,7 @@ use millpool_node_agent::config::{Config, ConfigError, File, Overrides, load, re
 use millpool_node_agent::session::Token;
 use std::path::Path;
 
-const GOOD: &str = r#"
-    data_dir = "/tmp/agents"
-    [coordinator]
-    addresses = ["127.0.0.1:7400"]
-    insecure_dev = true
-    [simulated]
-    seed = 9
-    progress_s = 600
-    [[agent]]
-    plant = "p1"
-    simulated_machines = ["m1", "m2"]
-    [[agent]]
-    plant = "p2"
-    data_dir = "/srv/p2"
-    [[agent.machine]]
-    id = "m3"
-    adapter = "simulated"
-    simulated = { progress_s = 60 }
-    [[agent.machine]]
-    id = "m4"
-    adapter = "mtconnect"
-    [agent.machine.mtconnect]
-    url = "http://10.0.0.1:5000/"
-    signals = { part_count = "PartCountAct", power = { item = "W", scale = 1000.0, unit = "KILOWATT" } }
-"#;
+const GOOD: &str = include_str!("data/good.toml");
 
 fn read(text: &str, overrides: &Overrides) -> Result<Config, ConfigError> {
     resolve(toml::from_str::<File>(text).unwrap(), overrides)

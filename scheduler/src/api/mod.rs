@@ -122,11 +122,7 @@ impl Core {
                     in_doubt |= unknown(status);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-                // Not done now, but perhaps before.
-                Err(status) if in_doubt && leaderless(status) => {
-                    break Err(answer::failure(Failure::Unknown));
-                }
-                _ => break answer,
+                _ => break as_known(in_doubt, answer),
             }
         };
         observe(path, begun, answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
@@ -256,6 +252,17 @@ fn leaderless(status: &Status) -> bool {
     matches!(reason(status).as_deref(), Some(reasons::NOT_LEADER | reasons::NO_LEADER))
 }
 
+/// An answer in the light of an earlier attempt: where nothing was done now, and nobody has looked whether it was done
+/// before, a request that was in doubt still is.
+fn as_known<A>(in_doubt: bool, answer: Result<A, Status>) -> Result<A, Status> {
+    answer.map_err(|status| {
+        let reason = reason(&status);
+        let not_looked =
+            leaderless(&status) || matches!(reason.as_deref(), Some(reasons::OVERLOADED | reasons::STOPPING));
+        if in_doubt && not_looked { answer::failure(Failure::Unknown) } else { status }
+    })
+}
+
 /// The leader fell silent: what was asked may have been done.
 fn unknown(status: &Status) -> bool {
     reason(status).as_deref() == Some(reasons::OUTCOME_UNKNOWN)
@@ -317,4 +324,25 @@ fn page_of<T>(
         _ => String::new(),
     };
     Ok((shown, token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millpool_alliance::Reason;
+
+    #[test]
+    fn what_was_in_doubt_stays_in_doubt_until_somebody_has_looked() {
+        let told = |in_doubt, failure| {
+            let status = as_known::<()>(in_doubt, Err(answer::failure(failure))).unwrap_err();
+            reason(&status).unwrap()
+        };
+        for failure in [Failure::NotLeader { leader: None }, Failure::Overloaded, Failure::Stopped] {
+            assert_eq!(told(true, failure.clone()), reasons::OUTCOME_UNKNOWN, "{failure}");
+            assert_ne!(told(false, failure.clone()), reasons::OUTCOME_UNKNOWN, "{failure}");
+        }
+        // A refusal has been looked into: the planner knows what was done under the request's id.
+        let refused = Failure::Refused(Refusal::because(Reason::NoCapacity, "nothing fits"));
+        assert_eq!(told(true, refused), Reason::NoCapacity.code());
+    }
 }

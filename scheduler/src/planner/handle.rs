@@ -118,7 +118,7 @@ impl Ask {
     }
 }
 
-/// Who asks for something.
+/// Where things are asked, each with when it was.
 type Sender = mpsc::Sender<(Ask, Instant)>;
 
 /// What is asked, in order.
@@ -157,6 +157,7 @@ pub(super) struct Improved {
 pub struct Handle {
     asks: Sender,
     clock: Clock,
+    /// Where long searches run.
     pub(super) offload: Offload,
     explaining: Arc<Semaphore>,
 }
@@ -265,6 +266,7 @@ impl Idle {
         let explaining = self.explaining.clone();
         Some(Handle { asks, clock: self.clock, offload: self.offload, explaining })
     }
+
     /// Puts a write to the planner again; `answer` is given if the planner is gone.
     pub(super) async fn ask_again(&self, write: Write, answer: Result<Arc<Outcome>, Failure>) {
         let Some(asks) = self.asks.upgrade() else { return drop(write.answer.send(answer)) };

@@ -6,7 +6,8 @@
 //! answer is the one that counts. If it differs, the booking is placed anew within its terms.
 //!
 //! - [`pool`]: the state in the solver's words; [`quote`]: options; [`repair`]: places for displaced work;
-//! - [`optimise`]: the whole plan made cheaper in the background; [`explain`]: why, and what would help.
+//! - [`optimise`]: the whole plan made cheaper in the background; [`explain`]: why, and what would help;
+//! - `handle`: how it is asked; `live`: what it believes; `in_flight`: what is on its way to the log.
 //!
 //! Architecture invariant: nothing but this folder knows both the alliance's and the solver's vocabulary.
 
