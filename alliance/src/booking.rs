@@ -3,6 +3,7 @@
 use crate::id::{BookingId, MachineId, PlantId, PrincipalId};
 use crate::order::Order;
 use crate::price::{Carbon, Price};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Most disturbances that are kept of one booking; the oldest go first.
@@ -157,7 +158,7 @@ pub struct Disturbance {
 }
 
 /// A part order by a buyer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Booking {
     /// Its id.
     pub id: BookingId,
@@ -179,6 +180,21 @@ pub struct Booking {
     pub created_at: i64,
     /// Revision of the last change.
     pub revision: u64,
+    /// When it was over, seconds since the Unix epoch; 0 while it is open, and if it was over before format 3.
+    pub over_at: i64,
+}
+
+/// What former formats did not have adds nothing to the hash where it is not set, so that versions agree.
+impl Hash for Booking {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Booking { id, buyer, order, status, steps, promise, hold_expires_at, .. } = self;
+        (id, buyer, order, status, steps, promise, hold_expires_at).hash(hasher);
+        let Booking { disturbances, created_at, revision, over_at, .. } = self;
+        (disturbances, created_at, revision).hash(hasher);
+        if *over_at != 0 {
+            over_at.hash(hasher);
+        }
+    }
 }
 
 impl Booking {

@@ -11,7 +11,8 @@ use crate::state::State;
 /// A format of entries and snapshots. Each understands all before it.
 ///
 /// - 1: the first;
-/// - 2: the format itself is part of the state and raised by an entry; a state knows what it was restored from.
+/// - 2: the format itself is part of the state and raised by an entry; a state knows what it was restored from;
+/// - 3: what is over is forgotten after a while ([`crate::history`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Format(u32);
 
@@ -19,7 +20,9 @@ impl Format {
     /// In which every alliance begins.
     pub const FIRST: Format = Format(1);
     /// The newest that this version knows.
-    pub const NEWEST: Format = Format(2);
+    pub const NEWEST: Format = Format(3);
+    /// From which on what is over is forgotten.
+    pub const FORGETTING: Format = Format(3);
 
     /// The format of this number, if this version knows it.
     pub fn of(number: u32) -> Option<Format> {

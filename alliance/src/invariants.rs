@@ -161,6 +161,7 @@ fn check_derived(state: &State, found: &mut Vec<String>) {
     let again = State::from_image(state.image());
     for (what, same) in [
         ("open bookings", again.open == state.open),
+        ("bookings that are over", again.over == state.over),
         ("bookings by buyer", again.of_buyer == state.of_buyer),
         ("holds", again.holds == state.holds),
         ("answers by expiry", again.answers_by_expiry == state.answers_by_expiry),

@@ -2,6 +2,7 @@
 
 use crate::booking::{Booking, DisturbanceKind};
 use crate::command::{Caller, Disturbed, Reply};
+use crate::format::Format;
 use crate::id::{BookingId, MachineId, OfferId, PrincipalId};
 use crate::line::{Phase, Station, Use};
 use crate::offer::{self, Offer};
@@ -150,17 +151,16 @@ impl State {
         offer.check_open()?;
         let station = self.station(&offer.machine)?;
         self.owns_plant(caller, &station.machine.plant, "offer.machine_id", &offer.machine)?;
+        self.forget_offers(&offer.machine);
         if self.offers.get(&offer.id).is_some() {
             return Err(Refusal::invalid(
                 Reason::AlreadyExists,
                 "offer.id",
                 &offer.id,
-                "an id that no offer has had",
+                "an id that no offer has",
             ));
         }
-        let standing = |o: &&Arc<Offer>| {
-            o.machine == offer.machine && !o.withdrawn && o.open.iter().any(|w| w.end > self.now)
-        };
+        let standing = |o: &&Arc<Offer>| o.machine == offer.machine && !o.withdrawn && o.ends_at() > self.now;
         let standing = self.offers.values().filter(standing).count() as i64;
         within("offers of the machine (count)", standing, 0, OFFERS_STANDING_MAX - 1)?;
         if offer.open.iter().all(|w| w.end <= self.now) {
@@ -253,10 +253,8 @@ impl State {
     /// Works a machine's open time out anew: what is offered, less what it is down. Offers that were over
     /// before all that is on its line count no longer, so that it does not grow for ever. O(offers).
     pub(crate) fn recompute_open(&mut self, machine: &MachineId) {
-        let first = self.stations.get(machine).and_then(|s| s.line.first()).map_or(self.now, |o| o.start);
-        let since = first.min(self.now);
-        let counts =
-            |o: &&Arc<Offer>| o.machine == *machine && !o.withdrawn && o.open.iter().any(|w| w.end > since);
+        let since = self.line_from(machine);
+        let counts = |o: &&Arc<Offer>| o.machine == *machine && !o.withdrawn && o.ends_at() > since;
         let offers: Vec<Arc<Offer>> = self.offers.values().filter(counts).cloned().collect();
         let lent = Windows::union(offers.iter().flat_map(|o| o.open.iter().copied()));
         let notice_s = offers.iter().map(|o| o.notice_s).max().unwrap_or(0);
@@ -266,8 +264,19 @@ impl State {
         });
     }
 
+    /// When a machine's line begins, at the latest now: nothing on it counts on what was open before.
+    pub(crate) fn line_from(&self, machine: &MachineId) -> i64 {
+        let first = self.stations.get(machine).and_then(|s| s.line.first());
+        first.map_or(self.now, |occupation| occupation.start.min(self.now))
+    }
+
     pub(crate) fn put_policy(&mut self, mut policy: Policy, expected: u64) -> Result<Reply, Refusal> {
         policy.check()?;
+        if policy.history_keep_s != 0 && self.format() < Format::FORGETTING {
+            let accepted = "0 while a coordinator of a former version is in the cluster: upgrade all first";
+            let (field, value) = ("policy.history_keep_s", policy.history_keep_s);
+            return Err(Refusal::invalid(Reason::InvalidField, field, value, accepted));
+        }
         if policy.transport != self.policy.transport && !self.open.is_empty() {
             return Err(Refusal::because(
                 Reason::WouldDisturb,

@@ -10,6 +10,7 @@
 //!   plan must obey, checked here again whoever computed it.
 //! - [`price`]: money and carbon, in integers; [`cost`]: what the plan costs the pool;
 //! - [`progress`]: what the plants report, and disturbances.
+//! - [`history`]: what is over, and how long it is known.
 //! - [`mod@format`]: in which format all that is written; [`restoration`]: an alliance that begins again.
 //! - [`invariants`]: the whole state held against every rule, for tests and audits.
 //!
@@ -31,6 +32,7 @@ pub mod cost;
 pub mod digest;
 pub mod eligibility;
 pub mod format;
+pub mod history;
 pub mod id;
 pub mod invariants;
 pub mod lending;

@@ -68,6 +68,11 @@ impl Offer {
         self.check_open()
     }
 
+    /// When the last of its windows ends, seconds since the Unix epoch.
+    pub fn ends_at(&self) -> i64 {
+        self.open.iter().map(|window| window.end).max().unwrap_or(i64::MIN)
+    }
+
     /// Refuses what no offer can be, naming field, value and what is accepted.
     pub fn check(&self) -> Result<(), Refusal> {
         within("offer.notice_s", self.notice_s, 0, NOTICE_MAX_S)?;

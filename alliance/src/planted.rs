@@ -25,6 +25,8 @@ pub enum Bug {
     EventsRepeated,
     /// An outbox begins anew after another has been attached.
     OutboxForgotten,
+    /// What is over is known for half of the time that it should be.
+    ForgottenTooSoon,
 }
 
 /// Whether `bug` is planted: never, but for tests.
@@ -91,6 +93,7 @@ mod tests {
             Bug::TransportIgnored,
             Bug::EventsRepeated,
             Bug::OutboxForgotten,
+            Bug::ForgottenTooSoon,
         ] {
             let found = hunt(Some(bug), 2000);
             println!("{bug:?}: {found:?}");

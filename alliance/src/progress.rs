@@ -189,7 +189,7 @@ impl State {
         let booking = self.booking(id)?;
         let k = operation as usize;
         if !booking.steps.get(k).is_some_and(|step| self.may_report(machine, step)) {
-            return Err(Refusal::unknown("booking_id", id));
+            return Err(Refusal::unknown_booking(id));
         }
         if booking.status != Status::Confirmed {
             return Err(Refusal::because(

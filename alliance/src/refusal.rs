@@ -1,5 +1,7 @@
 //! Why something was not done: a stable reason, and the field, the value and what would be accepted.
 
+use crate::id::BookingId;
+
 /// The reason, a stable name that programs may rely on. [`Reason::code`] is its form on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
@@ -39,6 +41,8 @@ pub enum Reason {
     WouldDisturb,
     /// The buyer holds as much as it may.
     TooManyHolds,
+    /// The alliance has as many open bookings as it may.
+    TooManyBookings,
     /// Another agent serves this plant.
     AgentAlreadyConnected,
     /// An agent's events do not follow on those that were applied.
@@ -67,6 +71,7 @@ impl Reason {
             Reason::WrongStatus => "WRONG_STATUS",
             Reason::WouldDisturb => "WOULD_DISTURB",
             Reason::TooManyHolds => "TOO_MANY_HOLDS",
+            Reason::TooManyBookings => "TOO_MANY_BOOKINGS",
             Reason::AgentAlreadyConnected => "AGENT_ALREADY_CONNECTED",
             Reason::EventGap => "EVENT_GAP",
         }
@@ -136,6 +141,13 @@ impl Refusal {
     /// An id that nothing has.
     pub fn unknown(field: &str, id: impl ToString) -> Self {
         Refusal::invalid(Reason::UnknownId, field, id, "the id of something that exists and that you may see")
+    }
+
+    /// A booking that nobody knows, or that the caller may not know of.
+    pub fn unknown_booking(id: &BookingId) -> Self {
+        let accepted = "the id of a booking that you may see, and that is not over for longer than the policy's \
+                        history_keep_s";
+        Refusal::invalid(Reason::UnknownId, "booking_id", id, accepted)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Who lends and what: members, plants, machines, principals, and the alliance's policy.
 
+use crate::history::{HISTORY_KEEP_MAX_S, HISTORY_KEEP_MIN_S};
 use crate::id::{MachineId, MemberId, PlantId, PrincipalId};
 use crate::refusal::{Reason, Refusal, text, within};
 use crate::window::TICK_S;
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 
 /// Dearest rate, fen an hour.
 pub const RATE_MAX_FEN_PER_HOUR: i64 = 100_000_000;
@@ -330,7 +332,7 @@ pub struct TransportTariff {
 }
 
 /// The rules that the alliance has given itself.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Assignments that start within this time are frozen, seconds.
     pub freeze_s: i64,
@@ -352,6 +354,22 @@ pub struct Policy {
     pub holds_max_per_buyer: i64,
     /// Revision of the last change.
     pub revision: u64,
+    /// Bookings and offers are known for this long after they are over, seconds; 0: as long as there is room. From format
+    /// 3 on.
+    pub history_keep_s: i64,
+}
+
+/// What former formats did not have adds nothing to the hash where it is not set, so that versions agree.
+impl Hash for Policy {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Policy { freeze_s, lead_s, promise_slack_s, quote_valid_s, tardiness_fen_per_minute, .. } = self;
+        (freeze_s, lead_s, promise_slack_s, quote_valid_s, tardiness_fen_per_minute).hash(hasher);
+        let Policy { transport, grid_factors, request_id_keep_s, holds_max_per_buyer, revision, .. } = self;
+        (transport, grid_factors, request_id_keep_s, holds_max_per_buyer, revision).hash(hasher);
+        if self.history_keep_s != 0 {
+            self.history_keep_s.hash(hasher);
+        }
+    }
 }
 
 impl Default for Policy {
@@ -380,6 +398,7 @@ impl Default for Policy {
             request_id_keep_s: 24 * 3600,
             holds_max_per_buyer: 20,
             revision: 0,
+            history_keep_s: 0,
         }
     }
 }
@@ -409,6 +428,13 @@ impl Policy {
             within(field, value, 0, most)?;
         }
         within("policy.request_id_keep_s", self.request_id_keep_s, 60, MONTH_S)?;
+        if self.history_keep_s != 0
+            && !(HISTORY_KEEP_MIN_S..=HISTORY_KEEP_MAX_S).contains(&self.history_keep_s)
+        {
+            let accepted = format!("0, or {HISTORY_KEEP_MIN_S} to {HISTORY_KEEP_MAX_S}");
+            let (field, value) = ("policy.history_keep_s", self.history_keep_s);
+            return Err(Refusal::invalid(Reason::InvalidField, field, value, &accepted));
+        }
         within("policy.grid_factors (count)", self.grid_factors.len() as i64, 0, 256)?;
         for f in &self.grid_factors {
             text("policy.grid_factors.region", &f.region, 1, 40)?;

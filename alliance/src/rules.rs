@@ -40,6 +40,7 @@ impl State {
         if hold_s > 0 {
             self.check_holds(&buyer)?;
         }
+        self.check_room()?;
         if placement.len() != order.route.len() {
             return Err(Refusal::because(
                 Reason::PlacementConflict,
@@ -184,7 +185,7 @@ impl State {
         match caller.role {
             Role::Operator => Ok(booking),
             Role::Buyer if caller.id == booking.buyer => Ok(booking),
-            _ => Err(Refusal::unknown("booking_id", id)),
+            _ => Err(Refusal::unknown_booking(id)),
         }
     }
 

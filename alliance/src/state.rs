@@ -4,6 +4,7 @@ use crate::booking::{Booking, Promise, Status, Step};
 use crate::command::{Caller, Changes, Command, Entry, Outcome, PlanFigures, Reply, Request};
 use crate::digest::{Fold, Table};
 use crate::format::Format;
+use crate::history::{BOOKINGS_OVER_MAX, Over};
 use crate::id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId};
 use crate::line::Station;
 use crate::offer::Offer;
@@ -166,6 +167,7 @@ pub struct State {
     pub(crate) answers: Table<Arc<AnswerKey>, Arc<Answer>>,
     // Derived from the tables above, for quick answers; not hashed, not in snapshots.
     pub(crate) open: imbl::OrdSet<BookingId>,
+    pub(crate) over: imbl::OrdSet<Over>,
     pub(crate) of_buyer: imbl::OrdSet<(PrincipalId, BookingId)>,
     pub(crate) holds: imbl::OrdSet<(i64, BookingId)>,
     pub(crate) answers_by_expiry: imbl::OrdSet<(i64, Arc<AnswerKey>)>,
@@ -349,9 +351,10 @@ impl State {
             .filter_map(|(_, id)| self.bookings.get(id))
     }
 
-    /// When the next hold expires, seconds since the Unix epoch.
-    pub fn next_expiry(&self) -> Option<i64> {
-        self.holds.get_min().map(|(at, _)| *at)
+    /// When something next changes by itself: a hold expires, or a booking is forgotten. Seconds since the Unix epoch.
+    pub fn next_due(&self) -> Option<i64> {
+        let next_expiry = self.holds.get_min().map(|(at, _)| *at);
+        [next_expiry, self.next_forgetting()].into_iter().flatten().min()
     }
 
     /// Who holds the token with this SHA-256, if it is good now.
@@ -403,7 +406,7 @@ impl State {
         }
     }
 
-    /// Moves the clock on, never back, and expires what has expired.
+    /// Moves the clock on, never back, expires what has expired, and forgets what is over for long.
     fn pass_time(&mut self, at: i64) {
         self.now = self.now.max(at.min(LATEST));
         while self.answers_by_expiry.get_min().is_some_and(|(expires_at, _)| *expires_at <= self.now) {
@@ -416,6 +419,7 @@ impl State {
             self.holds.remove(&(expires_at, id));
             self.release(&id, Status::Expired);
         }
+        self.forget_bookings(BOOKINGS_OVER_MAX);
     }
 
     /// Gives a booking's planned time back and closes it.
@@ -441,20 +445,33 @@ impl State {
         let id = booking.id;
         if let Some(old) = self.bookings.get(&id).cloned() {
             self.holds.remove(&(old.hold_expires_at, id));
+            if let Some(over) = Over::of(&old) {
+                self.over.remove(&over);
+            } else if !booking.is_open() && self.forgets() {
+                booking.over_at = self.now;
+            }
             self.note_plants_left(&old, &mut booking);
         }
-        if booking.hold_expires_at != 0 {
-            self.holds.insert((booking.hold_expires_at, id));
-        }
-        if booking.is_open() {
-            self.open.insert(id);
-        } else {
-            self.open.remove(&id);
-        }
-        self.of_buyer.insert((booking.buyer.clone(), id));
+        self.index(&booking);
         let booking = Arc::new(booking);
         self.changes.bookings.insert(id, booking.clone());
         self.bookings.put(id, booking);
+    }
+
+    /// Puts a booking where it is looked for.
+    fn index(&mut self, booking: &Booking) {
+        let id = booking.id;
+        if booking.hold_expires_at != 0 {
+            self.holds.insert((booking.hold_expires_at, id));
+        }
+        match Over::of(booking) {
+            None => drop(self.open.insert(id)),
+            Some(over) => {
+                self.open.remove(&id);
+                self.over.insert(over);
+            }
+        }
+        self.of_buyer.insert((booking.buyer.clone(), id));
     }
 
     /// Every step that stands in another plant than before, or nowhere, remembers the plant that it left.
@@ -489,7 +506,7 @@ impl State {
     }
 
     pub(crate) fn booking(&self, id: &BookingId) -> Result<&Arc<Booking>, Refusal> {
-        self.bookings.get(id).ok_or_else(|| Refusal::unknown("booking_id", id))
+        self.bookings.get(id).ok_or_else(|| Refusal::unknown_booking(id))
     }
 
     pub(crate) fn station(&self, id: &MachineId) -> Result<&Arc<Station>, Refusal> {
@@ -599,15 +616,8 @@ impl State {
             state.principals.put(key, principal);
         }
         for booking in image.bookings {
-            let id = booking.id;
-            if booking.hold_expires_at != 0 {
-                state.holds.insert((booking.hold_expires_at, id));
-            }
-            if booking.is_open() {
-                state.open.insert(id);
-            }
-            state.of_buyer.insert((booking.buyer.clone(), id));
-            state.bookings.put(id, booking);
+            state.index(&booking);
+            state.bookings.put(booking.id, booking);
         }
         for (key, answer) in image.answers {
             state.answers_by_expiry.insert((answer.expires_at, key.clone()));
@@ -637,6 +647,7 @@ impl State {
             disturbances: Vec::new(),
             created_at: self.now,
             revision: self.revision,
+            over_at: 0,
         }
     }
 }

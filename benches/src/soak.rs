@@ -21,6 +21,7 @@ pub(crate) async fn run(
     results: &mut Results,
 ) -> anyhow::Result<()> {
     stage.forget_soon().await?;
+    stage.forget_what_is_over().await?;
     let peak = closed::peak(stage, args, results).await?;
     // Each is cancelled, which is a write, too.
     let rate = (peak * SHARE / 2.0) as u32;

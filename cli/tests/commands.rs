@@ -519,16 +519,17 @@ async fn policy_is_shown_and_replaced() {
         &["policy", "get"],
         expect![[r#"
         Policy, revision 12
-          freeze horizon          2 h
-          lead before new work    30 min
-          promise slack           4 h
-          quotes stand for        15 min
-          a late minute costs     0.50 CNY
-          transport time          30 min + 2 min a km
-          transport price         30.00 CNY + 3.50 CNY a km
-          transport carbon        210 g CO2e a km
-          request ids kept        1 d
-          holds a buyer may have  20
+          freeze horizon             2 h
+          lead before new work       30 min
+          promise slack              4 h
+          quotes stand for           15 min
+          a late minute costs        0.50 CNY
+          transport time             30 min + 2 min a km
+          transport price            30.00 CNY + 3.50 CNY a km
+          transport carbon           210 g CO2e a km
+          request ids kept           1 d
+          holds a buyer may have     20
+          what is over is known for  400 d
 
          GRID    YEAR   G CO2E/KWH   BASIS                SOURCE
         ────────────────────────────────────────────────────────────────────

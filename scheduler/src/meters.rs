@@ -65,6 +65,7 @@ pub const METERS: &[(&str, Kind, Unit, &str)] = &[
     ("millpool_machines", Gauge, Unit::Count, "Machines known"),
     ("millpool_bookings", Gauge, Unit::Count, "Bookings known"),
     ("millpool_bookings_open", Gauge, Unit::Count, "Bookings held or confirmed with work to come"),
+    ("millpool_bookings_over", Gauge, Unit::Count, "Bookings known of which nothing is to come"),
     (
         "millpool_bookings_at_risk",
         Gauge,

@@ -17,6 +17,7 @@ use axum::routing::get;
 use futures::Stream;
 use metrics_exporter_prometheus::PrometheusHandle;
 use millpool_alliance::command::Command;
+use millpool_alliance::history::{BOOKINGS_OPEN_MAX, BOOKINGS_OVER_MAX};
 use millpool_alliance::registry::{Principal, Role};
 use millpool_alliance::state::ANSWERS_MAX;
 use millpool_alliance::{Format, PrincipalId, State};
@@ -362,11 +363,13 @@ async fn health(Shared(core): Shared<Core>) -> (StatusCode, String) {
 }
 
 /// What is bounded, by the name of its meter, and how much of it there can be.
-const LIMITS: [(&str, u64); 7] = [
+const LIMITS: [(&str, u64); 9] = [
     ("millpool_planner_queue", planner::QUEUE_MAX as u64),
     ("millpool_proposals_in_flight", limits::PROPOSALS_IN_FLIGHT_MAX as u64),
     ("millpool_proposals_in_flight_bytes", limits::PROPOSAL_BYTES_IN_FLIGHT_MAX as u64),
     ("millpool_log_cache_bytes", limits::LOG_CACHE_BYTES_MAX as u64),
+    ("millpool_bookings_open", BOOKINGS_OPEN_MAX as u64),
+    ("millpool_bookings_over", BOOKINGS_OVER_MAX as u64),
     ("millpool_request_ids", ANSWERS_MAX as u64),
     ("millpool_watch_revisions", REVISIONS_KEPT as u64),
     ("millpool_snapshot_bytes", limits::SNAPSHOT_BYTES_MAX),
@@ -383,6 +386,7 @@ fn gauges(core: &Core) {
         ("millpool_machines", state.stations().len()),
         ("millpool_bookings", state.bookings().len()),
         ("millpool_bookings_open", state.open_bookings().count()),
+        ("millpool_bookings_over", state.over_len()),
         ("millpool_bookings_at_risk", state.open_bookings().filter(|b| b.at_risk()).count()),
         ("millpool_request_ids", state.answers_len()),
         ("millpool_proposals_in_flight", proposals),

@@ -26,6 +26,8 @@ pub enum Bug {
     DropWatchEvent,
     /// The cluster goes on to a newer format before its last node is upgraded
     RaiseEarly,
+    /// What is over is forgotten sooner than the policy says
+    ForgetTooSoon,
 }
 
 impl Bug {
@@ -55,6 +57,7 @@ impl Bug {
             Bug::SpoiltPlan => (&[], &[NodeBug::PlanSpoilt]),
             Bug::DropWatchEvent => (&[], &[NodeBug::WatchGapHidden]),
             Bug::RaiseEarly => (&[], &[NodeBug::FormatRaisedEarly]),
+            Bug::ForgetTooSoon => (&[StateBug::ForgottenTooSoon], &[]),
         };
         millpool_alliance::planted::plant(state);
         millpool_scheduler::planted::plant(node);

@@ -144,7 +144,7 @@ pub fn everything(world: &World, ending: &Ending) -> Result<Summary, Vec<String>
     }
     in_real_time(operations, &mut wrong);
     undone_is_undone(&replayed, operations, &mut wrong);
-    known_is_found(operations, &mut wrong);
+    known_is_found(&replayed, operations, &mut wrong);
     watched(world, &replayed, &mut wrong);
     for (plant, id) in world.plants.iter().zip(PLANTS) {
         reported(plant, id, &replayed, &mut wrong);
@@ -172,6 +172,10 @@ struct Replayed {
     first: BTreeMap<(String, String, String), u64>,
     /// What each booking was promised: by when, at which price.
     promised: BTreeMap<BookingId, (i64, i64)>,
+    /// Since when each booking that is over and known is so, seconds since the Unix epoch.
+    over: BTreeMap<BookingId, i64>,
+    /// The bookings that are known no longer.
+    forgotten: BTreeSet<BookingId>,
     /// The bookings that changed, by revision.
     changes: BTreeMap<u64, Vec<v1::Booking>>,
     /// What plants have reported, by plant and outbox.
@@ -181,10 +185,12 @@ struct Replayed {
 impl Replayed {
     /// Applies an entry, and sees whether the rules hold after it.
     fn apply(&mut self, revision: u64, entry: &Entry, wrong: &mut Vec<String>) -> Result<Reply, Refusal> {
+        let before = self.state.clone();
         let outcome = self.state.apply(revision, entry);
         let broken = invariants::violations(&self.state);
         wrong.extend(broken.into_iter().map(|rule| format!("revision {revision}: {rule}")));
         self.note_changes(revision, &outcome, wrong);
+        self.note_forgotten(revision, &before, wrong);
         let Ok(reply) = &outcome.result else { return outcome.result };
         if let Some(request) = entry.request.as_ref().filter(|_| outcome.revision == revision) {
             let key = (entry.caller.id.to_string(), request.method.clone(), request.id.clone());
@@ -220,6 +226,21 @@ impl Replayed {
         let bookings: Vec<_> = changed.map(|b| wire::booking::booking(&self.state, b)).collect();
         if !bookings.is_empty() {
             self.changes.insert(revision, bookings);
+        }
+    }
+
+    /// Takes down which bookings are known no longer: none but what is over, for as long as the policy said.
+    fn note_forgotten(&mut self, revision: u64, before: &State, wrong: &mut Vec<String>) {
+        let (now, keep_s, known) = (self.state.now(), before.policy().history_keep_s, self.state.bookings());
+        for id in before.bookings().iter().map(|(id, _)| id).filter(|id| known.get(*id).is_none()) {
+            let since = self.over.remove(id);
+            if !since.is_some_and(|since| keep_s > 0 && since + keep_s <= now) {
+                wrong.push(format!("revision {revision}: at {now} {id} is forgotten, over since {since:?}"));
+            }
+            self.forgotten.insert(*id);
+        }
+        for booking in known.values().filter(|booking| !booking.is_open()) {
+            self.over.entry(booking.id).or_insert(now);
         }
     }
 }
@@ -390,12 +411,18 @@ fn undone_is_undone(replayed: &Replayed, operations: &[Operation], wrong: &mut V
     }
 }
 
-/// Buyers only ask for what they know to be booked.
-fn known_is_found(operations: &[Operation], wrong: &mut Vec<String>) {
+/// Buyers only ask for what they know to be booked, and find it, unless it is known no longer.
+fn known_is_found(replayed: &Replayed, operations: &[Operation], wrong: &mut Vec<String>) {
+    let is_forgotten = |operation: &Operation, reason: &str| {
+        let id = operation.call.booking().and_then(|id| BookingId::parse(id).ok());
+        reason == "UNKNOWN_ID" && id.is_some_and(|id| replayed.forgotten.contains(&id))
+    };
     for operation in operations {
         let reads = matches!(operation.call, Call::Get { .. } | Call::GetStale { .. } | Call::Quote);
         if reads
-            && matches!(&operation.answer, Answer::Refused { reason } if !reason.starts_with("NO_CAPACITY"))
+            && let Answer::Refused { reason } = &operation.answer
+            && !reason.starts_with("NO_CAPACITY")
+            && !is_forgotten(operation, reason)
         {
             wrong.push(told(operation));
         }

@@ -1,5 +1,5 @@
-//! The operator: registers the alliance, and then hands leadership over, takes snapshots, and adds and removes nodes,
-//! while everything else breaks.
+//! The operator: registers the alliance, and then hands leadership over, takes snapshots, adds and removes nodes, and
+//! changes for how long what is over is known, while everything else breaks.
 
 use crate::buyer::{MACHINES, client};
 use crate::history::{Answer, Call, Operation};
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Pause between two acts, on average.
 const PAUSE_MS: u64 = 1500;
+/// How long the operator lets what is over be known, seconds; 0 is for ever.
+const HISTORIES_KEPT_S: [u32; 4] = [0, 60, 60, 1800];
 /// Fewest voters that the operator leaves.
 const VOTERS_MIN: usize = 3;
 
@@ -85,7 +87,7 @@ impl Operator {
     }
 
     async fn act(&mut self, changes_members: bool) {
-        let act = self.random.random_range(0..if changes_members { 6 } else { 4 });
+        let act = self.random.random_range(0..if changes_members { 7 } else { 5 });
         let what = match act {
             0 | 1 => {
                 let request = v1::TransferLeaderRequest { node_id: 0 };
@@ -96,7 +98,8 @@ impl Operator {
                 self.client.take_snapshot(request).await.map(|_| "a snapshot is taken".to_owned())
             }
             3 => self.lend_more().await,
-            4 => self.add().await,
+            4 => self.forget().await,
+            5 => self.add().await,
             _ => self.remove().await,
         };
         let told = what.unwrap_or_else(|error| format!("the operator's act failed: {error}"));
@@ -110,16 +113,34 @@ impl Operator {
         let machine = Some(mill(&id, self.random.random_range(0..2)));
         let request = v1::PutMachineRequest { request_id: request_id.clone(), machine, expected_revision: 0 };
         let began = turmoil::elapsed();
-        let answered = self.client.put_machine(request).await;
+        let answered = self.client.put_machine(request).await.map(|answer| answer.header);
+        self.note(request_id, began, &answered);
+        answered.map(|_| format!("{id} is registered"))
+    }
+
+    /// What is over is to be known for another time.
+    async fn forget(&mut self) -> Result<String, ClientError> {
+        let known = self.client.get_policy(v1::GetPolicyRequest::default()).await?.policy.unwrap_or_default();
+        let expected_revision = known.revision;
+        let history_keep_s = HISTORIES_KEPT_S[self.random.random_range(0..HISTORIES_KEPT_S.len())];
+        let request_id = self.client.fresh_request_id();
+        let policy = Some(v1::Policy { history_keep_s, ..known });
+        let request = v1::PutPolicyRequest { request_id: request_id.clone(), policy, expected_revision };
+        let began = turmoil::elapsed();
+        let answered = self.client.put_policy(request).await.map(|answer| answer.header);
+        self.note(request_id, began, &answered);
+        answered.map(|_| format!("what is over is known for {history_keep_s} s"))
+    }
+
+    fn note(&self, request_id: String, began: Duration, answered: &Result<Option<v1::Header>, ClientError>) {
         let operation = Operation {
             who: "operator".into(),
             call: Call::Operate { request_id },
             began,
             ended: turmoil::elapsed(),
-            answer: Answer::of(answered.clone().map(|a| (a.header, None))),
+            answer: Answer::of(answered.clone().map(|header| (header, None))),
         };
         self.world.borrow_mut().history.operations.push(operation);
-        answered.map(|_| format!("{id} is registered"))
     }
 
     async fn add(&mut self) -> Result<String, ClientError> {

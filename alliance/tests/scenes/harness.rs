@@ -175,6 +175,8 @@ struct Run {
     /// How far each is applied, of each plant the one attached last at the end.
     applied: BTreeMap<PlantId, Vec<(String, u64)>>,
     answered: Vec<Answered>,
+    /// Since when each booking that is over and known is so.
+    over: BTreeMap<BookingId, i64>,
     given: u32,
     tally: Tally,
 }
@@ -191,6 +193,7 @@ pub fn run(world: u32, steps: &[Step]) -> Result<Tally, String> {
         outboxes: BTreeMap::new(),
         applied: BTreeMap::new(),
         answered: Vec::new(),
+        over: BTreeMap::new(),
         given: 0,
         tally: Tally::new(),
     };
@@ -237,7 +240,7 @@ impl Run {
 
     /// Members, plants in three places, machines of all classes, a policy and offers.
     fn found(&mut self, dice: &mut Dice) -> Result<(), String> {
-        let policy = Policy {
+        let mut policy = Policy {
             freeze_s: dice.of(&[0, 2 * HOUR]),
             lead_s: dice.of(&[0, HOUR / 2]),
             promise_slack_s: dice.of(&[0, 0, HOUR, DAY]),
@@ -246,6 +249,10 @@ impl Run {
             transport: TransportTariff { base_s: dice.of(&[0, 600, HOUR]), ..policy().transport },
             ..policy()
         };
+        if dice.of(&[true, true, false]) {
+            self.must(Command::RaiseFormat { to: Format::NEWEST })?;
+            policy.history_keep_s = dice.of(&[0, 60, HOUR, 2 * DAY]);
+        }
         self.must(Command::PutPolicy { policy, expected_revision: 0 })?;
         for id in ["ya", "bao"] {
             self.must(Command::PutMember { member: member(id), expected_revision: 0 })?;
@@ -330,6 +337,7 @@ impl Run {
         step.check(&expiring)?;
         step.check_preview(preview)?;
         self.check_request(&entry, &outcome)?;
+        self.check_forgotten(&before)?;
         self.check_outbox(&entry, &outcome)?;
         Ok(outcome.result.is_ok())
     }
@@ -367,6 +375,27 @@ impl Run {
             }
             (None, Err(_)) => Ok(()),
         }
+    }
+
+    /// What is over is known for as long as the policy said, and no longer; nothing else is forgotten.
+    fn check_forgotten(&mut self, before: &State) -> Result<(), String> {
+        let (now, keep_s) = (self.state.now(), before.policy().history_keep_s);
+        for id in before.bookings().iter().map(|(id, _)| id) {
+            let known = self.state.bookings().get(id).is_some();
+            let long_over = self.over.get(id).is_some_and(|since| keep_s > 0 && since + keep_s <= now);
+            if known == long_over {
+                let since = self.over.get(id);
+                return Err(format!(
+                    "{id}, over since {since:?} and to be kept {keep_s} s, is known: {known}"
+                ));
+            }
+        }
+        let bookings = self.state.bookings();
+        self.over.retain(|id, _| bookings.get(id).is_some());
+        for booking in bookings.values().filter(|b| !b.is_open()) {
+            self.over.entry(booking.id).or_insert(now);
+        }
+        Ok(())
     }
 
     /// An outbox goes on where it was, whichever others have stood in for it; only one that has been away

@@ -285,6 +285,10 @@ pub async fn policy(command: &PolicyCommand, desk: &mut Desk<'_>) -> Result<(), 
 fn show_policy(policy: &Policy, output: &mut Output) -> Result<(), Failure> {
     let time = |seconds: u32| shown::duration(i64::from(seconds));
     let transport = policy.transport.unwrap_or_default();
+    let history = match policy.history_keep_s {
+        0 => "as long as there is room".to_owned(),
+        seconds => time(seconds),
+    };
     output.line(output.paint(Tone::Strong, &format!("Policy, revision {}", policy.revision)))?;
     output.particulars(&[
         ("freeze horizon", time(policy.freeze_s)),
@@ -300,6 +304,7 @@ fn show_policy(policy: &Policy, output: &mut Output) -> Result<(), Failure> {
         ("transport carbon", format!("{} g CO2e a km", transport.g_per_km)),
         ("request ids kept", time(policy.request_id_keep_s)),
         ("holds a buyer may have", policy.holds_max_per_buyer.to_string()),
+        ("what is over is known for", history),
     ])?;
     if policy.grid_factors.is_empty() {
         return Ok(());

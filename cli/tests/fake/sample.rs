@@ -355,6 +355,7 @@ fn policy() -> Policy {
         }],
         request_id_keep_s: 86_400,
         holds_max_per_buyer: 20,
+        history_keep_s: 400 * 86_400,
         revision: 12,
     }
 }

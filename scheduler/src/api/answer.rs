@@ -43,7 +43,7 @@ fn code(reason: Reason) -> Code {
         Reason::UnknownId => Code::NotFound,
         Reason::AlreadyExists | Reason::AgentAlreadyConnected => Code::AlreadyExists,
         Reason::NotAllowed => Code::PermissionDenied,
-        Reason::TooManyHolds => Code::ResourceExhausted,
+        Reason::TooManyHolds | Reason::TooManyBookings => Code::ResourceExhausted,
         Reason::EventGap => Code::OutOfRange,
         Reason::RevisionMismatch
         | Reason::NoEligibleMachine

@@ -249,7 +249,7 @@ pub(super) fn visible<'a>(
         .bookings()
         .get(id)
         .filter(|b| caller.role != Role::Buyer || b.buyer == caller.id)
-        .ok_or_else(|| refused(&Refusal::unknown("booking_id", id)))
+        .ok_or_else(|| refused(&Refusal::unknown_booking(id)))
 }
 
 async fn get(

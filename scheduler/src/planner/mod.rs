@@ -412,17 +412,17 @@ impl Planner {
         Ok(())
     }
 
-    /// Lets holds expire, and looks for displaced work that found no place before.
+    /// Lets holds expire and what is over be forgotten, and looks for displaced work that found no place before.
     async fn housekeep(&mut self) {
         let at = self.clock.now_s();
         let broken_off = self.repair_broken_off;
         let Ok(live) = self.live().await else { return };
-        let due = live.state.next_expiry().is_some_and(|expires_at| expires_at <= at);
+        let due = live.state.next_due().is_some_and(|due| due <= at);
         let waiting = broken_off || live.wants_repair_again(at);
         if due {
             let entry = Entry { at, caller: crate::api::operator(), request: None, command: Command::Tick };
             if let Err(failure) = self.commit(entry).await {
-                tracing::warn!(%failure, "expired holds were not released");
+                tracing::warn!(%failure, "what was due did not happen: holds to expire, or bookings to be forgotten");
             }
         }
         if waiting {

@@ -365,6 +365,7 @@ pub fn policy(p: &Policy) -> v1::Policy {
         request_id_keep_s: narrow(p.request_id_keep_s),
         holds_max_per_buyer: narrow(p.holds_max_per_buyer),
         revision: p.revision,
+        history_keep_s: narrow(p.history_keep_s),
     }
 }
 
@@ -398,5 +399,6 @@ pub fn read_policy(p: v1::Policy) -> Result<Policy, Refusal> {
         request_id_keep_s: p.request_id_keep_s.into(),
         holds_max_per_buyer: p.holds_max_per_buyer.into(),
         revision: p.revision,
+        history_keep_s: p.history_keep_s.into(),
     })
 }

@@ -235,6 +235,7 @@ fn stored(b: &Booking) -> pb::Booking {
         disturbances: b.disturbances.iter().map(booking::disturbance).collect(),
         created_at_s: b.created_at,
         revision: b.revision,
+        over_at_s: b.over_at,
     }
 }
 
@@ -250,6 +251,7 @@ fn read_stored(b: pb::Booking) -> Result<Booking, Refusal> {
         disturbances: b.disturbances.into_iter().map(booking::read_disturbance).collect::<Result<_, _>>()?,
         created_at: b.created_at_s,
         revision: b.revision,
+        over_at: b.over_at_s,
     })
 }
 

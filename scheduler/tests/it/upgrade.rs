@@ -89,16 +89,26 @@ async fn a_node_of_a_former_version_is_not_added_to_a_cluster_that_has_gone_on()
     assert!(refusal.contains("upgrade it first"), "{refusal}");
 }
 
-/// What a coordinator of format 1 left: a data folder with log and snapshot, and what it said of itself.
-const FORMER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/format-1");
+/// What coordinators of former formats left: a data folder with log and snapshot, and what it said of itself.
+const FORMER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_data_of_format_1_is_read_and_gone_on_with() {
+    is_gone_on_with(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_of_format_2_is_read_and_gone_on_with() {
+    is_gone_on_with(2).await;
+}
+
+async fn is_gone_on_with(format: u32) {
+    let fixture = Path::new(FORMER).join(format!("format-{format}"));
     let folder = tempfile::tempdir().unwrap();
-    let archive = Path::new(FORMER).join("data.tar.gz");
+    let archive = fixture.join("data.tar.gz");
     let unpacked = Command::new("tar").arg("xzf").arg(archive).arg("-C").arg(folder.path()).status();
     assert!(unpacked.unwrap().success());
-    let said = std::fs::read_to_string(Path::new(FORMER).join("status.json")).unwrap();
+    let said = std::fs::read_to_string(fixture.join("status.json")).unwrap();
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     let number = |value: &serde_json::Value| value.as_str().unwrap().parse::<u64>().unwrap();
     let (revision, hash) = (number(&said["revision"]), number(&said["state_hash"]));
@@ -123,8 +133,8 @@ async fn the_data_of_format_1_is_read_and_gone_on_with() {
             (status.leader_id > 0 && status.format == format).then_some(status)
         }
     };
-    let mut former = start("1");
-    let before = eventually("the former data to be served", || status(1)).await;
+    let mut former = start(&format.to_string());
+    let before = eventually("the former data to be served", || status(format)).await;
     let _ = former.kill().and_then(|()| former.wait().map(drop));
     // A new term's first entry says nothing.
     let (seen, counts) = (before.header.unwrap().revision, before.counts.unwrap());

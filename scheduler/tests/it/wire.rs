@@ -3,7 +3,7 @@
 
 use crate::world::{Rng, World, any_entry};
 use millpool_alliance::command::Reply;
-use millpool_alliance::{Format, State};
+use millpool_alliance::{Format, Refusal, State};
 use millpool_scheduler::consensus::StateMachine as _;
 use millpool_scheduler::replica::Replica;
 use millpool_scheduler::wire::{command, snapshot};
@@ -67,7 +67,8 @@ fn what_answers_say_of_bookings_is_in_memory_once() {
         let image = Replica::default().decode(&snapshot::encode(&world.state.image())).unwrap().0.image();
         for (_, answer) in &image.answers {
             let Reply::Booking(then) = &answer.reply else { continue };
-            let now = image.bookings.iter().find(|b| b.id == then.id).unwrap();
+            // An answer may be remembered for longer than its booking is known.
+            let Some(now) = image.bookings.iter().find(|b| b.id == then.id) else { continue };
             assert!(Arc::ptr_eq(&then.order, &now.order));
             assert_eq!(Arc::ptr_eq(then, now), then == now);
             *(if then == now { &mut same } else { &mut changed }) += 1;
@@ -135,9 +136,11 @@ fn another_format_is_refused_and_not_guessed_at() {
     assert_eq!(bytes[..2], [8, 1], "the format comes first");
     assert_eq!(command::decode(&bytes, Format::NEWEST).as_ref(), Ok(&entry), "a newer version reads it");
     let newer = command::encode(&entry, Format::NEWEST);
-    assert!(command::decode(&newer, Format::FIRST).unwrap_err().message.contains("format 2"));
-    bytes[1] = Format::NEWEST.number() as u8 + 1;
-    assert!(command::decode(&bytes, Format::NEWEST).unwrap_err().message.contains("format 3"));
+    let (newest, next) = (Format::NEWEST.number(), Format::NEWEST.number() + 1);
+    let says = |refusal: Refusal, format: u32| refusal.message.contains(&format!("of format {format}; "));
+    assert!(says(command::decode(&newer, Format::FIRST).unwrap_err(), newest));
+    bytes[1] = next as u8;
+    assert!(says(command::decode(&bytes, Format::NEWEST).unwrap_err(), next));
     assert!(command::decode(&[], Format::NEWEST).is_err());
     let replica = Replica::default();
     assert!(replica.decode(&[]).is_err());
@@ -145,5 +148,5 @@ fn another_format_is_refused_and_not_guessed_at() {
     let state = snapshot::encode(&restored.image());
     assert_eq!(replica.decode(&state).unwrap().0.restorations(), restored.restorations());
     let older = Replica(State::default(), Format::FIRST);
-    assert!(older.decode(&state).err().unwrap().0.contains("format 2"));
+    assert!(older.decode(&state).err().unwrap().0.contains(&format!("of format {newest}; ")));
 }

@@ -84,7 +84,11 @@ impl World {
             seqs: Default::default(),
             offers: 0,
         };
-        let policy = world.policy();
+        let mut policy = world.policy();
+        if world.rng.chance(50) {
+            world.must(Command::RaiseFormat { to: Format::NEWEST });
+            policy = Policy { history_keep_s: 600, ..policy };
+        }
         world.must(Command::PutPolicy { policy, expected_revision: 0 });
         let member = MemberId::trusted("ya");
         world.must(Command::PutMember {
@@ -594,6 +598,7 @@ fn any_command(r: &mut Rng) -> Command {
                 request_id_keep_s: any_u32(r).into(),
                 holds_max_per_buyer: any_u32(r).into(),
                 revision: r.next(),
+                history_keep_s: any_u32(r).into(),
             },
             expected_revision,
         },
