@@ -187,10 +187,21 @@ pub struct Booking {
 /// What former formats did not have adds nothing to the hash where it is not set, so that versions agree.
 impl Hash for Booking {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let Booking { id, buyer, order, status, steps, promise, hold_expires_at, .. } = self;
-        (id, buyer, order, status, steps, promise, hold_expires_at).hash(hasher);
-        let Booking { disturbances, created_at, revision, over_at, .. } = self;
-        (disturbances, created_at, revision).hash(hasher);
+        let Booking {
+            id,
+            buyer,
+            order,
+            status,
+            steps,
+            promise,
+            hold_expires_at,
+            disturbances,
+            created_at,
+            revision,
+            over_at,
+        } = self;
+        (id, buyer, order, status, steps, promise).hash(hasher);
+        (hold_expires_at, disturbances, created_at, revision).hash(hasher);
         if *over_at != 0 {
             over_at.hash(hasher);
         }

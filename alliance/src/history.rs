@@ -17,19 +17,22 @@ use std::sync::Arc;
 
 /// Most bookings with work to come or in hand; more are refused.
 pub const BOOKINGS_OPEN_MAX: usize = 100_000;
-/// Most bookings that are over and known. Above it those go first that came to nothing, and the oldest of them.
-pub const BOOKINGS_OVER_MAX: usize = 500_000;
+/// Most bookings that are over and known. Above it those go first that came to nothing more than
+/// [`NOTHING_KEEP_S`] ago, then whatever is over for longest.
+pub const BOOKINGS_OVER_MAX: usize = 300_000;
+/// What came to nothing does not make room for what was made before this, seconds: who cancels can see that it is so.
+pub const NOTHING_KEEP_S: i64 = 86_400;
 /// Most bookings that one entry forgets, so that none takes long; the next one goes on.
 pub const FORGOTTEN_MAX: usize = 256;
-/// Most offers of a machine that are over and known; above it the oldest go first.
+/// Most offers of a machine that are over, or withdrawn, and known; above it those go first that changed longest ago.
 pub const OFFERS_OVER_MAX: usize = 256;
 /// Shortest that a policy can ask for what is over to be known, seconds.
 pub const HISTORY_KEEP_MIN_S: i64 = 60;
 /// Longest, seconds.
 pub const HISTORY_KEEP_MAX_S: i64 = 10 * 366 * 86_400;
 
-/// A booking that is over, as it waits to be forgotten: what came to nothing before what was made, and the longest over
-/// first.
+/// A booking that is over, as it waits to be forgotten: what came to nothing apart from what was made, each the longest
+/// over first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Over {
     was_made: bool,
@@ -58,7 +61,7 @@ impl Booking {
         };
         match (self.status, self.over_at) {
             (Status::Held | Status::Confirmed, _) => None,
-            // Before format 3 nobody took it down: not sooner than it was due, which is rather too late than too early.
+            // Before format 3 nobody took it down: since it was due, or made if that was later.
             (Status::Cancelled | Status::Expired, 0) => Some(self.order.due.max(self.created_at)),
             (Status::Completed, 0) => Some(finished()),
             (_, over_at) => Some(over_at),
@@ -109,9 +112,12 @@ impl State {
         let keep_s = self.policy.history_keep_s;
         let keep_s = if planted(Bug::ForgottenTooSoon) { keep_s / 2 } else { keep_s };
         let is_old = |over: &&Over| keep_s > 0 && over.since + keep_s <= self.now;
+        let is_nothing = |over: &&Over| !over.was_made && over.since + NOTHING_KEEP_S <= self.now;
         match self.forgets() {
             false => None,
-            true if self.over.len() > most => self.over.get_min(),
+            true if self.over.len() > most => {
+                self.over.get_min().filter(is_nothing).or_else(|| self.longest_over())
+            }
             true => self.longest_over().filter(is_old),
         }
     }
@@ -123,7 +129,7 @@ impl State {
         // The last work on a line stays while a changeover counts on it, and nobody needs to know whose it was.
         for (k, step) in booking.steps.iter().enumerate() {
             let machine = step.place.as_ref().map(|place| &place.machine);
-            let at = machine.and_then(|machine| self.stations.get(machine)?.find(&over.id, k as u32));
+            let at = machine.and_then(|id| self.stations.get(id)?.find_begun(&over.id, k as u32, self.now));
             if let (Some(machine), Some(at)) = (machine, at)
                 && let Some(station) = self.stations.get_mut(machine)
             {
@@ -145,24 +151,24 @@ impl State {
         Err(Refusal::invalid(Reason::TooManyBookings, "bookings", open, &accepted))
     }
 
-    /// Forgets a machine's offers whose time has passed for as long as the policy says, and those above the most that are
-    /// known; none on which the machine's line still counts. O(offers).
+    /// Forgets a machine's offers whose time has passed for as long as the policy says; and of those and the withdrawn
+    /// ones what is above the most that are known. None goes on which the machine's line still counts. O(offers).
     pub(crate) fn forget_offers(&mut self, machine: &MachineId) {
         if !self.forgets() {
             return;
         }
         let line_from = self.line_from(machine);
-        let over = |offer: &&Arc<Offer>| offer.machine == *machine && offer.ends_at() <= line_from;
-        let mut over: Vec<(i64, OfferId)> =
-            self.offers.values().filter(over).map(|offer| (offer.ends_at(), offer.id.clone())).collect();
-        over.sort_unstable();
+        let has_passed = |offer: &Offer| offer.ends_at() <= line_from;
+        let over = |o: &&Arc<Offer>| o.machine == *machine && (o.withdrawn || has_passed(o));
+        let mut over: Vec<Arc<Offer>> = self.offers.values().filter(over).cloned().collect();
+        over.sort_unstable_by_key(|offer| offer.revision);
         let too_many = over.len().saturating_sub(OFFERS_OVER_MAX);
         let keep_s = self.policy.history_keep_s;
-        let now = self.now;
-        let goes = |(at, (ends_at, _)): &(usize, (i64, OfferId))| {
-            *at < too_many || (keep_s > 0 && ends_at + keep_s <= now)
-        };
-        for (_, (_, id)) in over.into_iter().enumerate().filter(goes) {
+        let is_old = |o: &Offer| keep_s > 0 && has_passed(o) && o.ends_at() + keep_s <= self.now;
+        let goes = |(at, offer): &(usize, Arc<Offer>)| *at < too_many || is_old(offer);
+        let gone: Vec<OfferId> =
+            over.into_iter().enumerate().filter(goes).map(|(_, o)| o.id.clone()).collect();
+        for id in gone {
             self.offers.take(&id);
         }
     }
@@ -269,6 +275,35 @@ mod tests {
     }
 
     #[test]
+    fn in_a_full_store_what_comes_to_nothing_can_still_be_seen() {
+        let mut alliance = mills_that_keep(0);
+        let made = alliance.book_mill("a", 60, "m1", EIGHT);
+        alliance.now = EIGHT;
+        alliance.happens("m1", finished(&made, 0));
+        let cancelled = alliance.book_mill("a", 5, "m2", EIGHT + HOUR);
+        alliance.now += 60;
+        alliance.ok(buyer("bo"), Command::Cancel { booking: cancelled, reason: String::new() });
+        alliance.state.forget_bookings(1);
+        assert!(is_known(&alliance, &cancelled) && !is_known(&alliance, &made), "the longest over goes");
+    }
+
+    #[test]
+    fn a_machine_has_a_limited_number_of_offers_that_are_withdrawn() {
+        let mut alliance = mills_that_keep(0);
+        for n in 0..300 {
+            let far = EIGHT + 1000 * DAY;
+            alliance
+                .ok(operator(), Command::CreateOffer(offer(&format!("w{n:03}"), "m1", &[(far, far + HOUR)])));
+            let offer = OfferId::trusted(&format!("w{n:03}"));
+            alliance.ok(operator(), Command::WithdrawOffer { offer, accept_disturbance: false });
+        }
+        let known = alliance.state.offers().len();
+        assert_eq!(known, OFFERS_OVER_MAX + 3, "those of both machines that stand, and the newest");
+        assert!(alliance.state.offers().get(&OfferId::trusted("w000")).is_none());
+        assert!(alliance.state.offers().get(&OfferId::trusted("o-m1")).is_some());
+    }
+
+    #[test]
     fn one_entry_forgets_so_many_and_the_next_goes_on() {
         let mut alliance = mills_that_keep(0);
         for n in 0..300 {
@@ -280,7 +315,7 @@ mod tests {
         assert_eq!(alliance.state.over_len(), 300);
         alliance.tick(alliance.now);
         assert_eq!(alliance.state.over_len(), 300 - FORGOTTEN_MAX);
-        assert!(alliance.state.next_due() <= Some(alliance.now), "more is due");
+        assert!(alliance.state.next_due().is_some_and(|due| due <= alliance.now), "more is due");
         alliance.tick(alliance.now);
         assert_eq!((alliance.state.over_len(), alliance.state.next_due()), (0, None));
     }

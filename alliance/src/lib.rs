@@ -10,7 +10,8 @@
 //!   plan must obey, checked here again whoever computed it.
 //! - [`price`]: money and carbon, in integers; [`cost`]: what the plan costs the pool;
 //! - [`progress`]: what the plants report, and disturbances.
-//! - [`history`]: what is over, and how long it is known.
+//! - [`answer`]: what was answered, so that a repeated request is done once; [`history`]: what is over, and
+//!   how long it is known.
 //! - [`mod@format`]: in which format all that is written; [`restoration`]: an alliance that begins again.
 //! - [`invariants`]: the whole state held against every rule, for tests and audits.
 //!
@@ -26,6 +27,7 @@ extern crate self as millpool_alliance;
 #[path = "../tests/scenes/mod.rs"]
 mod scenes;
 
+pub mod answer;
 pub mod booking;
 pub mod command;
 pub mod cost;

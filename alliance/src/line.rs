@@ -227,6 +227,12 @@ impl Station {
         self.line.iter().position(|o| o.is_of(booking, operation))
     }
 
+    /// The index of an operation's occupation, if it had begun by `now`. O(what had begun).
+    pub(crate) fn find_begun(&self, booking: &BookingId, operation: u32, now: i64) -> Option<usize> {
+        let begun = self.line.iter().take_while(|o| o.start <= now);
+        begun.enumerate().find(|(_, o)| o.is_of(booking, operation)).map(|(at, _)| at)
+    }
+
     /// Puts an occupation where its start belongs; the rule is not checked before [`Station::settle`].
     pub fn put(&mut self, mut occupation: Occupation) {
         let at = self.line.partition_point(|o| (o.start, o.end) <= (occupation.start, occupation.end));

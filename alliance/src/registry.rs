@@ -354,20 +354,30 @@ pub struct Policy {
     pub holds_max_per_buyer: i64,
     /// Revision of the last change.
     pub revision: u64,
-    /// Bookings and offers are known for this long after they are over, seconds; 0: as long as there is room. From format
-    /// 3 on.
+    /// What is over is known for this long, seconds; 0: as long as there is room ([`crate::history`]). From format 3 on.
     pub history_keep_s: i64,
 }
 
 /// What former formats did not have adds nothing to the hash where it is not set, so that versions agree.
 impl Hash for Policy {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let Policy { freeze_s, lead_s, promise_slack_s, quote_valid_s, tardiness_fen_per_minute, .. } = self;
+        let Policy {
+            freeze_s,
+            lead_s,
+            promise_slack_s,
+            quote_valid_s,
+            tardiness_fen_per_minute,
+            transport,
+            grid_factors,
+            request_id_keep_s,
+            holds_max_per_buyer,
+            revision,
+            history_keep_s,
+        } = self;
         (freeze_s, lead_s, promise_slack_s, quote_valid_s, tardiness_fen_per_minute).hash(hasher);
-        let Policy { transport, grid_factors, request_id_keep_s, holds_max_per_buyer, revision, .. } = self;
         (transport, grid_factors, request_id_keep_s, holds_max_per_buyer, revision).hash(hasher);
-        if self.history_keep_s != 0 {
-            self.history_keep_s.hash(hasher);
+        if *history_keep_s != 0 {
+            history_keep_s.hash(hasher);
         }
     }
 }

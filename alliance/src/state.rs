@@ -1,7 +1,8 @@
 //! The state, and the one door through which it changes.
 
+use crate::answer::{Answer, AnswerKey, Asked, REQUEST_ID_LENGTH_MAX};
 use crate::booking::{Booking, Promise, Status, Step};
-use crate::command::{Caller, Changes, Command, Entry, Outcome, PlanFigures, Reply, Request};
+use crate::command::{Changes, Command, Entry, Outcome, PlanFigures, Reply};
 use crate::digest::{Fold, Table};
 use crate::format::Format;
 use crate::history::{BOOKINGS_OVER_MAX, Over};
@@ -10,51 +11,15 @@ use crate::line::Station;
 use crate::offer::Offer;
 use crate::planted::{Bug, planted};
 use crate::price::{self, Carbon, Price, Trip};
-use crate::refusal::{Reason, Refusal, text};
+use crate::refusal::{Refusal, text};
 use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
 use crate::restoration::Restoration;
 use crate::window::LATEST;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// Most request ids that are remembered; above it the oldest go first.
-pub const ANSWERS_MAX: usize = 500_000;
-
 /// Outboxes of a plant that are remembered, the one in use among them.
 pub const OUTBOXES_MAX: usize = 8;
-
-/// Longest request id, characters.
-pub const REQUEST_ID_LENGTH_MAX: usize = 100;
-
-/// A client's request, remembered.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AnswerKey {
-    /// Who asked.
-    pub caller: Caller,
-    /// The RPC.
-    pub method: String,
-    /// The request id.
-    pub id: String,
-}
-
-impl AnswerKey {
-    fn of(caller: &Caller, request: &Request) -> Self {
-        AnswerKey { caller: caller.clone(), method: request.method.clone(), id: request.id.clone() }
-    }
-}
-
-/// The first answer to a request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Answer {
-    /// Hash of what was asked.
-    pub fingerprint: u64,
-    /// The revision at which it was done.
-    pub revision: u64,
-    /// Until when it is remembered, seconds since the Unix epoch.
-    pub expires_at: i64,
-    /// What was done.
-    pub reply: Reply,
-}
 
 /// A plant's agent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -164,13 +129,13 @@ pub struct State {
     pub(crate) principals: Table<(Role, PrincipalId), Arc<Principal>>,
     pub(crate) bookings: Table<BookingId, Arc<Booking>>,
     pub(crate) agents: Table<PlantId, Arc<Agent>>,
-    pub(crate) answers: Table<Arc<AnswerKey>, Arc<Answer>>,
+    pub(crate) answers: Table<Asked, Arc<Answer>>,
     // Derived from the tables above, for quick answers; not hashed, not in snapshots.
     pub(crate) open: imbl::OrdSet<BookingId>,
     pub(crate) over: imbl::OrdSet<Over>,
     pub(crate) of_buyer: imbl::OrdSet<(PrincipalId, BookingId)>,
     pub(crate) holds: imbl::OrdSet<(i64, BookingId)>,
-    pub(crate) answers_by_expiry: imbl::OrdSet<(i64, Arc<AnswerKey>)>,
+    pub(crate) answers_by_expiry: imbl::OrdSet<(i64, u64, Asked)>,
     pub(crate) tokens: imbl::OrdMap<[u8; 32], (Role, PrincipalId)>,
     // What the entry being applied has changed so far.
     pub(crate) changes: Changes,
@@ -185,16 +150,22 @@ impl State {
         self.pass_time(entry.at);
         let passed = self.changes.clone();
         let before = self.clone();
-        let (result, at) = match self.answered(&entry.caller, entry.request.as_ref()) {
+        let asked = entry.request.as_ref().map(|request| (Asked::of(&entry.caller, request), request));
+        let answered = asked.as_ref().and_then(|(asked, request)| self.answer_to(asked, request));
+        let (result, at) = match answered {
             Some(Ok((reply, first))) => (Ok(reply), first),
             Some(Err(refusal)) => (Err(refusal), revision),
             None => (self.perform(&before, entry), revision),
         };
-        if result.is_err() {
-            *self = before;
-            self.changes = passed;
-        } else if at == revision {
-            self.remember(entry, &result);
+        match (&result, asked) {
+            (Err(_), _) => {
+                *self = before;
+                self.changes = passed;
+            }
+            (Ok(reply), Some((asked, request))) if at == revision => {
+                self.remember(asked, request.fingerprint, reply.clone());
+            }
+            _ => {}
         }
         self.rehash();
         Outcome { result, revision: at, changes: std::mem::take(&mut self.changes) }
@@ -332,11 +303,6 @@ impl State {
         &self.agents
     }
 
-    /// How many answers are remembered.
-    pub fn answers_len(&self) -> usize {
-        self.answers.len()
-    }
-
     /// Bookings with work to come, by id.
     pub fn open_bookings(&self) -> impl Iterator<Item = &Arc<Booking>> {
         self.open.iter().filter_map(|id| self.bookings.get(id))
@@ -363,55 +329,10 @@ impl State {
         self.principals.get(key).filter(|p| !p.revoked && p.expires_at > now)
     }
 
-    /// The first answer to a request, or the refusal of its id; None if it is new.
-    pub fn answered(
-        &self,
-        caller: &Caller,
-        request: Option<&Request>,
-    ) -> Option<Result<(Reply, u64), Refusal>> {
-        let request = request?;
-        let answer = self.answers.get(&AnswerKey::of(caller, request))?;
-        if answer.fingerprint == request.fingerprint || planted(Bug::AnyBodyAnswered) {
-            return Some(Ok((answer.reply.clone(), answer.revision)));
-        }
-        Some(Err(Refusal::invalid(
-            Reason::RequestIdReused,
-            "request_id",
-            &request.id,
-            "a new request id for a new request; this one was used with another body",
-        )))
-    }
-
-    fn remember(&mut self, entry: &Entry, result: &Result<Reply, Refusal>) {
-        let (Some(request), Ok(reply)) = (&entry.request, result) else { return };
-        let key = Arc::new(AnswerKey::of(&entry.caller, request));
-        let expires_at = self.now + self.policy.request_id_keep_s;
-        self.answers_by_expiry.insert((expires_at, key.clone()));
-        let answer = Answer {
-            fingerprint: request.fingerprint,
-            revision: self.revision,
-            expires_at,
-            reply: reply.clone(),
-        };
-        self.answers.put(key, Arc::new(answer));
-        while self.answers.len() > ANSWERS_MAX {
-            self.forget_oldest_answer();
-        }
-    }
-
-    fn forget_oldest_answer(&mut self) {
-        if let Some(oldest) = self.answers_by_expiry.get_min().cloned() {
-            self.answers_by_expiry.remove(&oldest);
-            self.answers.take(&oldest.1);
-        }
-    }
-
     /// Moves the clock on, never back, expires what has expired, and forgets what is over for long.
     fn pass_time(&mut self, at: i64) {
         self.now = self.now.max(at.min(LATEST));
-        while self.answers_by_expiry.get_min().is_some_and(|(expires_at, _)| *expires_at <= self.now) {
-            self.forget_oldest_answer();
-        }
+        self.expire_answers();
         while let Some((expires_at, id)) = self.holds.get_min().cloned() {
             if expires_at > self.now || planted(Bug::HoldNeverExpires) {
                 break;
@@ -588,7 +509,7 @@ impl State {
             principals: all(&self.principals),
             bookings: all(&self.bookings),
             agents: all(&self.agents),
-            answers: self.answers.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            answers: self.answers.iter().map(|(asked, answer)| (asked.key.clone(), answer.clone())).collect(),
         }
     }
 
@@ -620,8 +541,7 @@ impl State {
             state.bookings.put(booking.id, booking);
         }
         for (key, answer) in image.answers {
-            state.answers_by_expiry.insert((answer.expires_at, key.clone()));
-            state.answers.put(key, answer);
+            state.keep_answer(key.into(), answer);
         }
         state.rehash();
         state

@@ -84,7 +84,10 @@ impl Buyer {
             (5, Some(booking)) => self.confirm(booking).await,
             (6, Some(booking)) => self.cancel(booking).await,
             (7, Some(booking)) => self.get(booking, Some(self.seen)).await,
-            (8, _) => self.quote().await,
+            (8, _) => {
+                let min_revision = self.random.random_bool(0.5).then_some(self.seen);
+                self.quote(min_revision).await
+            }
             (_, Some(booking)) => self.get(booking, None).await,
         }
     }
@@ -143,8 +146,7 @@ impl Buyer {
 
     async fn get(&mut self, booking: String, min_revision: Option<u64>) -> Answer {
         let began = turmoil::elapsed();
-        let stale = |min_revision| v1::Consistency { serializable: true, min_revision };
-        let consistency = min_revision.map(stale);
+        let consistency = min_revision.map(no_older_than);
         let request = v1::GetBookingRequest { booking_id: booking.clone(), consistency };
         let answered = self.client.get_booking(request).await.map(|a| (a.header, a.booking));
         let call = match min_revision {
@@ -154,11 +156,16 @@ impl Buyer {
         self.note(began, call, Answer::of(answered))
     }
 
-    async fn quote(&mut self) -> Answer {
+    async fn quote(&mut self, min_revision: Option<u64>) -> Answer {
         let began = turmoil::elapsed();
-        let request = v1::QuoteRequest { order: Some(self.order()), consistency: None };
+        let consistency = min_revision.map(no_older_than);
+        let request = v1::QuoteRequest { order: Some(self.order()), consistency };
         let answered = self.client.quote(request).await.map(|a| (a.header, None));
-        self.note(began, Call::Quote, Answer::of(answered))
+        let call = match min_revision {
+            Some(min_revision) => Call::QuoteStale { min_revision },
+            None => Call::Quote,
+        };
+        self.note(began, call, Answer::of(answered))
     }
 
     fn note(&mut self, began: Duration, call: Call, answer: Answer) -> Answer {
@@ -196,6 +203,11 @@ impl Buyer {
             ..Default::default()
         }
     }
+}
+
+/// As the answering node knows it, but nothing older than a revision.
+fn no_older_than(min_revision: u64) -> v1::Consistency {
+    v1::Consistency { serializable: true, min_revision }
 }
 
 fn book_answer(answered: Result<v1::BookResponse, millpool_cli::client::ClientError>) -> Answer {

@@ -172,10 +172,11 @@ struct Replayed {
     first: BTreeMap<(String, String, String), u64>,
     /// What each booking was promised: by when, at which price.
     promised: BTreeMap<BookingId, (i64, i64)>,
-    /// Since when each booking that is over and known is so, seconds since the Unix epoch.
-    over: BTreeMap<BookingId, i64>,
-    /// The bookings that are known no longer.
-    forgotten: BTreeSet<BookingId>,
+    /// Since when each booking that is over and known is so, seconds since the Unix epoch; none if it was so before
+    /// anybody took it down.
+    over: BTreeMap<BookingId, Option<i64>>,
+    /// The bookings that are known no longer, and since which revision.
+    forgotten: BTreeMap<BookingId, u64>,
     /// The bookings that changed, by revision.
     changes: BTreeMap<u64, Vec<v1::Booking>>,
     /// What plants have reported, by plant and outbox.
@@ -233,14 +234,18 @@ impl Replayed {
     fn note_forgotten(&mut self, revision: u64, before: &State, wrong: &mut Vec<String>) {
         let (now, keep_s, known) = (self.state.now(), before.policy().history_keep_s, self.state.bookings());
         for id in before.bookings().iter().map(|(id, _)| id).filter(|id| known.get(*id).is_none()) {
-            let since = self.over.remove(id);
-            if !since.is_some_and(|since| keep_s > 0 && since + keep_s <= now) {
-                wrong.push(format!("revision {revision}: at {now} {id} is forgotten, over since {since:?}"));
+            let is_due = match self.over.remove(id) {
+                None => false,
+                Some(None) => keep_s > 0,
+                Some(Some(since)) => keep_s > 0 && since + keep_s <= now,
+            };
+            if !is_due {
+                wrong.push(format!("revision {revision}: {id} is forgotten at {now}, kept for {keep_s} s"));
             }
-            self.forgotten.insert(*id);
+            self.forgotten.insert(*id, revision);
         }
         for booking in known.values().filter(|booking| !booking.is_open()) {
-            self.over.entry(booking.id).or_insert(now);
+            self.over.entry(booking.id).or_insert((booking.over_at != 0).then_some(now));
         }
     }
 }
@@ -355,11 +360,7 @@ fn told(operation: &Operation) -> String {
 
 /// What was answered before something was asked, the answer to that knows of: reads that are to be fresh, and writes.
 fn in_real_time(operations: &[Operation], wrong: &mut Vec<String>) {
-    let revision = |operation: &Operation| match operation.answer {
-        Answer::Done { revision, .. } => Some(revision),
-        _ => None,
-    };
-    let mut by_end: Vec<&Operation> = operations.iter().filter(|o| revision(o).is_some()).collect();
+    let mut by_end: Vec<&Operation> = operations.iter().filter(|o| o.revision().is_some()).collect();
     by_end.sort_by_key(|operation| operation.ended);
     let mut by_begin = by_end.clone();
     by_begin.sort_by_key(|operation| operation.began);
@@ -367,16 +368,16 @@ fn in_real_time(operations: &[Operation], wrong: &mut Vec<String>) {
     let mut newest: Option<&Operation> = None;
     for operation in by_begin {
         while let Some(before) = ended.next_if(|before| before.ended < operation.began) {
-            if revision(before) > newest.and_then(revision) {
+            if before.revision() > newest.and_then(Operation::revision) {
                 newest = Some(before);
             }
         }
-        let (Some(before), Some(own)) = (newest, revision(operation)) else { continue };
-        let known = revision(before).unwrap_or(0);
+        let (Some(before), Some(own)) = (newest, operation.revision()) else { continue };
+        let known = before.revision().unwrap_or(0);
         let stale = match operation.call {
             // A deposed leader that does not know it yet may still quote.
             Call::Quote => false,
-            Call::GetStale { min_revision, .. } => own < min_revision,
+            Call::GetStale { min_revision, .. } | Call::QuoteStale { min_revision } => own < min_revision,
             _ => own < known,
         };
         if stale {
@@ -413,12 +414,18 @@ fn undone_is_undone(replayed: &Replayed, operations: &[Operation], wrong: &mut V
 
 /// Buyers only ask for what they know to be booked, and find it, unless it is known no longer.
 fn known_is_found(replayed: &Replayed, operations: &[Operation], wrong: &mut Vec<String>) {
+    // A refusal has no revision; but who was answered later cannot have been told of an earlier one, if asked afresh.
+    let earliest_after = |operation: &Operation| {
+        let later = operations.iter().filter(|other| other.began > operation.ended && other.is_fresh());
+        later.filter_map(Operation::revision).min().unwrap_or(u64::MAX)
+    };
     let is_forgotten = |operation: &Operation, reason: &str| {
         let id = operation.call.booking().and_then(|id| BookingId::parse(id).ok());
-        reason == "UNKNOWN_ID" && id.is_some_and(|id| replayed.forgotten.contains(&id))
+        let since = id.and_then(|id| replayed.forgotten.get(&id));
+        reason == "UNKNOWN_ID" && since.is_some_and(|since| *since <= earliest_after(operation))
     };
     for operation in operations {
-        let reads = matches!(operation.call, Call::Get { .. } | Call::GetStale { .. } | Call::Quote);
+        let reads = operation.call.request_id().is_none();
         if reads
             && let Answer::Refused { reason } = &operation.answer
             && !reason.starts_with("NO_CAPACITY")

@@ -10,6 +10,11 @@ use std::time::Duration;
 pub enum Call {
     /// Options for an order.
     Quote,
+    /// Options for an order on what the answering node knows, but nothing older than a revision.
+    QuoteStale {
+        /// Not older than this.
+        min_revision: u64,
+    },
     /// A booking.
     Book {
         /// The request's id.
@@ -58,7 +63,7 @@ impl Call {
             | Call::Confirm { request_id, .. }
             | Call::Cancel { request_id, .. }
             | Call::Operate { request_id } => Some(request_id),
-            Call::Quote | Call::Get { .. } | Call::GetStale { .. } => None,
+            Call::Quote | Call::QuoteStale { .. } | Call::Get { .. } | Call::GetStale { .. } => None,
         }
     }
 
@@ -69,7 +74,7 @@ impl Call {
             | Call::Cancel { booking, .. }
             | Call::Get { booking }
             | Call::GetStale { booking, .. } => Some(booking),
-            Call::Quote | Call::Book { .. } | Call::Operate { .. } => None,
+            Call::Quote | Call::QuoteStale { .. } | Call::Book { .. } | Call::Operate { .. } => None,
         }
     }
 }
@@ -127,6 +132,21 @@ pub struct Operation {
     pub ended: Duration,
     /// The answer.
     pub answer: Answer,
+}
+
+impl Operation {
+    /// The revision at which it was done or read.
+    pub fn revision(&self) -> Option<u64> {
+        match self.answer {
+            Answer::Done { revision, .. } => Some(revision),
+            _ => None,
+        }
+    }
+
+    /// Whether its answer is to know of everything that was answered before it was asked.
+    pub fn is_fresh(&self) -> bool {
+        !matches!(self.call, Call::Quote | Call::QuoteStale { .. } | Call::GetStale { .. })
+    }
 }
 
 /// What a watcher was told of one revision.

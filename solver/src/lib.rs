@@ -65,7 +65,7 @@ pub use gantt::gantt;
 pub use lines::{Key, Lines, Occupation, Refusal};
 pub use model::{FEN_MAX, Fixed, Instance, Job, Machine, Malformed, Mode, Op, SetupMatrix, Shop, TICK_MAX};
 pub use objective::Objective;
-pub use place::{Cost, Placement, Step, place, place_by_time_and_cost};
+pub use place::{Aim, Cost, Placement, Step, place, place_best};
 pub use plan::{Assignment, Plan, Priced};
 pub use prices::{ClassPrices, Prices};
 pub use resource::{During, Need, Resource};

@@ -69,15 +69,55 @@ pub fn place(shop: &Shop, lines: &Lines, job: &Job, criterion: Cost) -> Vec<Plac
     placements(&Query { by_carbon, ..Query::new(shop, lines, job, criterion) })
 }
 
-/// The Pareto-optimal (completion, cost) placements of one job, earliest first: several times faster, for who does not
-/// ask for the greenest.
-pub fn place_by_time_and_cost(shop: &Shop, lines: &Lines, job: &Job, criterion: Cost) -> Vec<Placement> {
-    placements(&Query::new(shop, lines, job, criterion))
+/// What a single placement is to be first of all; what else it is decides among equals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// Done as soon as can be, then cheap.
+    Soonest,
+    /// As cheap as can be, then soon.
+    Cheapest,
+    /// As green as can be, then cheap, then soon.
+    Greenest,
+}
+
+impl Aim {
+    /// By what placements compare, where the cost has what they emit in it if that is to count.
+    fn of(self, end: Tick, cost: Fen) -> (i64, i64) {
+        match self {
+            Aim::Soonest => (end, cost),
+            Aim::Cheapest | Aim::Greenest => (cost, end),
+        }
+    }
+}
+
+/// The placement of one job that is best by its aim, as [`place`] has it among others, several times faster: what a first
+/// chain comes to that looks one operation ahead bounds the search of all.
+pub fn place_best(shop: &Shop, lines: &Lines, job: &Job, criterion: Cost, aim: Aim) -> Option<Placement> {
+    let mut all = Query::new(shop, lines, job, criterion);
+    if aim == Aim::Greenest {
+        match all.gram_above_any_cost() {
+            Some(weight) => all.fen_per_gram = weight,
+            // Numbers so large that they cannot be added up: the front has the greenest, too.
+            None => return place(shop, lines, job, criterion).into_iter().min_by_key(|p| (p.carbon, p.cost)),
+        }
+    }
+    let weight = all.fen_per_gram;
+    let mut placer = Placer::with_room();
+    let first = match job.ops.len() {
+        0 | 1 => None,
+        _ => placer.best(&Query { narrow: Some(aim), ..all }, aim),
+    };
+    let bounded = match (aim, first.map(|at| placer.labels[at as usize])) {
+        (_, None) => all,
+        (Aim::Soonest, Some(first)) => Query { done_by: first.end, ..all },
+        (Aim::Cheapest | Aim::Greenest, Some(first)) => Query { limit: first.cost + 1, ..all },
+    };
+    let best = placer.best(&bounded, aim).map(|at| placer.placement(at));
+    best.map(|p| Placement { cost: p.cost - weight * p.carbon, ..p })
 }
 
 fn placements(query: &Query<'_>) -> Vec<Placement> {
-    let (labels, fresh) = (Vec::with_capacity(LABELS), Vec::with_capacity(LABELS));
-    let mut placer = Placer { labels, fresh, ..Placer::default() };
+    let mut placer = Placer::with_room();
     placer.search(query);
     placer.finals.iter().map(|&label| placer.placement(label)).collect()
 }
@@ -162,6 +202,12 @@ pub(crate) struct Query<'a> {
     pub(crate) criterion: Cost,
     /// Only placements cheaper than this are of interest.
     pub(crate) limit: Fen,
+    /// Only placements that are done by then are of interest.
+    pub(crate) done_by: Tick,
+    /// Whether each operation only goes on from where the one before is placed best.
+    pub(crate) narrow: Option<Aim>,
+    /// What a gram of what is emitted adds to the cost.
+    pub(crate) fen_per_gram: Fen,
     /// Where the operations stood before, and what moving each costs.
     pub(crate) stay: Option<(&'a [Option<Fixed>], Fen)>,
     /// What each tick of the makespan weighs, and the makespan without the job.
@@ -181,6 +227,9 @@ impl<'a> Query<'a> {
             job,
             criterion,
             limit: Fen::MAX,
+            done_by: Tick::MAX,
+            narrow: None,
+            fen_per_gram: 0,
             stay: None,
             makespan: (0, 0),
             by_carbon: false,
@@ -190,7 +239,7 @@ impl<'a> Query<'a> {
 
     /// Whether labels are told apart by what they are charged, besides time and cost.
     fn by_charge(&self) -> bool {
-        self.job.budget.is_some() && self.criterion == Cost::Plan
+        self.job.budget.is_some() && (self.criterion == Cost::Plan || self.fen_per_gram > 0)
     }
 
     /// Whether what a step costs depends on its machine alone, so that on each the soonest is the best.
@@ -203,11 +252,32 @@ impl<'a> Query<'a> {
         !self.by_charge() && !self.by_carbon
     }
 
+    /// A weight of a gram by which what emits less costs less, whatever else it costs; if the numbers allow it.
+    fn gram_above_any_cost(&self) -> Option<Fen> {
+        let (shop, ops) = (self.shop, &self.job.ops);
+        let most = |of: &dyn Fn(&crate::Mode) -> i64| -> i64 {
+            ops.iter().map(|op| op.modes.iter().map(of).max().unwrap_or(0)).fold(0, i64::saturating_add)
+        };
+        let plants = 0..shop.transport.len();
+        let trips = |of: &dyn Fn(usize, usize) -> i64| -> i64 {
+            let all = plants.clone().flat_map(|from| plants.clone().map(move |to| (from, to)));
+            all.map(|(from, to)| of(from, to)).max().unwrap_or(0).saturating_mul(ops.len() as i64)
+        };
+        if self.criterion == Cost::Plan {
+            return None;
+        }
+        let charge = most(&|mode| mode.charge).saturating_add(trips(&|a, b| shop.trip_charge(a, b)));
+        let carbon = most(&|mode| mode.carbon).saturating_add(trips(&|a, b| shop.trip_carbon(a, b)));
+        let weight = charge.checked_add(1)?;
+        carbon.checked_add(1)?.checked_mul(weight).filter(|most| *most < Fen::MAX / 4).map(|_| weight)
+    }
+
     fn mode_cost(&self, mode: &crate::Mode) -> Fen {
-        match self.criterion {
+        let cost = match self.criterion {
             Cost::Plan => mode.cost,
             Cost::Charge => mode.charge,
-        }
+        };
+        cost + self.fen_per_gram * mode.carbon
     }
 
     fn tardiness(&self, end: Tick) -> Fen {
@@ -218,10 +288,11 @@ impl<'a> Query<'a> {
     }
 
     fn trip_cost(&self, from: usize, to: usize) -> Fen {
-        match self.criterion {
+        let cost = match self.criterion {
             Cost::Plan => self.shop.transport_cost[from][to],
             Cost::Charge => self.shop.trip_charge(from, to),
-        }
+        };
+        cost + self.fen_per_gram * self.shop.trip_carbon(from, to)
     }
 
     fn setup_carbon(&self, machine: usize) -> i64 {
@@ -247,6 +318,18 @@ impl<'a> Query<'a> {
 }
 
 impl Placer {
+    fn with_room() -> Placer {
+        let (labels, fresh) = (Vec::with_capacity(LABELS), Vec::with_capacity(LABELS));
+        Placer { labels, fresh, ..Placer::default() }
+    }
+
+    /// Searches, and answers with the placement that is best by an aim.
+    fn best(&mut self, query: &Query<'_>, aim: Aim) -> Option<u32> {
+        self.search(query);
+        let by = |&at: &u32| aim.of(self.labels[at as usize].end, self.labels[at as usize].cost);
+        self.finals.iter().copied().min_by_key(by)
+    }
+
     /// A placer that overlooks gaps at random.
     pub(crate) fn blinking(seed: u64) -> Placer {
         Placer { blinks: Some(Random::new(!seed)), ..Placer::default() }
@@ -276,6 +359,11 @@ impl Placer {
             }
             let last = k + 1 == job.ops.len();
             self.drop_dominated(query, last);
+            if let Some(aim) = query.narrow {
+                let best = self.fresh.iter().min_by_key(|l| aim.of(l.end, l.cost)).copied();
+                self.fresh.clear();
+                self.fresh.extend(best);
+            }
             layer = self.labels.len()..self.labels.len() + self.fresh.len();
             self.labels.append(&mut self.fresh);
             if layer.is_empty() {
@@ -441,7 +529,9 @@ impl Placer {
     fn hopeless(&self, query: &Query<'_>, k: usize, end: Tick, cost: Fen) -> bool {
         let done = end + self.rest_time[k + 1];
         let total = cost + self.rest_cost[k + 1] + query.tardiness(done);
-        total >= query.limit || query.job.deadline.is_some_and(|deadline| done > deadline)
+        total >= query.limit
+            || done > query.done_by
+            || query.job.deadline.is_some_and(|deadline| done > deadline)
     }
 
     /// Whether what stands behind a gap could make way until a time, at a cost that leaves hope.
@@ -929,6 +1019,17 @@ mod tests {
                 let placements = place(shop, lines, job, criterion);
                 let got: Vec<_> = placements.iter().map(|p| (p.completion, p.cost, p.carbon)).collect();
                 assert_eq!(got, want, "seed {seed}, {criterion:?}");
+                for aim in [Aim::Soonest, Aim::Cheapest, Aim::Greenest] {
+                    let by = |(end, cost, carbon): (Tick, Fen, i64)| match aim {
+                        Aim::Soonest => (end, cost, 0),
+                        Aim::Cheapest => (cost, end, 0),
+                        Aim::Greenest => (carbon, cost, end),
+                    };
+                    let best = place_best(shop, lines, job, criterion, aim);
+                    let best = best.map(|p| by((p.completion, p.cost, p.carbon)));
+                    let wanted = want.iter().copied().map(by).min();
+                    assert_eq!(best, wanted, "seed {seed}, {criterion:?}, {aim:?}");
+                }
                 fronts += usize::from(want.len() > 1);
                 greener += usize::from(want.windows(2).any(|w| w[1].1 >= w[0].1));
                 for p in &placements {

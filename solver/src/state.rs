@@ -478,16 +478,13 @@ impl<'a> State<'a> {
     pub(crate) fn find(&self, placer: &mut Placer, job: usize, limit: Fen) {
         let (from, to) = (self.base[job] as usize, self.base[job + 1] as usize);
         let stay = self.is_anchored().then(|| (&self.stays[from..to], self.stay_weight));
+        let instance = &self.instance;
         placer.search(&Query {
-            shop: &self.instance.shop,
-            lines: &self.lines,
-            job: &self.instance.jobs[job],
-            criterion: Cost::Plan,
             limit,
             stay,
-            makespan: (self.instance.objective.makespan, self.ends.latest()),
-            by_carbon: false,
-            standing: (self.instance.objective.makespan == 0).then(|| self.standing()),
+            makespan: (instance.objective.makespan, self.ends.latest()),
+            standing: (instance.objective.makespan == 0).then(|| self.standing()),
+            ..Query::new(&instance.shop, &self.lines, &instance.jobs[job], Cost::Plan)
         });
     }
 

@@ -31,6 +31,7 @@ pub enum Kind {
     PutPlant,
     PutMachine,
     PutPolicy,
+    RaiseFormat,
     PutPrincipal,
     RevokePrincipal,
     CreateOffer,
@@ -54,12 +55,13 @@ pub enum Kind {
 }
 
 /// Every kind, with how often it is tried.
-pub const KINDS: [(u32, Kind); 25] = [
+pub const KINDS: [(u32, Kind); 26] = [
     (2, Kind::Tick),
     (1, Kind::PutMember),
     (2, Kind::PutPlant),
     (3, Kind::PutMachine),
-    (1, Kind::PutPolicy),
+    (2, Kind::PutPolicy),
+    (1, Kind::RaiseFormat),
     (2, Kind::PutPrincipal),
     (1, Kind::RevokePrincipal),
     (3, Kind::CreateOffer),
@@ -175,8 +177,8 @@ struct Run {
     /// How far each is applied, of each plant the one attached last at the end.
     applied: BTreeMap<PlantId, Vec<(String, u64)>>,
     answered: Vec<Answered>,
-    /// Since when each booking that is over and known is so.
-    over: BTreeMap<BookingId, i64>,
+    /// Since when each booking that is over and known is so; none if it was so before anybody took it down.
+    over: BTreeMap<BookingId, Option<i64>>,
     given: u32,
     tally: Tally,
 }
@@ -382,8 +384,12 @@ impl Run {
         let (now, keep_s) = (self.state.now(), before.policy().history_keep_s);
         for id in before.bookings().iter().map(|(id, _)| id) {
             let known = self.state.bookings().get(id).is_some();
-            let long_over = self.over.get(id).is_some_and(|since| keep_s > 0 && since + keep_s <= now);
-            if known == long_over {
+            let fine = match self.over.get(id) {
+                None => known,
+                Some(None) => known || keep_s > 0,
+                Some(Some(since)) => known != (keep_s > 0 && since + keep_s <= now),
+            };
+            if !fine {
                 let since = self.over.get(id);
                 return Err(format!(
                     "{id}, over since {since:?} and to be kept {keep_s} s, is known: {known}"
@@ -393,7 +399,7 @@ impl Run {
         let bookings = self.state.bookings();
         self.over.retain(|id, _| bookings.get(id).is_some());
         for booking in bookings.values().filter(|b| !b.is_open()) {
-            self.over.entry(booking.id).or_insert(now);
+            self.over.entry(booking.id).or_insert((booking.over_at != 0).then_some(now));
         }
         Ok(())
     }
@@ -454,8 +460,11 @@ impl Run {
                 let freeze_s = dice.of(&[0, HOUR, 2 * HOUR, -1, i64::MAX]);
                 let transport =
                     TransportTariff { base_s: dice.of(&[known.transport.base_s, 1200]), ..known.transport };
-                Command::PutPolicy { policy: Policy { freeze_s, transport, ..known }, expected_revision }
+                let history_keep_s = dice.of(&[known.history_keep_s, 0, 60, HOUR]);
+                let policy = Policy { freeze_s, transport, history_keep_s, ..known };
+                Command::PutPolicy { policy, expected_revision }
             }
+            Kind::RaiseFormat => Command::RaiseFormat { to: Format::NEWEST },
             Kind::PutPrincipal => Command::PutPrincipal(Principal {
                 id: PrincipalId::trusted(dice.of(&["bo", "bi", "ya"])),
                 role: dice.of(&[Role::Buyer, Role::Member]),

@@ -59,7 +59,7 @@ pub fn candidates(
     order: &Order,
     terms: &Terms,
 ) -> Result<Vec<Candidate>, Refusal> {
-    let placements = placements(state, pool, order, terms, solver::place)?;
+    let placements = placements(state, pool, order, terms)?;
     let mut found: Vec<Candidate> =
         placements.iter().map(|p| candidate(state, pool, order, p)).collect::<Result<_, _>>()?;
     mark(&mut found, Objective::Fastest, |c| (c.completes_at, c.price.total_fen()));
@@ -68,35 +68,29 @@ pub fn candidates(
     Ok(found)
 }
 
-/// The way to make `order` that is best by the objective of `terms`, without the others where that is faster.
+/// The way to make `order` that is best by the objective of `terms`, without the others: that is faster.
 pub fn best(state: &State, pool: &Pool, order: &Order, terms: &Terms) -> Result<Candidate, Refusal> {
-    let by: fn(&solver::Placement) -> (i64, i64) = match terms.objective {
-        Objective::Fastest => |p| (p.completion, p.cost),
-        Objective::Cheapest => |p| (p.cost, p.completion),
-        Objective::Greenest => {
-            let greenest = |c: &Candidate| c.best_for.contains(&Objective::Greenest);
-            let found = candidates(state, pool, order, terms)?.into_iter().find(greenest);
-            return found.ok_or_else(nothing);
-        }
+    let aim = match terms.objective {
+        Objective::Fastest => solver::Aim::Soonest,
+        Objective::Cheapest => solver::Aim::Cheapest,
+        Objective::Greenest => solver::Aim::Greenest,
     };
-    let placements = placements(state, pool, order, terms, solver::place_by_time_and_cost)?;
-    candidate(state, pool, order, placements.iter().min_by_key(|p| by(p)).ok_or_else(nothing)?)
+    let job = pool.job_of_order(state, order, terms)?;
+    match solver::place_best(&pool.shop, &pool.lines, &job, solver::Cost::Charge, aim) {
+        Some(placement) => candidate(state, pool, order, &placement),
+        None => Err(nothing_fits(state, pool, order, terms, &job)),
+    }
 }
 
-fn nothing() -> Refusal {
-    Refusal::because(Reason::NoCapacity, "nothing fits")
-}
-
-/// What `place` finds for `order` within `terms`: at least one, else the refusal says why.
+/// Every undominated placement of `order` within `terms`: at least one, else the refusal says why.
 fn placements(
     state: &State,
     pool: &Pool,
     order: &Order,
     terms: &Terms,
-    place: fn(&solver::Shop, &solver::Lines, &solver::Job, solver::Cost) -> Vec<solver::Placement>,
 ) -> Result<Vec<solver::Placement>, Refusal> {
     let job = pool.job_of_order(state, order, terms)?;
-    let found = place(&pool.shop, &pool.lines, &job, solver::Cost::Charge);
+    let found = solver::place(&pool.shop, &pool.lines, &job, solver::Cost::Charge);
     if found.is_empty() {
         return Err(nothing_fits(state, pool, order, terms, &job));
     }

@@ -2,9 +2,10 @@
 
 use super::registry::{read_windows, window};
 use super::{booking, command, read_format, registry, required, unknown_enum};
+use millpool_alliance::answer::{Answer, AnswerKey};
 use millpool_alliance::command::{Disturbed, Reply};
 use millpool_alliance::line::{Down, Occupation, Phase, Station, Use};
-use millpool_alliance::state::{Agent, Answer, AnswerKey, Image, Optimisation, Outbox};
+use millpool_alliance::state::{Agent, Image, Optimisation, Outbox};
 use millpool_alliance::{
     Booking, BookingId, Format, MachineId, Place, PlantId, PrincipalId, Progress, Reason, Refusal,
     Restoration, Step, Window,
