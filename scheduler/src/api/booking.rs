@@ -2,7 +2,7 @@
 
 use super::answer::{self, failed, reasons, refused};
 use super::stream::{self, Answers, Gone, Writer};
-use super::{Core, WATCH_PROGRESS, key, page_of};
+use super::{Core, WATCH_PROGRESS, key, page_of, seen};
 use crate::planner::quote::{Candidate, Quoted};
 use crate::planner::{Failure, Wish};
 use crate::wire::{booking as wire, required};
@@ -93,7 +93,7 @@ async fn quote_here(
     request: v1::QuoteRequest,
 ) -> Result<v1::QuoteResponse, Status> {
     let order = required("order", request.order).and_then(wire::read_order).map_err(|r| refused(&r))?;
-    let state = core.read(request.consistency).await?.state.0.clone();
+    let state = seen(&core.read(request.consistency).await?);
     let quoted = core.quotes.quote(&state, &order, core.clock.now_s());
     quote_answer(&core, state, quoted.map_err(Failure::Refused))
 }

@@ -238,8 +238,13 @@ impl Core {
     }
 
     fn applied(&self) -> State {
-        self.consensus.state().state.0.clone()
+        seen(&self.consensus.state())
     }
+}
+
+/// The state at the revision that its node has applied: entries of the consensus' own leave no trace in it.
+fn seen(view: &Snapshot<Replica>) -> State {
+    view.state.0.seen_at(view.revision)
 }
 
 fn check_length(message: &impl prost::Message) -> Result<(), Status> {
