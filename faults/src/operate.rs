@@ -41,8 +41,9 @@ pub(crate) async fn rolling_upgrade(run: &Run) -> anyhow::Result<Account> {
         stage.go_to_work().await?;
         stage
     };
+    let (former, _) = raised(&stage).await?;
     for index in 0..NODES {
-        if format(&stage).await?.0 != 1 {
+        if format(&stage).await?.0 != former {
             return Err(broken("the format rose before the last node was upgraded"));
         }
         stage.cluster.upgrade_node(index);
@@ -52,27 +53,30 @@ pub(crate) async fn rolling_upgrade(run: &Run) -> anyhow::Result<Account> {
         lead.map_err(|error| broken(format!("node {node_id} could not be given the lead: {error}")))?;
         stage.operator.take_snapshot(TakeSnapshotRequest {}).await.context("taking a snapshot")?;
     }
-    let (began, mut seen) = (Instant::now(), format(&stage).await?);
-    while seen.0 != seen.1 {
-        if began.elapsed() > RAISED_WITHIN {
-            return Err(broken(format!(
-                "the format is {} and not {} after {RAISED_WITHIN:?}",
-                seen.0, seen.1
-            )));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        seen = format(&stage).await?;
-    }
-    stage.account.notes.push(format!(
-        "format {} was written within {:.1?} of the last upgrade",
-        seen.0,
-        began.elapsed()
-    ));
+    let (present, took) = raised(&stage).await?;
+    let note =
+        format!("format {present} instead of {former} was written within {took:.1?} of the last upgrade");
+    stage.account.notes.push(note);
     // And on, in the new format, through one more restart of all.
     for index in 0..NODES {
         restart(&mut stage, index).await?;
     }
     stage.finish().await
+}
+
+/// The format that is written once it is the newest that all understand, and how long that took.
+async fn raised(stage: &Stage) -> anyhow::Result<(u32, Duration)> {
+    let began = Instant::now();
+    loop {
+        let (format, newest) = format(stage).await?;
+        if format == newest {
+            return Ok((format, began.elapsed()));
+        }
+        if began.elapsed() > RAISED_WITHIN {
+            return Err(broken(format!("the format is {format} and not {newest} after {RAISED_WITHIN:?}")));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The format that is written, and the newest that the answering node understands. A former version says nothing of it,
