@@ -84,7 +84,7 @@ sim-bugs: sim-build ## Known bugs are planted one by one, and each must be found
 sim-build: setup
 	@$(CARGO) build --release --locked --quiet -p millpool-sim
 
-faults: build faults-setup ## Real nodes killed, frozen, cut off, out of disk and damaged, restarted, upgraded, restored (root; eleven minutes)
+faults: build faults-setup ## Real nodes killed, frozen, cut off, out of disk and damaged, restarted, upgraded, restored (root; eight minutes)
 	$(say) "Faults of real processes"
 	@$(SUDO) target/release/millpool-faults $(FAULTS)
 
