@@ -211,7 +211,9 @@ fn offers() -> Vec<(&'static str, v1::Offer)> {
 
 /// The state's hash with its clock standing still: reads let no time pass, so it is the replicated state.
 async fn hash(cluster: &Cluster) -> u64 {
-    cluster.status(0).await.expect("the node answers").state_hash
+    // The format rises once, by itself, and the hash with it.
+    let settled = || async { cluster.status(0).await.filter(|status| status.format == status.format_max) };
+    eventually("the format to rise", settled).await.state_hash
 }
 
 #[tokio::test(flavor = "multi_thread")]
