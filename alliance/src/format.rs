@@ -12,7 +12,8 @@ use crate::state::State;
 ///
 /// - 1: the first;
 /// - 2: the format itself is part of the state and raised by an entry; a state knows what it was restored from;
-/// - 3: what is over is forgotten after a while ([`crate::history`]).
+/// - 3: what is over is forgotten after a while ([`crate::retention`]), and of remembered answers that expire together
+///   the first that was given goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Format(u32);
 
@@ -21,7 +22,7 @@ impl Format {
     pub const FIRST: Format = Format(1);
     /// The newest that this version knows.
     pub const NEWEST: Format = Format(3);
-    /// From which on what is over is forgotten.
+    /// From which on what is over is forgotten, and answers in their order.
     pub const FORGETTING: Format = Format(3);
 
     /// The format of this number, if this version knows it.

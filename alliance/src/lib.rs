@@ -10,7 +10,7 @@
 //!   plan must obey, checked here again whoever computed it.
 //! - [`price`]: money and carbon, in integers; [`cost`]: what the plan costs the pool;
 //! - [`progress`]: what the plants report, and disturbances.
-//! - [`answer`]: what was answered, so that a repeated request is done once; [`history`]: what is over, and
+//! - [`answer`]: what was answered, so that a repeated request is done once; [`retention`]: what is over, and
 //!   how long it is known.
 //! - [`mod@format`]: in which format all that is written; [`restoration`]: an alliance that begins again.
 //! - [`invariants`]: the whole state held against every rule, for tests and audits.
@@ -34,7 +34,6 @@ pub mod cost;
 pub mod digest;
 pub mod eligibility;
 pub mod format;
-pub mod history;
 pub mod id;
 pub mod invariants;
 pub mod lending;
@@ -47,6 +46,7 @@ pub mod progress;
 pub mod refusal;
 pub mod registry;
 pub mod restoration;
+pub mod retention;
 pub mod rules;
 pub mod state;
 pub mod window;

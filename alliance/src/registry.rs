@@ -1,8 +1,8 @@
 //! Who lends and what: members, plants, machines, principals, and the alliance's policy.
 
-use crate::history::{HISTORY_KEEP_MAX_S, HISTORY_KEEP_MIN_S};
 use crate::id::{MachineId, MemberId, PlantId, PrincipalId};
 use crate::refusal::{Reason, Refusal, text, within};
+use crate::retention::{HISTORY_KEEP_MAX_S, HISTORY_KEEP_MIN_S};
 use crate::window::TICK_S;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
@@ -354,7 +354,7 @@ pub struct Policy {
     pub holds_max_per_buyer: i64,
     /// Revision of the last change.
     pub revision: u64,
-    /// What is over is known for this long, seconds; 0: as long as there is room ([`crate::history`]). From format 3 on.
+    /// What is over is known for this long, seconds; 0: as long as there is room ([`crate::retention`]). From format 3 on.
     pub history_keep_s: i64,
 }
 

@@ -44,7 +44,7 @@ pub(crate) async fn run(
     let settled = &looks[looks.len() / 3..];
     if let Some(bytes) = slope(settled) {
         results.note(format!(
-            "after the first third each booking that was made took {:.1} KiB on each node",
+            "after the first third each booking that was made took {:.2} KiB on each node",
             bytes / 1024.0 / NODES as f64
         ));
     }

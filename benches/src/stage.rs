@@ -7,16 +7,14 @@ use millpool_demo::alliance::{Alliance, Blueprint};
 use millpool_demo::clock::wall_ms;
 use millpool_demo::cluster::{Cluster, NODES, Options};
 use millpool_demo::setup;
-use millpool_proto::v1::{GetPolicyRequest, GetStatusRequest, Policy, PutPolicyRequest};
+use millpool_proto::v1::{GetStatusRequest, Policy};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Days that the alliance lends: long, so that the pool does not fill up.
 const DAYS: i64 = 90;
 /// How long what is to be forgotten soon is known, seconds.
 const KEPT_S: u32 = 60;
-/// Between two looks at a cluster's format.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a cluster may take to have a leader.
 const LEADER_WAIT: Duration = Duration::from_secs(30);
 
@@ -84,30 +82,15 @@ impl Stage {
     /// Request ids are remembered for a minute: in a measurement that asks a year's or a day's worth within minutes, as
     /// many are known as would be in that year or on that day.
     pub(crate) async fn forget_soon(&self) -> anyhow::Result<()> {
-        self.change_policy(|policy| Policy { request_id_keep_s: KEPT_S, ..policy }).await
+        let operator = self.client("operator:load", 0)?;
+        Ok(setup::change_policy(&operator, |policy| Policy { request_id_keep_s: KEPT_S, ..policy }).await?)
     }
 
     /// And what is over is known for a minute: over the minutes of a measurement as much comes as goes.
     pub(crate) async fn forget_what_is_over(&self) -> anyhow::Result<()> {
         let operator = self.client("operator:load", 0)?;
-        let asked = Instant::now();
-        loop {
-            let status = operator.get_status(GetStatusRequest::default()).await?;
-            if status.format == status.format_max {
-                break;
-            }
-            ensure!(asked.elapsed() < LEADER_WAIT, "the cluster stays at format {}", status.format);
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-        self.change_policy(|policy| Policy { history_keep_s: KEPT_S, ..policy }).await
-    }
-
-    async fn change_policy(&self, change: impl FnOnce(Policy) -> Policy) -> anyhow::Result<()> {
-        let operator = self.client("operator:load", 0)?;
-        let policy = operator.get_policy(GetPolicyRequest::default()).await?.policy.context("a policy")?;
-        let (expected_revision, policy) = (policy.revision, Some(change(policy)));
-        operator.put_policy(PutPolicyRequest { policy, expected_revision, ..Default::default() }).await?;
-        Ok(())
+        setup::wait_for_format(&operator, LEADER_WAIT).await?;
+        Ok(setup::change_policy(&operator, |policy| Policy { history_keep_s: KEPT_S, ..policy }).await?)
     }
 
     /// A client of its own connections. The leader is preferred, or with `--spread` node after node.

@@ -4,6 +4,7 @@ use crate::check::broken;
 use crate::stage::{Account, Run, Stage};
 use anyhow::Context as _;
 use millpool_demo::cluster::{NODES, Version};
+use millpool_demo::setup;
 use millpool_proto::v1::{
     AddNodeRequest, GetStatusRequest, RemoveNodeRequest, TakeSnapshotRequest, TransferLeaderRequest,
 };
@@ -41,9 +42,11 @@ pub(crate) async fn rolling_upgrade(run: &Run) -> anyhow::Result<Account> {
         stage.go_to_work().await?;
         stage
     };
-    let (former, _) = raised(&stage).await?;
+    let former = raised(&stage).await?;
     for index in 0..NODES {
-        if format(&stage).await?.0 != former {
+        let status = stage.operator.get_status(GetStatusRequest {}).await;
+        let status = status.map_err(|error| broken(error.to_string()))?;
+        if status.format.max(1) != former {
             return Err(broken("the format rose before the last node was upgraded"));
         }
         stage.cluster.upgrade_node(index);
@@ -53,7 +56,8 @@ pub(crate) async fn rolling_upgrade(run: &Run) -> anyhow::Result<Account> {
         lead.map_err(|error| broken(format!("node {node_id} could not be given the lead: {error}")))?;
         stage.operator.take_snapshot(TakeSnapshotRequest {}).await.context("taking a snapshot")?;
     }
-    let (present, took) = raised(&stage).await?;
+    let began = Instant::now();
+    let (present, took) = (raised(&stage).await?, began.elapsed());
     let note =
         format!("format {present} instead of {former} was written within {took:.1?} of the last upgrade");
     stage.account.notes.push(note);
@@ -64,27 +68,9 @@ pub(crate) async fn rolling_upgrade(run: &Run) -> anyhow::Result<Account> {
     stage.finish().await
 }
 
-/// The format that is written once it is the newest that all understand, and how long that took.
-async fn raised(stage: &Stage) -> anyhow::Result<(u32, Duration)> {
-    let began = Instant::now();
-    loop {
-        let (format, newest) = format(stage).await?;
-        if format == newest {
-            return Ok((format, began.elapsed()));
-        }
-        if began.elapsed() > RAISED_WITHIN {
-            return Err(broken(format!("the format is {format} and not {newest} after {RAISED_WITHIN:?}")));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// The format that is written, and the newest that the answering node understands. A former version says nothing of it,
-/// and writes 1.
-async fn format(stage: &Stage) -> anyhow::Result<(u32, u32)> {
-    let status = stage.operator.get_status(GetStatusRequest {}).await;
-    let status = status.map_err(|error| broken(error.to_string()))?;
-    Ok((status.format.max(1), status.format_max.max(1)))
+/// The format that the cluster comes to write.
+async fn raised(stage: &Stage) -> anyhow::Result<u32> {
+    setup::wait_for_format(&stage.operator, RAISED_WITHIN).await.map_err(|error| broken(format!("{error:#}")))
 }
 
 /// A node dies with its disk, the leader first; it is removed, and a new one under a new id takes its place.

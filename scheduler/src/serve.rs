@@ -18,8 +18,8 @@ use futures::Stream;
 use metrics_exporter_prometheus::PrometheusHandle;
 use millpool_alliance::answer::ANSWERS_MAX;
 use millpool_alliance::command::Command;
-use millpool_alliance::history::{BOOKINGS_OPEN_MAX, BOOKINGS_OVER_MAX};
 use millpool_alliance::registry::{Principal, Role};
+use millpool_alliance::retention::{BOOKINGS_OPEN_MAX, BOOKINGS_OVER_MAX};
 use millpool_alliance::{Format, PrincipalId, State};
 use millpool_proto::v1::{
     admin_service_server::AdminServiceServer, agent_service_server::AgentServiceServer,

@@ -76,7 +76,7 @@ pub fn best(state: &State, pool: &Pool, order: &Order, terms: &Terms) -> Result<
         Objective::Greenest => solver::Aim::Greenest,
     };
     let job = pool.job_of_order(state, order, terms)?;
-    match solver::place_best(&pool.shop, &pool.lines, &job, solver::Cost::Charge, aim) {
+    match solver::place_best(&pool.shop, &pool.lines, &job, aim) {
         Some(placement) => candidate(state, pool, order, &placement),
         None => Err(nothing_fits(state, pool, order, terms, &job)),
     }

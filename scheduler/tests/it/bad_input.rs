@@ -466,6 +466,8 @@ async fn admin(t: &mut Table, op: &Client) {
         (put(&|p| p.transport = None, now), at(INVALID, "policy.transport")),
         (put(&tariff, now), at(INVALID, "policy.transport.fen_per_km")),
         (put(&|p| p.request_id_keep_s = 0, now), at(INVALID, "policy.request_id_keep_s")),
+        (put(&|p| p.history_keep_s = 59, now), at(INVALID, "policy.history_keep_s")),
+        (put(&|p| p.history_keep_s = u32::MAX, now), at(INVALID, "policy.history_keep_s")),
         (put(&|p| p.grid_factors = vec![Default::default()], now), at(INVALID, "policy.grid_factors.region")),
         (put(&|_| {}, now + 1), (FAILED, "REVISION_MISMATCH", "expected_revision")),
     ] {

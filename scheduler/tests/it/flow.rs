@@ -21,6 +21,34 @@ fn cancel(booking_id: &str) -> v1::CancelBookingRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_over_is_forgotten_though_nobody_asks_for_anything() {
+    // A minute of the alliance passes in a second.
+    let epoch_ms = (now_s() * 1000).to_string();
+    let cluster = Cluster::with(1, &[("clock-scale", "60"), ("clock-epoch-ms", &epoch_ms)]).await;
+    let operator = cluster.operator(0);
+    found_alliance(&operator).await;
+    let risen = || async { cluster.status(0).await.filter(|status| status.format == status.format_max) };
+    eventually("the format to rise", risen).await;
+    let known = operator.admin().get_policy(v1::GetPolicyRequest::default()).await.unwrap().into_inner();
+    let known = known.policy.unwrap();
+    let expected_revision = known.revision;
+    let policy = Some(v1::Policy { history_keep_s: 60, ..known });
+    let request = v1::PutPolicyRequest { request_id: fresh(), policy, expected_revision };
+    operator.admin().put_policy(request).await.unwrap();
+
+    let bo = cluster.client(0, "buyer:bo");
+    let (given_up, open) =
+        (bo.book(order(vec![operation("a", 60)])).await, bo.book(order(vec![operation("a", 60)])).await);
+    bo.booking().cancel_booking(cancel(&given_up.id)).await.unwrap();
+    assert_eq!(bo.get(&given_up.id).await.unwrap().status(), BookingStatus::Cancelled);
+    let forgotten = || async { bo.get(&given_up.id).await.err() };
+    let refusal = eventually("a booking to be forgotten", forgotten).await;
+    assert_eq!(refusal.code(), Code::NotFound);
+    assert!(refusal.message().contains("history_keep_s"), "{refusal:?}");
+    assert_eq!(bo.get(&open.id).await.unwrap().status(), BookingStatus::Confirmed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_buyer_quotes_holds_confirms_follows_and_cancels() {
     let cluster = Cluster::start(1).await;
     found_alliance(&cluster.operator(0)).await;

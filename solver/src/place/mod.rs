@@ -81,18 +81,20 @@ impl Aim {
     }
 }
 
-/// The placement of one job that is best by its aim, as [`place`] has it among others, several times faster: what a first
-/// chain comes to that looks one operation ahead bounds the search of all.
-pub fn place_best(shop: &Shop, lines: &Lines, job: &Job, criterion: Cost, aim: Aim) -> Option<Placement> {
-    let mut all = Query::new(shop, lines, job, criterion);
+/// The placement of one job that is best for whoever is charged for it, by its aim: as [`place`] has it among others, but
+/// sooner found. What a first chain comes to that looks one operation ahead bounds the search of all.
+pub fn place_best(shop: &Shop, lines: &Lines, job: &Job, aim: Aim) -> Option<Placement> {
+    let mut all = Query::new(shop, lines, job, Cost::Charge);
     if aim == Aim::Greenest {
-        match all.gram_above_any_cost() {
+        match all.gram_above_any_charge() {
             Some(weight) => all.fen_per_gram = weight,
             // Numbers so large that they cannot be added up: the front has the greenest, too.
-            None => return place(shop, lines, job, criterion).into_iter().min_by_key(|p| (p.carbon, p.cost)),
+            None => {
+                let front = place(shop, lines, job, Cost::Charge);
+                return front.into_iter().min_by_key(|p| (p.carbon, p.cost));
+            }
         }
     }
-    let weight = all.fen_per_gram;
     let mut placer = Placer::with_room();
     let first = match job.ops.len() {
         0 | 1 => None,
@@ -104,7 +106,7 @@ pub fn place_best(shop: &Shop, lines: &Lines, job: &Job, criterion: Cost, aim: A
         (Aim::Cheapest | Aim::Greenest, Some(first)) => Query { limit: first.cost + 1, ..all },
     };
     let best = placer.best(&bounded, aim).map(|at| placer.placement(at));
-    best.map(|p| Placement { cost: p.cost - weight * p.carbon, ..p })
+    best.map(|p| Placement { cost: p.charge, ..p })
 }
 
 fn placements(query: &Query<'_>) -> Vec<Placement> {

@@ -3,6 +3,7 @@
 use super::{Aim, Cost};
 use crate::way::Standing;
 use crate::{Fen, Fixed, Job, Lines, Op, Shop, Tick};
+use std::collections::BTreeSet;
 
 /// One call's givens.
 pub(crate) struct Query<'a> {
@@ -62,22 +63,22 @@ impl<'a> Query<'a> {
         !self.by_charge() && !self.by_carbon
     }
 
-    /// A weight of a gram by which what emits less costs less, whatever else it costs; if the numbers allow it.
-    pub(super) fn gram_above_any_cost(&self) -> Option<Fen> {
-        let (shop, ops) = (self.shop, &self.job.ops);
-        let most = |of: &dyn Fn(&crate::Mode) -> i64| -> i64 {
-            ops.iter().map(|op| op.modes.iter().map(of).max().unwrap_or(0)).fold(0, i64::saturating_add)
-        };
-        let plants = 0..shop.transport.len();
-        let trips = |of: &dyn Fn(usize, usize) -> i64| -> i64 {
-            let all = plants.clone().flat_map(|from| plants.clone().map(move |to| (from, to)));
-            all.map(|(from, to)| of(from, to)).max().unwrap_or(0).saturating_mul(ops.len() as i64)
-        };
-        if self.criterion == Cost::Plan {
-            return None;
+    /// A weight of a gram by which of two chains the one that emits less costs less, whatever they are charged; if the
+    /// numbers allow it. It looks at every pair of plants between which a part may travel, as the search does.
+    pub(super) fn gram_above_any_charge(&self) -> Option<Fen> {
+        let plant = |mode: &crate::Mode| self.shop.machines[mode.machine].plant;
+        let mut from: BTreeSet<usize> = self.job.origin.into_iter().collect();
+        let (mut charge, mut carbon): (Fen, i64) = (0, 0);
+        for op in &self.job.ops {
+            let to: BTreeSet<usize> = op.modes.iter().map(plant).collect();
+            let trips = || from.iter().flat_map(|from| to.iter().map(move |to| (*from, *to)));
+            let most = |of: fn(&crate::Mode) -> i64| op.modes.iter().map(of).max().unwrap_or(0);
+            let fare = trips().map(|(from, to)| self.shop.trip_charge(from, to)).max().unwrap_or(0);
+            let fumes = trips().map(|(from, to)| self.shop.trip_carbon(from, to)).max().unwrap_or(0);
+            charge = charge.checked_add(most(|mode| mode.charge))?.checked_add(fare)?;
+            carbon = carbon.checked_add(most(|mode| mode.carbon))?.checked_add(fumes)?;
+            from = to;
         }
-        let charge = most(&|mode| mode.charge).saturating_add(trips(&|a, b| shop.trip_charge(a, b)));
-        let carbon = most(&|mode| mode.carbon).saturating_add(trips(&|a, b| shop.trip_carbon(a, b)));
         let weight = charge.checked_add(1)?;
         carbon.checked_add(1)?.checked_mul(weight).filter(|most| *most < Fen::MAX / 4).map(|_| weight)
     }

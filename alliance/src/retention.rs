@@ -82,14 +82,32 @@ impl State {
 
     /// When the next booking is to be forgotten, seconds since the Unix epoch. O(log n).
     pub(crate) fn next_forgetting(&self) -> Option<i64> {
-        if !self.forgets() {
-            return None;
+        self.next_to_forget(BOOKINGS_OVER_MAX).map(|(due, _)| due)
+    }
+
+    /// Forgets bookings that were known for as long as the policy says, and those above `most`.
+    pub(crate) fn forget_bookings(&mut self, most: usize) {
+        for _ in 0..FORGOTTEN_MAX {
+            let next = self.next_to_forget(most).filter(|(due, _)| *due <= self.now);
+            let Some(over) = next.map(|(_, over)| over.clone()) else { break };
+            self.forget_booking(&over);
         }
-        if self.over.len() > BOOKINGS_OVER_MAX {
-            return Some(self.now);
+    }
+
+    /// When the next booking is to be forgotten, and which.
+    fn next_to_forget(&self, most: usize) -> Option<(i64, &Over)> {
+        let keep_s = self.policy.history_keep_s;
+        let keep_s = if planted(Bug::ForgottenTooSoon) { keep_s / 2 } else { keep_s };
+        let is_nothing = |over: &&Over| !over.was_made && over.since + NOTHING_KEEP_S <= self.now;
+        match self.forgets() {
+            false => None,
+            true if self.over.len() > most => {
+                let first = self.over.get_min().filter(is_nothing).or_else(|| self.longest_over());
+                first.map(|over| (self.now, over))
+            }
+            true if keep_s == 0 => None,
+            true => self.longest_over().map(|over| (over.since + keep_s, over)),
         }
-        let keep_s = Some(self.policy.history_keep_s).filter(|keep_s| *keep_s > 0)?;
-        self.longest_over().map(|over| over.since + keep_s)
     }
 
     fn longest_over(&self) -> Option<&Over> {
@@ -98,28 +116,6 @@ impl State {
             self.over.range(first..).next()
         };
         [from(false), from(true)].into_iter().flatten().min_by_key(|over| over.since)
-    }
-
-    /// Forgets bookings that were known for as long as the policy says, and those above `most`.
-    pub(crate) fn forget_bookings(&mut self, most: usize) {
-        for _ in 0..FORGOTTEN_MAX {
-            let Some(over) = self.next_to_forget(most).cloned() else { break };
-            self.forget_booking(&over);
-        }
-    }
-
-    fn next_to_forget(&self, most: usize) -> Option<&Over> {
-        let keep_s = self.policy.history_keep_s;
-        let keep_s = if planted(Bug::ForgottenTooSoon) { keep_s / 2 } else { keep_s };
-        let is_old = |over: &&Over| keep_s > 0 && over.since + keep_s <= self.now;
-        let is_nothing = |over: &&Over| !over.was_made && over.since + NOTHING_KEEP_S <= self.now;
-        match self.forgets() {
-            false => None,
-            true if self.over.len() > most => {
-                self.over.get_min().filter(is_nothing).or_else(|| self.longest_over())
-            }
-            true => self.longest_over().filter(is_old),
-        }
     }
 
     fn forget_booking(&mut self, over: &Over) {
@@ -145,10 +141,8 @@ impl State {
         if open < BOOKINGS_OPEN_MAX || !self.forgets() {
             return Ok(());
         }
-        let accepted = format!(
-            "fewer than {BOOKINGS_OPEN_MAX} open bookings in the alliance: cancel what is not wanted"
-        );
-        Err(Refusal::invalid(Reason::TooManyBookings, "bookings", open, &accepted))
+        let accepted = format!("fewer than {BOOKINGS_OPEN_MAX} in the alliance: cancel what is not wanted");
+        Err(Refusal::invalid(Reason::TooManyBookings, "open bookings (count)", open, &accepted))
     }
 
     /// Forgets a machine's offers whose time has passed for as long as the policy says; and of those and the withdrawn
