@@ -58,7 +58,7 @@ fn options() -> Options {
     let machines = config.agents.into_iter().flat_map(|agent| agent.machines);
     let read = machines.into_iter().find_map(|machine| match machine.adapter {
         Adapter::Mtconnect(options) => Some(Options { signals: BTreeMap::new(), ..*options }),
-        Adapter::Simulated(_) => None,
+        Adapter::Simulated(_) | Adapter::Opcua(_) => None,
     });
     read.expect("a machine that is read by MTConnect")
 }

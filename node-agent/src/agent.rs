@@ -3,7 +3,8 @@
 //! Stopping: first the adapters, so that nothing new happens; then the session is given a moment to send
 //! what is in the outbox; then the outbox is closed. What was not sent is on disk, and is sent next time.
 
-use crate::adapter::{Shop, mtconnect, simulated};
+use crate::adapter::opcua::pki::{Pki, PkiError};
+use crate::adapter::{Shop, mtconnect, opcua, simulated};
 use crate::clock::Clock;
 use crate::dispatch::{Dispatch, DispatchError, Kept};
 use crate::ground::Ground;
@@ -59,6 +60,19 @@ pub enum Adapter {
     Simulated(simulated::Options),
     /// It is read through MTConnect.
     Mtconnect(Box<mtconnect::Options>),
+    /// It is read through OPC UA.
+    Opcua(Box<opcua::Options>),
+}
+
+impl Adapter {
+    /// Its name in the config.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Simulated(_) => "simulated",
+            Self::Mtconnect(_) => "mtconnect",
+            Self::Opcua(_) => "opcua",
+        }
+    }
 }
 
 /// Why an agent does not run.
@@ -88,6 +102,14 @@ pub enum AgentError {
         /// Why.
         source: OutboxError,
     },
+    /// There are no certificates for OPC UA.
+    #[error("plant {plant}: {source}")]
+    Pki {
+        /// Which.
+        plant: String,
+        /// Why.
+        source: PkiError,
+    },
     /// An HTTP client for MTConnect cannot be made.
     #[error("plant {plant}: no HTTP client: {why}")]
     Http {
@@ -106,6 +128,8 @@ pub struct Agent {
     outbox: Outbox,
     dispatch: Dispatch,
     health: Health,
+    /// Certificates for OPC UA, where a machine needs them.
+    pki: Option<Pki>,
 }
 
 impl Agent {
@@ -118,19 +142,19 @@ impl Agent {
         let outbox =
             outbox::open(&at, &ground).map_err(|source| AgentError::Log { plant: plant.clone(), source })?;
         let dispatch = Dispatch::open(&options.data_dir, &plant, &ground);
-        let dispatch = dispatch.map_err(|source| AgentError::Dispatch { plant, source })?;
+        let dispatch = dispatch.map_err(|source| AgentError::Dispatch { plant: plant.clone(), source })?;
+        let opcua = options.machines.iter().any(|machine| matches!(machine.adapter, Adapter::Opcua(_)));
+        let pki = opcua.then(|| Pki::open(&options.data_dir.join("opcua"), &options.plant_id)).transpose();
+        let pki = pki.map_err(|source| AgentError::Pki { plant, source })?;
         health.set_dispatch(dispatch.revision(), None);
         for machine in &options.machines {
             health.machine(&machine.id, |report| {
-                report.adapter = match machine.adapter {
-                    Adapter::Simulated(_) => "simulated",
-                    Adapter::Mtconnect(_) => "mtconnect",
-                };
+                report.adapter = machine.adapter.name();
                 report.adapter_state = "starting".to_owned();
                 report.machine_state = "unknown".to_owned();
             });
         }
-        Ok(Self { options, clock, ground, outbox, dispatch, health })
+        Ok(Self { options, clock, ground, outbox, dispatch, health, pki })
     }
 
     /// What it says about itself.
@@ -202,21 +226,35 @@ impl Agent {
             plant: self.options.plant_id.clone(),
             why: error.to_string(),
         })?;
+        let shop = || Shop {
+            clock: self.clock,
+            outbox: self.outbox.clone(),
+            kept: self.dispatch.watch(),
+            health: self.health.clone(),
+        };
+        // Machines behind one server share a line.
+        let mut servers: Vec<(opcua::Server, Vec<(String, opcua::MachineOptions)>)> = Vec::new();
         for machine in &self.options.machines {
-            let shop = Shop {
-                clock: self.clock,
-                outbox: self.outbox.clone(),
-                kept: self.dispatch.watch(),
-                health: self.health.clone(),
-            };
             let (id, stop) = (machine.id.clone(), stop.clone());
             match &machine.adapter {
                 Adapter::Simulated(options) => {
-                    adapters.spawn(simulated::run(id, options.clone(), shop, stop));
+                    adapters.spawn(simulated::run(id, options.clone(), shop(), stop));
                 }
                 Adapter::Mtconnect(options) => {
-                    adapters.spawn(mtconnect::run(id, *options.clone(), client.clone(), shop, stop));
+                    adapters.spawn(mtconnect::run(id, *options.clone(), client.clone(), shop(), stop));
                 }
+                Adapter::Opcua(options) => {
+                    let opcua::Options { server, machine } = *options.clone();
+                    match servers.iter_mut().find(|(known, _)| *known == server) {
+                        Some((_, machines)) => machines.push((id, machine)),
+                        None => servers.push((server, vec![(id, machine)])),
+                    }
+                }
+            }
+        }
+        for (server, machines) in servers {
+            if let Some(pki) = self.pki.clone() {
+                adapters.spawn(opcua::run(server, machines, pki, shop(), stop.clone()));
             }
         }
         Ok(adapters)

@@ -3,26 +3,27 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use flate2::read::GzDecoder;
-use millpool_node_agent::adapter::mtconnect::{self, Options, Signal, Time};
-use millpool_node_agent::adapter::{Power, Shop};
-use millpool_node_agent::clock::Clock;
+use millpool_node_agent::adapter::Time;
+use millpool_node_agent::adapter::history::Rules;
+use millpool_node_agent::adapter::mapping::SignalFile;
+use millpool_node_agent::adapter::mtconnect::{self, Options, Signal};
 use millpool_node_agent::dispatch::Dispatch;
 use millpool_node_agent::ground::Ground;
-use millpool_node_agent::health::Health;
-use millpool_node_agent::outbox::{self, BYTES_MAX_DEFAULT, Outbox};
 use millpool_node_agent::replay::{self, Replay};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{AgentEvent, DispatchItem, DispatchList, MachineState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
+use support::plant::Plant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 const GF: &str = "GFAgie01-20161006-20161007.shdr.txt.gz";
 const MAZAK: &str = "Mazak03-20161220-20161221.shdr.txt.gz";
@@ -46,10 +47,7 @@ fn options(address: SocketAddr, device: &str) -> Options {
         time: Time::Source,
         signals: BTreeMap::new(),
         conditions: None,
-        follow_dispatch: true,
-        progress_s: 900,
-        down_after_s: 300,
-        power: Power::default(),
+        rules: Rules::default(),
     }
 }
 
@@ -70,61 +68,9 @@ async fn serve(recording: &[u8], options: replay::Options) -> Served {
     Served { replay, address, serving }
 }
 
-/// An adapter with an outbox and a list.
-struct Plant {
-    dir: PathBuf,
-    outbox: Outbox,
-    health: Health,
-    dispatch: Dispatch,
-    stop: CancellationToken,
-    running: JoinHandle<()>,
-}
-
 fn plant(dir: &Path, options: Options) -> Plant {
-    let at = outbox::Options { dir: dir.join("outbox"), bytes_max: BYTES_MAX_DEFAULT };
-    let outbox = outbox::open(&at, &Ground::Machine).unwrap();
-    let health = Health::new("plant", "agent");
-    let dispatch = Dispatch::open(dir, "plant", &Ground::Machine).unwrap();
-    let shop = Shop {
-        clock: Clock::default(),
-        outbox: outbox.clone(),
-        kept: dispatch.watch(),
-        health: health.clone(),
-    };
-    let stop = CancellationToken::new();
     let client = mtconnect::client().unwrap();
-    let run = mtconnect::run("m".to_owned(), options, client, shop, stop.clone());
-    let running = tokio::spawn(async move { run.await.unwrap() });
-    Plant { dir: dir.to_owned(), outbox, health, dispatch, stop, running }
-}
-
-impl Plant {
-    async fn events(&self) -> Vec<AgentEvent> {
-        self.outbox.read(1, usize::MAX).await.unwrap()
-    }
-
-    async fn until(&self, what: &str, is: impl Fn(&[AgentEvent]) -> bool) -> Vec<AgentEvent> {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        loop {
-            let events = self.events().await;
-            if is(&events) {
-                return events;
-            }
-            let report = self.health.report();
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "not within 20 s: {what}: {report:#?} {events:#?}"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn stop(self) -> PathBuf {
-        self.stop.cancel();
-        self.running.await.unwrap();
-        self.outbox.close().await;
-        self.dir
-    }
+    Plant::start(dir, |shop, stop| mtconnect::run("m".to_owned(), options, client, shop, stop))
 }
 
 /// (from, state), stretches without length left out.
@@ -562,7 +508,7 @@ async fn servers_that_misbehave_are_refused_and_tried_again() {
 async fn a_device_or_item_that_is_not_there_is_named_with_what_is() {
     let served = serve(&data(GF), replay::Options::new("GFAgie01")).await;
     let wrong_device = options(served.address, "GFAgie99");
-    let table = mtconnect::SignalTable { item: "counter".to_owned(), scale: 1.0, unit: None };
+    let table = SignalFile::Source("counter".to_owned()).into();
     let wrong_item =
         Options { signals: [(Signal::PartCount, table)].into(), ..options(served.address, "GFAgie01") };
     for (options, expected) in [

@@ -5,17 +5,23 @@
 //! machines; the outbox is all that they share.
 //!
 //! - [`mtconnect`]: reads a machine through its MTConnect agent. Read-only by design.
+//! - [`opcua`]: reads machines through OPC UA, the machine-tool model or a vendor's own.
 //! - [`simulated`]: a machine that follows its dispatch list.
+//! - [`mapping`]: where a signal is found. [`history`]: what follows from what an adapter sees; [`job`]: the operation at hand, and downtime.
 
+pub mod history;
+pub mod job;
+pub mod mapping;
 pub mod mtconnect;
+pub mod opcua;
 pub mod simulated;
 
 use crate::clock::Clock;
 use crate::dispatch::Kept;
 use crate::health::Health;
 use crate::outbox::{Entry, Mark, Outbox, OutboxError};
+use millpool_proto::v1::AgentEvent;
 use millpool_proto::v1::agent_event::What;
-use millpool_proto::v1::{AgentEvent, MachineState};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -49,6 +55,15 @@ impl Default for Power {
     }
 }
 
+/// Whose time stamps events carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// The data's own.
+    Source,
+    /// The time at which the agent saw them.
+    Arrival,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Happened {
@@ -77,16 +92,8 @@ impl Shop {
     }
 }
 
-/// A state's name, as the docs write it.
-pub fn state_name(state: MachineState) -> &'static str {
-    match state {
-        MachineState::Unknown => "unknown",
-        MachineState::Off => "off",
-        MachineState::Idle => "idle",
-        MachineState::Setup => "setup",
-        MachineState::Producing => "producing",
-        MachineState::Held => "held",
-        MachineState::Blocked => "blocked",
-        MachineState::Maintenance => "maintenance",
-    }
+/// A text's first bytes, at most so many, and no half character.
+pub fn cut(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }

@@ -523,7 +523,7 @@ async fn tell(machine: &Machine, happened: Vec<Happened>, shop: &Shop) -> Result
     shop.append(&machine.id, happened, memory).await?;
     shop.health.machine(&machine.id, |report| {
         report.adapter_state = "running".to_owned();
-        report.machine_state = super::state_name(machine.state()).to_owned();
+        report.machine_state = super::mapping::state_name(machine.state()).to_owned();
         report.operation = machine.operation().map(|(booking, operation)| format!("{booking}/{operation}"));
     });
     Ok(())

@@ -1,7 +1,10 @@
-//! What the tests of the session share: a coordinator that can be told to misbehave, and a cable that can
-//! be cut.
+//! What the tests share: a coordinator that can be told to misbehave, a cable that can be cut, and an adapter
+//! without either.
 
 #![allow(dead_code)]
+
+pub mod counterpart;
+pub mod plant;
 
 use millpool_node_agent::clock::Clock;
 use millpool_node_agent::dispatch::Dispatch;

@@ -4,6 +4,7 @@
 //! alike. What is not understood is passed over; what is malformed, too deep or too large is refused. No
 //! document, however made, makes anything here panic.
 
+use crate::adapter::cut;
 use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::reader::Reader;
@@ -173,12 +174,6 @@ impl Tag<'_, '_> {
 
 fn malformed(error: &dyn std::fmt::Display) -> DocumentError {
     DocumentError::Malformed(cut(&error.to_string(), 300).to_owned())
-}
-
-/// A text's first bytes, at most so many, and no half character.
-pub fn cut(text: &str, bytes_max: usize) -> &str {
-    let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
 }
 
 /// Visits every element and text. `visit` also learns how many elements are open.

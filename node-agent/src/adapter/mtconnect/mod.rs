@@ -3,7 +3,7 @@
 //!
 //! - [`document`]: the XML documents, with limits. [`multipart`]: the stream's parts.
 //! - [`signals`]: which data item is which signal, and what state they amount to.
-//! - [`watch`]: a machine's history from documents. [`job`]: the operation at hand, and downtime.
+//! - [`watch`]: a machine's history from documents.
 //!
 //! [`run`] holds the line: it probes, reads on from where the watch stopped, and when it cannot
 //! (`OUT_OF_RANGE`, another instance), it reads everything as it is now and records a gap in the evidence.
@@ -11,14 +11,15 @@
 //! worth mentioning.
 
 pub mod document;
-pub mod job;
 pub mod multipart;
 pub mod signals;
 pub mod watch;
 
-pub use signals::{Signal, SignalFile, SignalTable};
+pub use signals::Signal;
 
-use super::{Happened, Power, Shop};
+use super::history::Rules;
+use super::mapping::{self, SignalTable};
+use super::{Happened, Shop, Time, cut};
 use crate::chance::{Backoff, Chance};
 use crate::outbox::OutboxError;
 use document::{Device, Document, DocumentError};
@@ -45,15 +46,6 @@ const PROGRAM_LENGTH_MAX: usize = 200;
 /// Its place is put on disk this often when nothing happens.
 const MARK_EVERY: Duration = Duration::from_secs(60);
 
-/// Whose time stamps events carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Time {
-    /// The data's own.
-    Source,
-    /// The time at which the agent saw them.
-    Arrival,
-}
-
 /// How a machine is read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -71,14 +63,8 @@ pub struct Options {
     pub signals: BTreeMap<Signal, SignalTable>,
     /// Condition items that count; all without.
     pub conditions: Option<Vec<String>>,
-    /// Whether activity is bound to the dispatch list.
-    pub follow_dispatch: bool,
-    /// Progress every so many seconds.
-    pub progress_s: u32,
-    /// Blocked for so long is down.
-    pub down_after_s: u32,
-    /// What the machine draws, where nothing measures it.
-    pub power: Power,
+    /// How its history is told.
+    pub rules: Rules,
 }
 
 /// Why the line was given up.
@@ -317,11 +303,10 @@ impl Line {
         self.shop.health.machine(&self.machine_id, |report| {
             report.adapter_state =
                 if self.heard.elapsed() < self.silence() { "streaming" } else { "lost" }.to_owned();
-            report.machine_state = super::state_name(self.watch.state()).to_owned();
+            report.machine_state = mapping::state_name(self.watch.state()).to_owned();
             let operation = self.watch.operation();
             report.operation = operation.map(|(booking, operation)| format!("{booking}/{operation}"));
-            report.program =
-                self.watch.program().map(|program| document::cut(program, PROGRAM_LENGTH_MAX).to_owned());
+            report.program = self.watch.program().map(|program| cut(program, PROGRAM_LENGTH_MAX).to_owned());
             if report.adapter_state == "streaming" {
                 report.trouble = None;
             }
@@ -419,7 +404,7 @@ fn http(error: &reqwest::Error) -> Trouble {
         words = format!("{words}: {cause}");
         source = cause.source();
     }
-    Trouble::Http(document::cut(&words, 500).to_owned())
+    Trouble::Http(cut(&words, 500).to_owned())
 }
 
 /// A device's name in a URL.

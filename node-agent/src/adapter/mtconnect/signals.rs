@@ -22,7 +22,9 @@
 //! | execution READY, STOPPED, PROGRAM_COMPLETED | idle |
 //! | anything else | unknown |
 
-use super::document::{self, DataItem, Device, Level, Observation, Seen};
+use super::document::{DataItem, Device, Level, Observation, Seen};
+use crate::adapter::cut;
+use crate::adapter::mapping::SignalTable;
 use millpool_proto::v1::MachineState;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,41 +58,24 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// Every signal.
-    pub const ALL: [Self; 11] = [
-        Self::Availability,
-        Self::Execution,
-        Self::Mode,
-        Self::FunctionalMode,
-        Self::EmergencyStop,
-        Self::PowerState,
-        Self::Program,
-        Self::PartCount,
-        Self::Load,
-        Self::Power,
-        Self::Energy,
+    /// Every signal, with its name in the config.
+    pub const NAMED: [(Self, &'static str); 11] = [
+        (Self::Availability, "availability"),
+        (Self::Execution, "execution"),
+        (Self::Mode, "mode"),
+        (Self::FunctionalMode, "functional_mode"),
+        (Self::EmergencyStop, "emergency_stop"),
+        (Self::PowerState, "power_state"),
+        (Self::Program, "program"),
+        (Self::PartCount, "part_count"),
+        (Self::Load, "load"),
+        (Self::Power, "power"),
+        (Self::Energy, "energy"),
     ];
 
     /// Its name in the config.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Availability => "availability",
-            Self::Execution => "execution",
-            Self::Mode => "mode",
-            Self::FunctionalMode => "functional_mode",
-            Self::EmergencyStop => "emergency_stop",
-            Self::PowerState => "power_state",
-            Self::Program => "program",
-            Self::PartCount => "part_count",
-            Self::Load => "load",
-            Self::Power => "power",
-            Self::Energy => "energy",
-        }
-    }
-
-    /// The signal of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|signal| signal.name() == name)
+        Self::NAMED.iter().find(|(signal, _)| *signal == self).map_or("", |(_, name)| name)
     }
 
     /// The data item type that stands for it where the config names none.
@@ -131,42 +116,6 @@ impl Signal {
             },
             Self::PowerState => matches!(sub_type, None | Some("LINE")).then_some(0),
             _ => Some(u8::from(sub_type.is_some_and(|sub_type| sub_type != "ACTUAL"))),
-        }
-    }
-}
-
-/// A signal in the config: a data item's id or name, or a table.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
-pub enum SignalFile {
-    /// Its data item.
-    Item(String),
-    /// Its data item, and what its values are multiplied by.
-    Table(SignalTable),
-}
-
-/// A signal in the config, in full.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SignalTable {
-    /// The data item's id or name.
-    pub item: String,
-    /// What values are multiplied by, e.g. 1000 where the item is in kW.
-    #[serde(default = "one")]
-    pub scale: f64,
-    /// The unit that the item must have in the model; not checked without.
-    pub unit: Option<String>,
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-impl From<SignalFile> for SignalTable {
-    fn from(file: SignalFile) -> Self {
-        match file {
-            SignalFile::Item(item) => Self { item, scale: 1.0, unit: None },
-            SignalFile::Table(table) => table,
         }
     }
 }
@@ -241,7 +190,7 @@ pub fn resolve(
     conditions: Option<&[String]>,
 ) -> Result<Mapping, MappingError> {
     let mut mapping = Mapping::default();
-    for signal in Signal::ALL {
+    for (signal, _) in Signal::NAMED {
         let item = match mapped.get(&signal) {
             Some(table) => Some((mapped_item(device, signal, table)?, table.scale)),
             None => {
@@ -287,16 +236,16 @@ fn mapped_item<'a>(
     table: &SignalTable,
 ) -> Result<&'a DataItem, MappingError> {
     let others = || device.items.iter().filter(|item| item.category != "CONDITION");
-    let item = others().find(|item| is(item, &table.item)).ok_or_else(|| MappingError::NoItem {
+    let item = others().find(|item| is(item, &table.source)).ok_or_else(|| MappingError::NoItem {
         signal: signal.name().to_owned(),
-        wanted: table.item.clone(),
+        wanted: table.source.clone(),
         there: names(others()),
     })?;
     let found = item.units.clone().unwrap_or_default();
     match &table.unit {
         Some(wanted) if *wanted != found => Err(MappingError::Unit {
             signal: signal.name(),
-            item: table.item.clone(),
+            item: table.source.clone(),
             found,
             wanted: wanted.clone(),
         }),
@@ -306,7 +255,7 @@ fn mapped_item<'a>(
 
 fn names<'a>(items: impl Iterator<Item = &'a DataItem>) -> String {
     let each = items.map(|item| item.name.as_deref().unwrap_or(&item.id).to_owned());
-    document::cut(&each.collect::<Vec<_>>().join(", "), 2000).to_owned()
+    cut(&each.collect::<Vec<_>>().join(", "), 2000).to_owned()
 }
 
 /// The last value of each signal.
@@ -419,6 +368,7 @@ fn scaled(value: &str, scale: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::mapping::SignalFile;
 
     fn state_of(values: &[(Signal, &str)], fault: bool, has_mode: bool) -> MachineState {
         let values = values.iter().map(|(signal, value)| (*signal, (*value).to_owned())).collect();
@@ -486,7 +436,7 @@ mod tests {
         };
         let device =
             Device { items: vec![item("e1", "EXECUTION"), item("m1", "MESSAGE")], ..Device::default() };
-        let wanted = SignalTable { item: "counter".to_owned(), scale: 1.0, unit: None };
+        let wanted = SignalTable::from(SignalFile::Source("counter".to_owned()));
         let refused = resolve(&device, &[(Signal::PartCount, wanted)].into(), None);
         let Err(MappingError::NoItem { there, .. }) = refused else { panic!("{refused:?}") };
         assert_eq!(there, "e1, m1");

@@ -8,13 +8,13 @@
 //! which reports execution and mode in one line never shows a state between the two. What happens is
 //! told in the time of the observations, and that time never goes back.
 
+use super::Options;
 use super::document::{Header, Observation};
-use super::job::{self, Downtime, Follower, Told};
 use super::signals::{Mapping, Signal, Signals};
-use super::{Options, Time};
-use crate::adapter::Happened;
-use millpool_proto::v1::agent_event::What;
-use millpool_proto::v1::{DispatchItem, EvidenceGap, MachineState, StateChanged};
+use crate::adapter::history::History;
+use crate::adapter::job::Told;
+use crate::adapter::{Happened, Time};
+use millpool_proto::v1::{DispatchItem, MachineState};
 use serde::{Deserialize, Serialize};
 
 /// What a watch remembers through a restart.
@@ -24,16 +24,8 @@ struct Memory {
     /// Where to go on reading; 0 before the first document.
     next_seq: u64,
     signals: Signals,
-    /// The state that was told last.
-    state: i32,
-    /// When the last thing told happened.
-    told_ms: i64,
-    /// Until when the machine was seen.
-    seen_ms: i64,
-    /// It is not seen now.
-    lost: bool,
-    follower: Follower,
-    downtime: Downtime,
+    #[serde(flatten)]
+    history: History,
 }
 
 /// One machine's history.
@@ -46,7 +38,9 @@ pub struct Watch {
 impl Watch {
     /// A watch as it remembers itself. What is not understood is forgotten: it begins anew.
     pub fn new(options: Options, memory: Option<&[u8]>) -> Self {
-        let memory = memory.and_then(|memory| serde_json::from_slice(memory).ok()).unwrap_or_default();
+        let mut memory: Memory =
+            memory.and_then(|memory| serde_json::from_slice(memory).ok()).unwrap_or_default();
+        memory.history.rules = options.rules;
         Self { options, mapping: Mapping::default(), memory }
     }
 
@@ -62,9 +56,7 @@ impl Watch {
 
     /// The machine's items on the dispatch list.
     pub fn set_items(&mut self, items: Vec<DispatchItem>) {
-        if self.options.follow_dispatch {
-            self.memory.follower.set_items(items);
-        }
+        self.memory.history.set_items(items);
     }
 
     /// Whether anything is to be learnt from a data item.
@@ -79,12 +71,12 @@ impl Watch {
 
     /// The machine's state, as it was told last.
     pub fn state(&self) -> MachineState {
-        MachineState::try_from(self.memory.state).unwrap_or(MachineState::Unknown)
+        self.memory.history.state()
     }
 
     /// The operation at hand.
     pub fn operation(&self) -> Option<(&str, u32)> {
-        self.memory.follower.operation()
+        self.memory.history.operation()
     }
 
     /// The program that is active, if the machine says.
@@ -99,13 +91,7 @@ impl Watch {
 
     /// The machine is not seen any more: its state is unknown from when it was seen last.
     pub fn lost(&mut self) -> Vec<Happened> {
-        if self.memory.lost || self.memory.next_seq == 0 {
-            return Vec::new();
-        }
-        self.memory.lost = true;
-        let mut happened = Vec::new();
-        self.turn(self.memory.seen_ms, MachineState::Unknown, &mut happened);
-        happened
+        self.memory.history.lose()
     }
 
     /// A current document: everything as it is now. If the machine was seen before, what lies between is a
@@ -121,7 +107,7 @@ impl Watch {
         let mut happened = Vec::new();
         if self.memory.next_seq > 0 {
             happened.extend(self.lost());
-            self.gap(now_ms, why, &mut happened);
+            self.memory.history.gap(now_ms, why, &mut happened);
         }
         self.memory.signals = Signals::new(&self.mapping);
         let mut changed = Vec::new();
@@ -139,13 +125,17 @@ impl Watch {
     pub fn sample(&mut self, header: Header, seen: &[Observation], arrival_ms: i64) -> Vec<Happened> {
         let mut happened = Vec::new();
         let now_ms = self.now_ms(&header, seen, arrival_ms);
-        let recovered = std::mem::take(&mut self.memory.lost);
+        let recovered = self.memory.history.find();
         if recovered {
             // The buffer tells what went on meanwhile; the state before it is the one that was seen last.
-            self.settle(self.memory.told_ms, &[], &mut happened);
+            self.settle(self.memory.history.told_ms(), &[], &mut happened);
         }
         if header.first_seq > self.memory.next_seq {
-            self.gap(now_ms, "observations left the MTConnect agent's buffer unread", &mut happened);
+            self.memory.history.gap(
+                now_ms,
+                "observations left the MTConnect agent's buffer unread",
+                &mut happened,
+            );
         }
         let unread = seen.partition_point(|observation| observation.seq < self.memory.next_seq);
         let mut rest = &seen[unread..];
@@ -160,24 +150,20 @@ impl Watch {
             rest = later;
         }
         if recovered {
-            self.gap(now_ms, "no line to the MTConnect agent; its buffer was read afterwards", &mut happened);
+            self.memory.history.gap(
+                now_ms,
+                "no line to the MTConnect agent; its buffer was read afterwards",
+                &mut happened,
+            );
         }
-        self.pass_time(now_ms, &mut happened);
+        let faults = self.memory.signals.faults();
+        self.memory.history.pass_time(now_ms, &faults, &mut happened);
         self.read_up_to(header, now_ms);
         happened
     }
 
-    /// Nothing but time has passed. It does not count as told: an observation that is on its way may be a
-    /// little older, and keeps its own time.
-    fn pass_time(&mut self, now_ms: i64, happened: &mut Vec<Happened>) {
-        self.tell(now_ms, Told::Time, happened);
-        let faults = self.memory.signals.faults();
-        happened.extend(self.memory.downtime.tell(now_ms, self.state(), &faults, self.options.down_after_s));
-    }
-
     /// Everything of one instant is taken in: what state is it, and what follows?
     fn settle(&mut self, at_ms: i64, changed: &[Signal], happened: &mut Vec<Happened>) {
-        let at_ms = at_ms.max(self.memory.told_ms);
         let state = self.memory.signals.state();
         let completed = self.memory.signals.value(Signal::Execution) == Some("PROGRAM_COMPLETED");
         let told = changed.iter().filter_map(|signal| {
@@ -191,46 +177,14 @@ impl Watch {
             }
         });
         let told: Vec<_> = told.collect();
-        self.turn(at_ms, state, happened);
-        for told in told {
-            self.tell(at_ms, told, happened);
-        }
-        self.memory.told_ms = at_ms;
-        self.pass_time(at_ms, happened);
-    }
-
-    fn turn(&mut self, at_ms: i64, state: MachineState, happened: &mut Vec<Happened>) {
-        if self.state() == state && self.memory.next_seq > 0 {
-            return;
-        }
-        let at_ms = at_ms.max(self.memory.told_ms);
-        self.memory.told_ms = at_ms;
-        self.memory.state = state.into();
-        happened.push(Happened { at_ms, what: What::StateChanged(StateChanged { state: state.into() }) });
-        self.tell(at_ms, Told::State(state), happened);
-    }
-
-    fn tell(&mut self, at_ms: i64, told: Told, happened: &mut Vec<Happened>) {
-        if self.options.follow_dispatch {
-            let options = job::Options { progress_s: self.options.progress_s, power: self.options.power };
-            happened.extend(self.memory.follower.tell(at_ms, told, &options));
-        }
-    }
-
-    fn gap(&mut self, now_ms: i64, why: &str, happened: &mut Vec<Happened>) {
-        let from_ms = self.memory.seen_ms;
-        if now_ms <= from_ms {
-            return;
-        }
-        let gap = EvidenceGap { from_ms, until_ms: now_ms, reason: why.chars().take(200).collect() };
-        happened.push(Happened { at_ms: now_ms, what: What::EvidenceGap(gap) });
+        let faults = self.memory.signals.faults();
+        self.memory.history.settle(at_ms, state, &told, &faults, happened);
     }
 
     fn read_up_to(&mut self, header: Header, now_ms: i64) {
         self.memory.instance_id = header.instance_id;
         self.memory.next_seq = header.next_seq.max(1);
-        self.memory.seen_ms = now_ms.max(self.memory.seen_ms);
-        self.memory.lost = false;
+        self.memory.history.seen(now_ms);
     }
 
     fn stamp(&self, observation: &Observation, arrival_ms: i64) -> i64 {

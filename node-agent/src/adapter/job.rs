@@ -1,7 +1,7 @@
 //! Binds a machine's activity to the dispatch item at hand, and says when a blocked machine is down.
 //!
-//! An MTConnect agent knows programs and part counts, and nothing of bookings. The rule that bridges the
-//! two is simple, and holds as long as the plant runs the item in the item's time:
+//! A controller knows programs and part counts, and nothing of bookings. The rule that bridges the two is
+//! simple, and holds as long as the plant runs the item in the item's time:
 //!
 //! - **Started:** activity (producing, or being set up) *begins* at or after the item's start, and no item
 //!   is at hand. The first item on the list that is not over is the one. Activity that began before the
@@ -20,8 +20,7 @@
 //! Everything is told in the time of the observations, so the same recording gives the same history
 //! however fast it is played.
 
-use super::document::cut;
-use crate::adapter::{Happened, Power};
+use super::{Happened, Power, cut};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{
     DispatchItem, MachineDown, MachineState, MachineUp, OperationFinished, OperationProgress,

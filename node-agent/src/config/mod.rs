@@ -2,15 +2,16 @@
 //!
 //! [`File`] is what may stand in the file. [`resolve`] checks all of it, and answers with [`Config`], which
 //! holds only what can be used, or with every [`Problem`] that it found: the field, the value that stands
-//! there, and what is accepted.
+//! there, and what is accepted. What may stand in a machine's section is in [`machines`].
 
-use crate::adapter::mtconnect::SignalTable;
-use crate::adapter::{Power, mtconnect, simulated};
+pub mod machines;
+
 use crate::clock::{Clock, SCALE_MAX, SCALE_MIN};
 use crate::outbox::{BYTES_MAX_DEFAULT, BYTES_MAX_LEAST};
 use crate::session::{Timing, Tls, Token};
+use machines::{MachineFile, SimulatedFile};
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -154,84 +155,6 @@ pub struct AgentFile {
     pub simulated_machines: Vec<String>,
     /// One section a machine.
     pub machine: Vec<MachineFile>,
-}
-
-/// `[[agent.machine]]`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MachineFile {
-    /// The machine's id in the registry.
-    pub id: String,
-    /// `simulated` or `mtconnect`.
-    pub adapter: String,
-    /// What it draws.
-    pub power: Option<PowerFile>,
-    /// For `simulated`.
-    pub simulated: Option<SimulatedFile>,
-    /// For `mtconnect`.
-    pub mtconnect: Option<MtconnectFile>,
-}
-
-/// `[agent.machine.power]`
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PowerFile {
-    /// On, doing nothing, W.
-    pub idle_w: u32,
-    /// Being set up, W.
-    pub setup_w: u32,
-    /// Cutting, W.
-    pub cutting_w: u32,
-}
-
-/// `[simulated]` and `[agent.machine.simulated]`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SimulatedFile {
-    /// Seed of everything that befalls machines.
-    pub seed: Option<u64>,
-    /// Progress every so many plant seconds.
-    pub progress_s: Option<u32>,
-    /// Mean working hours between breakdowns; 0 for never.
-    pub mtbf_h: Option<u32>,
-    /// Shortest and longest repair, minutes.
-    pub repair_min: Option<(u32, u32)>,
-    /// Operations of a thousand that overrun.
-    pub overrun_permille: Option<u32>,
-    /// Least and most that an overrun adds, thousandths of the work.
-    pub overrun_extra_permille: Option<(u32, u32)>,
-    /// Operations of a thousand whose pieces are all lost.
-    pub scrap_permille: Option<u32>,
-    /// Pieces of a thousand that are bad.
-    pub piece_scrap_permille: Option<u32>,
-    /// What machines draw that do not say.
-    pub power: Option<PowerFile>,
-}
-
-/// `[agent.machine.mtconnect]`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MtconnectFile {
-    /// The MTConnect agent, e.g. `http://10.1.2.3:5000`.
-    pub url: String,
-    /// Name, uuid or id of the device; may be left out where there is but one.
-    pub device: Option<String>,
-    /// Heartbeat asked of the MTConnect agent, ms.
-    pub heartbeat_ms: Option<u64>,
-    /// Least time between two documents, ms.
-    pub interval_ms: Option<u64>,
-    /// `source`: events carry the data's own time stamps. `arrival`: the time at which the agent saw them.
-    pub time: Option<String>,
-    /// Data item of each signal, where it is not found by its type.
-    pub signals: BTreeMap<String, mtconnect::SignalFile>,
-    /// Condition data items that count; all of the device's where it is left out.
-    pub conditions: Option<Vec<String>>,
-    /// Whether the machine's activity is bound to the dispatch list.
-    pub follow_dispatch: Option<bool>,
-    /// Progress every so many seconds.
-    pub progress_s: Option<u32>,
-    /// Blocked for so long is reported as down, s.
-    pub down_after_s: Option<u32>,
 }
 
 /// What the environment and flags say; each wins over the file.
@@ -412,7 +335,7 @@ fn resolve_agent(
     let coordinator = coordinator(field, &agent.coordinator, &file.coordinator, overrides, found);
     let bytes_max = agent.outbox_bytes_max.unwrap_or(BYTES_MAX_DEFAULT);
     found.within(&format!("{field}.outbox_bytes_max"), bytes_max, BYTES_MAX_LEAST, 1 << 40);
-    let machines = machines(field, agent, file, found);
+    let machines = machines::resolve(field, agent, file, found);
     let (coordinators, token, tls) = coordinator?;
     if found.0.len() > before {
         return None;
@@ -529,154 +452,4 @@ fn is_loopback(address: &str) -> bool {
     let bare = address.trim_start_matches("http://").trim_start_matches("https://");
     let host = bare.rsplit_once(':').map_or(bare, |(host, _)| host).trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn machines(field: &str, agent: &AgentFile, file: &File, found: &mut Found) -> Vec<crate::agent::Machine> {
-    let short = agent.simulated_machines.iter().map(|id| MachineFile {
-        id: id.clone(),
-        adapter: "simulated".to_owned(),
-        ..MachineFile::default()
-    });
-    let all: Vec<_> = agent.machine.iter().cloned().chain(short).collect();
-    if all.is_empty() || all.len() > MACHINES_MAX {
-        found.wrong::<()>(&format!("{field}.machine"), all.len(), &format!("1 to {MACHINES_MAX} machines"));
-    }
-    let mut ids = BTreeSet::new();
-    let mut machines = Vec::new();
-    for (at, machine) in all.iter().enumerate() {
-        let field = format!("{field}.machine[{at}]");
-        if !ids.insert(&machine.id) {
-            found.wrong::<()>(
-                &format!("{field}.id"),
-                &machine.id,
-                "an id that no other machine of the agent has",
-            );
-        }
-        machines.extend(resolve_machine(&field, machine, file, found));
-    }
-    machines
-}
-
-fn resolve_machine(
-    field: &str,
-    machine: &MachineFile,
-    file: &File,
-    found: &mut Found,
-) -> Option<crate::agent::Machine> {
-    let id = found.name(&format!("{field}.id"), &machine.id)?;
-    let power = machine.power.or(file.simulated.power).map(|power| Power {
-        idle_w: power.idle_w,
-        setup_w: power.setup_w,
-        cutting_w: power.cutting_w,
-    });
-    let power = power.unwrap_or_default();
-    let adapter = match machine.adapter.as_str() {
-        "simulated" => {
-            if machine.mtconnect.is_some() {
-                found.wrong::<()>(
-                    &format!("{field}.mtconnect"),
-                    "a table",
-                    "none, with adapter = \"simulated\"",
-                );
-            }
-            let own = machine.simulated.clone().unwrap_or_default();
-            crate::agent::Adapter::Simulated(simulated(field, &own, &file.simulated, power, found))
-        }
-        "mtconnect" => match &machine.mtconnect {
-            Some(own) => crate::agent::Adapter::Mtconnect(Box::new(mtconnect(field, own, power, found)?)),
-            None => found.wrong(&format!("{field}.mtconnect"), "none", "a table with at least `url`")?,
-        },
-        other => found.wrong(&format!("{field}.adapter"), other, "simulated or mtconnect")?,
-    };
-    Some(crate::agent::Machine { id, adapter })
-}
-
-fn simulated(
-    field: &str,
-    own: &SimulatedFile,
-    all: &SimulatedFile,
-    power: Power,
-    found: &mut Found,
-) -> simulated::Options {
-    let default = simulated::Options::default();
-    let number =
-        |pick: fn(&SimulatedFile) -> Option<u32>, otherwise| pick(own).or(pick(all)).unwrap_or(otherwise);
-    let mut permille =
-        |name: &str, value: u32| found.within(&format!("{field}.simulated.{name}"), value, 0, 1000);
-    let overrun_permille =
-        permille("overrun_permille", number(|s| s.overrun_permille, default.overrun_permille));
-    let scrap_permille = permille("scrap_permille", number(|s| s.scrap_permille, default.scrap_permille));
-    let pieces = number(|s| s.piece_scrap_permille, default.piece_scrap_permille);
-    let piece_scrap_permille = permille("piece_scrap_permille", pieces);
-    let progress_s = number(|s| s.progress_s, default.progress_s);
-    found.within(&format!("{field}.simulated.progress_s"), progress_s, 1, 86_400);
-    let mut span = |name: &str, value: (u32, u32), high: u32| {
-        if value.0 > value.1 || value.1 > high {
-            let accepted = format!("[least, most], at most {high}");
-            found.wrong::<()>(&format!("{field}.simulated.{name}"), value, &accepted);
-        }
-        value
-    };
-    let repair_min =
-        span("repair_min", own.repair_min.or(all.repair_min).unwrap_or(default.repair_min), 43_200);
-    let extra = own.overrun_extra_permille.or(all.overrun_extra_permille);
-    let extra = span("overrun_extra_permille", extra.unwrap_or(default.overrun_extra_permille), 10_000);
-    simulated::Options {
-        seed: own.seed.or(all.seed).unwrap_or(default.seed),
-        progress_s,
-        mtbf_h: number(|s| s.mtbf_h, default.mtbf_h),
-        repair_min,
-        overrun_permille,
-        overrun_extra_permille: extra,
-        scrap_permille,
-        piece_scrap_permille,
-        power,
-    }
-}
-
-fn mtconnect(
-    field: &str,
-    own: &MtconnectFile,
-    power: Power,
-    found: &mut Found,
-) -> Option<mtconnect::Options> {
-    let field = format!("{field}.mtconnect");
-    let url = own.url.trim_end_matches('/');
-    if !url.starts_with("http://") || url.len() <= "http://".len() {
-        return found.wrong(&format!("{field}.url"), url, "http://host:port");
-    }
-    let heartbeat_ms =
-        found.within(&format!("{field}.heartbeat_ms"), own.heartbeat_ms.unwrap_or(5_000), 10, 300_000);
-    let interval_ms =
-        found.within(&format!("{field}.interval_ms"), own.interval_ms.unwrap_or(100), 0, 60_000);
-    let progress_s = found.within(&format!("{field}.progress_s"), own.progress_s.unwrap_or(900), 1, 86_400);
-    let down_after_s =
-        found.within(&format!("{field}.down_after_s"), own.down_after_s.unwrap_or(300), 1, 86_400);
-    let time = match own.time.as_deref() {
-        None | Some("source") => mtconnect::Time::Source,
-        Some("arrival") => mtconnect::Time::Arrival,
-        Some(other) => found.wrong(&format!("{field}.time"), other, "source or arrival")?,
-    };
-    let mut signals = BTreeMap::new();
-    for (name, signal) in &own.signals {
-        let Some(kind) = mtconnect::Signal::from_name(name) else {
-            let known = mtconnect::Signal::ALL.map(mtconnect::Signal::name).join(", ");
-            found.wrong::<()>(&format!("{field}.signals.{name}"), name, &format!("one of {known}"));
-            continue;
-        };
-        signals.insert(kind, SignalTable::from(signal.clone()));
-    }
-    Some(mtconnect::Options {
-        url: url.to_owned(),
-        device: own.device.clone(),
-        heartbeat_ms,
-        interval_ms,
-        time,
-        signals,
-        conditions: own.conditions.clone(),
-        follow_dispatch: own.follow_dispatch.unwrap_or(true),
-        progress_s,
-        down_after_s,
-        power,
-    })
 }

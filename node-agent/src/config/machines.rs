@@ -1,0 +1,374 @@
+//! The machines' sections of the configuration: what may stand in them, and its checks.
+
+use super::{AgentFile, File, Found, MACHINES_MAX};
+use crate::adapter::history::Rules;
+use crate::adapter::mapping::{STATES, SignalFile, SignalTable, state_named};
+use crate::adapter::{Power, Time, mtconnect, opcua, simulated};
+use crate::agent::{Adapter, Machine};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `[[agent.machine]]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MachineFile {
+    /// The machine's id in the registry.
+    pub id: String,
+    /// `simulated`, `mtconnect` or `opcua`.
+    pub adapter: String,
+    /// What it draws.
+    pub power: Option<PowerFile>,
+    /// For `simulated`.
+    pub simulated: Option<SimulatedFile>,
+    /// For `mtconnect`.
+    pub mtconnect: Option<MtconnectFile>,
+    /// For `opcua`.
+    pub opcua: Option<OpcuaFile>,
+}
+
+/// `[agent.machine.power]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PowerFile {
+    /// On, doing nothing, W.
+    pub idle_w: u32,
+    /// Being set up, W.
+    pub setup_w: u32,
+    /// Cutting, W.
+    pub cutting_w: u32,
+}
+
+/// `[simulated]` and `[agent.machine.simulated]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SimulatedFile {
+    /// Seed of everything that befalls machines.
+    pub seed: Option<u64>,
+    /// Progress every so many plant seconds.
+    pub progress_s: Option<u32>,
+    /// Mean working hours between breakdowns; 0 for never.
+    pub mtbf_h: Option<u32>,
+    /// Shortest and longest repair, minutes.
+    pub repair_min: Option<(u32, u32)>,
+    /// Operations of a thousand that overrun.
+    pub overrun_permille: Option<u32>,
+    /// Least and most that an overrun adds, thousandths of the work.
+    pub overrun_extra_permille: Option<(u32, u32)>,
+    /// Operations of a thousand whose pieces are all lost.
+    pub scrap_permille: Option<u32>,
+    /// Pieces of a thousand that are bad.
+    pub piece_scrap_permille: Option<u32>,
+    /// What machines draw that do not say.
+    pub power: Option<PowerFile>,
+}
+
+/// `[agent.machine.mtconnect]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MtconnectFile {
+    /// The MTConnect agent, e.g. `http://10.1.2.3:5000`.
+    pub url: String,
+    /// Name, uuid or id of the device; may be left out where there is but one.
+    pub device: Option<String>,
+    /// Heartbeat asked of the MTConnect agent, ms.
+    pub heartbeat_ms: Option<u64>,
+    /// Least time between two documents, ms.
+    pub interval_ms: Option<u64>,
+    /// `source`: events carry the data's own time stamps. `arrival`: the time at which the agent saw them.
+    pub time: Option<String>,
+    /// Data item of each signal, where it is not found by its type.
+    pub signals: BTreeMap<String, SignalFile>,
+    /// Condition data items that count; all of the device's where it is left out.
+    pub conditions: Option<Vec<String>>,
+    /// Whether the machine's activity is bound to the dispatch list.
+    pub follow_dispatch: Option<bool>,
+    /// Progress every so many seconds.
+    pub progress_s: Option<u32>,
+    /// Blocked for so long is reported as down, s.
+    pub down_after_s: Option<u32>,
+}
+
+/// `[agent.machine.opcua]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OpcuaFile {
+    /// The server, e.g. `opc.tcp://10.1.2.3:4840`.
+    pub url: String,
+    /// The machine's browse name among the server's machines, or its node as `nsu=URI;...`; may be left out
+    /// where there is but one.
+    pub machine: Option<String>,
+    /// `basic256sha256`, or `none` for a control that can do nothing else.
+    pub security: Option<String>,
+    /// The server's user; nobody's name without.
+    pub user: Option<String>,
+    /// A file with the user's password.
+    pub password_file: Option<PathBuf>,
+    /// Values are sampled and sent this often, ms.
+    pub interval_ms: Option<u64>,
+    /// `source`: events carry the data's own time stamps. `arrival`: the time at which the agent saw them.
+    pub time: Option<String>,
+    /// Node of each signal that the machine-tool model does not have, or that is elsewhere.
+    pub signals: BTreeMap<String, SignalFile>,
+    /// Whether the machine's activity is bound to the dispatch list.
+    pub follow_dispatch: Option<bool>,
+    /// Progress every so many seconds.
+    pub progress_s: Option<u32>,
+    /// Blocked for so long is reported as down, s.
+    pub down_after_s: Option<u32>,
+}
+
+/// Checks the machines of one agent.
+pub(super) fn resolve(field: &str, agent: &AgentFile, file: &File, found: &mut Found) -> Vec<Machine> {
+    let short = agent.simulated_machines.iter().map(|id| MachineFile {
+        id: id.clone(),
+        adapter: "simulated".to_owned(),
+        ..MachineFile::default()
+    });
+    let all: Vec<_> = agent.machine.iter().cloned().chain(short).collect();
+    if all.is_empty() || all.len() > MACHINES_MAX {
+        found.wrong::<()>(&format!("{field}.machine"), all.len(), &format!("1 to {MACHINES_MAX} machines"));
+    }
+    let mut ids = BTreeSet::new();
+    let mut machines = Vec::new();
+    for (at, machine) in all.iter().enumerate() {
+        let field = format!("{field}.machine[{at}]");
+        if !ids.insert(&machine.id) {
+            found.wrong::<()>(
+                &format!("{field}.id"),
+                &machine.id,
+                "an id that no other machine of the agent has",
+            );
+        }
+        machines.extend(resolve_machine(&field, machine, file, found));
+    }
+    machines
+}
+
+fn resolve_machine(field: &str, machine: &MachineFile, file: &File, found: &mut Found) -> Option<Machine> {
+    let id = found.name(&format!("{field}.id"), &machine.id)?;
+    let power = machine.power.or(file.simulated.power).map(|power| Power {
+        idle_w: power.idle_w,
+        setup_w: power.setup_w,
+        cutting_w: power.cutting_w,
+    });
+    let power = power.unwrap_or_default();
+    let tables = [("mtconnect", machine.mtconnect.is_some()), ("opcua", machine.opcua.is_some())];
+    for (other, _) in tables.into_iter().filter(|(other, there)| *there && *other != machine.adapter) {
+        let accepted = format!("none, with adapter = {:?}", machine.adapter);
+        found.wrong::<()>(&format!("{field}.{other}"), "a table", &accepted);
+    }
+    let mut missing =
+        |table: &str| found.wrong(&format!("{field}.{table}"), "none", "a table with at least `url`");
+    let adapter = match machine.adapter.as_str() {
+        "simulated" => {
+            let own = machine.simulated.clone().unwrap_or_default();
+            Adapter::Simulated(simulated(field, &own, &file.simulated, power, found))
+        }
+        "mtconnect" => match &machine.mtconnect {
+            Some(own) => Adapter::Mtconnect(Box::new(mtconnect(field, own, power, found)?)),
+            None => missing("mtconnect")?,
+        },
+        "opcua" => match &machine.opcua {
+            Some(own) => Adapter::Opcua(Box::new(opcua(field, own, power, found)?)),
+            None => missing("opcua")?,
+        },
+        other => found.wrong(&format!("{field}.adapter"), other, "simulated, mtconnect or opcua")?,
+    };
+    Some(Machine { id, adapter })
+}
+
+fn simulated(
+    field: &str,
+    own: &SimulatedFile,
+    all: &SimulatedFile,
+    power: Power,
+    found: &mut Found,
+) -> simulated::Options {
+    let default = simulated::Options::default();
+    let number =
+        |pick: fn(&SimulatedFile) -> Option<u32>, otherwise| pick(own).or(pick(all)).unwrap_or(otherwise);
+    let mut permille =
+        |name: &str, value: u32| found.within(&format!("{field}.simulated.{name}"), value, 0, 1000);
+    let overrun_permille =
+        permille("overrun_permille", number(|s| s.overrun_permille, default.overrun_permille));
+    let scrap_permille = permille("scrap_permille", number(|s| s.scrap_permille, default.scrap_permille));
+    let pieces = number(|s| s.piece_scrap_permille, default.piece_scrap_permille);
+    let piece_scrap_permille = permille("piece_scrap_permille", pieces);
+    let progress_s = number(|s| s.progress_s, default.progress_s);
+    found.within(&format!("{field}.simulated.progress_s"), progress_s, 1, 86_400);
+    let mut span = |name: &str, value: (u32, u32), high: u32| {
+        if value.0 > value.1 || value.1 > high {
+            let accepted = format!("[least, most], at most {high}");
+            found.wrong::<()>(&format!("{field}.simulated.{name}"), value, &accepted);
+        }
+        value
+    };
+    let repair_min =
+        span("repair_min", own.repair_min.or(all.repair_min).unwrap_or(default.repair_min), 43_200);
+    let extra = own.overrun_extra_permille.or(all.overrun_extra_permille);
+    let extra = span("overrun_extra_permille", extra.unwrap_or(default.overrun_extra_permille), 10_000);
+    simulated::Options {
+        seed: own.seed.or(all.seed).unwrap_or(default.seed),
+        progress_s,
+        mtbf_h: number(|s| s.mtbf_h, default.mtbf_h),
+        repair_min,
+        overrun_permille,
+        overrun_extra_permille: extra,
+        scrap_permille,
+        piece_scrap_permille,
+        power,
+    }
+}
+
+fn mtconnect(
+    field: &str,
+    own: &MtconnectFile,
+    power: Power,
+    found: &mut Found,
+) -> Option<mtconnect::Options> {
+    let field = format!("{field}.mtconnect");
+    let url = own.url.trim_end_matches('/');
+    if !url.starts_with("http://") || url.len() <= "http://".len() {
+        return found.wrong(&format!("{field}.url"), url, "http://host:port");
+    }
+    let heartbeat_ms =
+        found.within(&format!("{field}.heartbeat_ms"), own.heartbeat_ms.unwrap_or(5_000), 10, 300_000);
+    let interval_ms =
+        found.within(&format!("{field}.interval_ms"), own.interval_ms.unwrap_or(100), 0, 60_000);
+    let rules = rules(&field, [own.progress_s, own.down_after_s], own.follow_dispatch, power, found);
+    Some(mtconnect::Options {
+        url: url.to_owned(),
+        device: own.device.clone(),
+        heartbeat_ms,
+        interval_ms,
+        time: time(&field, own.time.as_deref(), found)?,
+        signals: signals(&field, &own.signals, &mtconnect::Signal::NAMED, found),
+        conditions: own.conditions.clone(),
+        rules,
+    })
+}
+
+fn opcua(field: &str, own: &OpcuaFile, power: Power, found: &mut Found) -> Option<opcua::Options> {
+    let field = format!("{field}.opcua");
+    let host = own.url.strip_prefix("opc.tcp://").unwrap_or_default();
+    if !host.split('/').next().is_some_and(super::is_address) {
+        return found.wrong(
+            &format!("{field}.url"),
+            &own.url,
+            "opc.tcp://host:port, and a path where the server has one",
+        );
+    }
+    let security = match own.security.as_deref() {
+        None | Some("basic256sha256") => opcua::Security::Basic256Sha256,
+        Some("none") => opcua::Security::None,
+        Some(other) => found.wrong(&format!("{field}.security"), other, "basic256sha256 or none")?,
+    };
+    let identity = match (&own.user, &own.password_file) {
+        (None, None) => opcua::Identity::Anonymous,
+        (Some(user), _) if security == opcua::Security::None => {
+            let accepted = "none, with security = \"none\": the password could be read on the network";
+            found.wrong(&format!("{field}.user"), user, accepted)?
+        }
+        (Some(user), Some(path)) => {
+            let bytes = found.file(&format!("{field}.password_file"), path)?;
+            let password = opcua::Password::new(String::from_utf8_lossy(&bytes).trim());
+            opcua::Identity::User { name: user.clone(), password }
+        }
+        _ => found.wrong(
+            &format!("{field}.user"),
+            &own.user,
+            "a name together with a password_file, or neither",
+        )?,
+    };
+    let interval_ms =
+        found.within(&format!("{field}.interval_ms"), own.interval_ms.unwrap_or(200), 10, 60_000);
+    let rules = rules(&field, [own.progress_s, own.down_after_s], own.follow_dispatch, power, found);
+    let signals = signals(&field, &own.signals, &opcua::Signal::NAMED, found);
+    states(&field, signals.get(&opcua::Signal::State), found);
+    Some(opcua::Options {
+        server: opcua::Server {
+            url: own.url.clone(),
+            security,
+            identity,
+            interval: Duration::from_millis(interval_ms),
+            channel_lifetime: opcua::CHANNEL_LIFETIME,
+        },
+        machine: opcua::MachineOptions {
+            machine: own.machine.clone(),
+            time: time(&field, own.time.as_deref(), found)?,
+            signals,
+            rules,
+        },
+    })
+}
+
+fn rules(
+    field: &str,
+    [progress_s, down_after_s]: [Option<u32>; 2],
+    follow_dispatch: Option<bool>,
+    power: Power,
+    found: &mut Found,
+) -> Rules {
+    let default = Rules::default();
+    let mut seconds = |name: &str, value: Option<u32>, default: u32| {
+        found.within(&format!("{field}.{name}"), value.unwrap_or(default), 1, 86_400)
+    };
+    Rules {
+        follow_dispatch: follow_dispatch.unwrap_or(default.follow_dispatch),
+        progress_s: seconds("progress_s", progress_s, default.progress_s),
+        down_after_s: seconds("down_after_s", down_after_s, default.down_after_s),
+        power,
+    }
+}
+
+fn time(field: &str, own: Option<&str>, found: &mut Found) -> Option<Time> {
+    match own {
+        None | Some("source") => Some(Time::Source),
+        Some("arrival") => Some(Time::Arrival),
+        Some(other) => found.wrong(&format!("{field}.time"), other, "source or arrival"),
+    }
+}
+
+/// The mapped signals; a name that is none is refused with those that are.
+fn signals<S: Copy + Ord>(
+    field: &str,
+    mapped: &BTreeMap<String, SignalFile>,
+    known: &[(S, &str)],
+    found: &mut Found,
+) -> BTreeMap<S, SignalTable> {
+    let mut signals = BTreeMap::new();
+    for (name, signal) in mapped {
+        match known.iter().find(|(_, named)| named == name) {
+            Some((kind, _)) => {
+                signals.insert(*kind, SignalTable::from(signal.clone()));
+            }
+            None => {
+                let names: Vec<_> = known.iter().map(|(_, name)| *name).collect();
+                let accepted = format!("one of {}", names.join(", "));
+                found.wrong::<()>(&format!("{field}.signals.{name}"), name, &accepted);
+            }
+        }
+    }
+    signals
+}
+
+/// A mapped state needs the machine's states for its values.
+fn states(field: &str, state: Option<&SignalTable>, found: &mut Found) {
+    let Some(table) = state else { return };
+    let field = format!("{field}.signals.state.values");
+    if table.values.is_empty() {
+        found.wrong::<()>(
+            &field,
+            "none",
+            "a state for each value of the source, e.g. { \"2\" = \"producing\" }",
+        );
+    }
+    for (value, state) in &table.values {
+        if state_named(state).is_none() {
+            let names: Vec<_> = STATES.iter().map(|(name, _)| *name).collect();
+            found.wrong::<()>(&format!("{field}.{value}"), state, &format!("one of {}", names.join(", ")));
+        }
+    }
+}
