@@ -123,5 +123,5 @@ fn the_examples_are_good() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 2);
+    assert_eq!(seen, 3);
 }

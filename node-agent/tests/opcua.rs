@@ -8,9 +8,12 @@ mod support;
 use millpool_node_agent::adapter::Time;
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::{SignalFile, SignalTable};
+use millpool_node_agent::adapter::opcua::jobs::{Order, Verb};
 use millpool_node_agent::adapter::opcua::pki::Pki;
+use millpool_node_agent::adapter::opcua::session::Open;
+use millpool_node_agent::adapter::opcua::space::Space;
 use millpool_node_agent::adapter::opcua::{
-    self, CHANNEL_LIFETIME, Identity, MachineOptions, Password, Security, Server, Signal,
+    self, CHANNEL_LIFETIME, Identity, MachineOptions, Password, Security, Server, Signal, discover,
 };
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{AgentEvent, DispatchItem, DispatchList, MachineState as State};
@@ -56,6 +59,21 @@ fn gaps(events: &[AgentEvent]) -> Vec<String> {
     events.iter().filter_map(reason).collect()
 }
 
+/// Operations of two pieces, due now.
+fn list(bookings: &[&str]) -> DispatchList {
+    let now_s = jiff::Timestamp::now().as_second();
+    let item = |booking: &&str| DispatchItem {
+        machine_id: "m".into(),
+        booking_id: (*booking).into(),
+        start_s: now_s - 60,
+        end_s: now_s + 600,
+        run_s: 600,
+        quantity: 2,
+        ..DispatchItem::default()
+    };
+    DispatchList { plant_id: "plant".into(), revision: 1, items: bookings.iter().map(item).collect() }
+}
+
 fn table(source: &str, scale: f64, unit: Option<&str>) -> SignalTable {
     let table: SignalTable = SignalFile::Source(source.to_owned()).into();
     SignalTable { scale, unit: unit.map(str::to_owned), ..table }
@@ -85,18 +103,10 @@ async fn a_machine_tool_of_the_present_generation() {
     for words in ["item_state", "energy", "job control v2"] {
         assert!(report.capability.contains(words), "{words}: {report:?}");
     }
-    let now_s = jiff::Timestamp::now().as_second();
-    let item = DispatchItem {
-        machine_id: "m".into(),
-        booking_id: "b".into(),
-        start_s: now_s - 60,
-        end_s: now_s + 600,
-        run_s: 600,
-        quantity: 2,
-        ..DispatchItem::default()
-    };
-    let list = DispatchList { plant_id: "plant".into(), revision: 1, items: vec![item] };
-    plant.dispatch.keep(list, 0).await.unwrap();
+    let set = |node: &str, value: f64| json!({"do": "set", "node": format!("5AX-01.{node}"), "value": value});
+    control.tell(set("Monitoring.AcActiveEnergyTotalImportHp", 100.0)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    plant.dispatch.keep(list(&["b"]), 0).await.unwrap();
 
     for (item, mode, state) in [
         ("NotExecuting", "Setup", State::Setup),
@@ -116,8 +126,6 @@ async fn a_machine_tool_of_the_present_generation() {
         .await;
     assert_eq!(plant.report("m").operation.as_deref(), Some("b/0"));
 
-    let set = |node: &str, value: f64| json!({"do": "set", "node": format!("5AX-01.{node}"), "value": value});
-    control.tell(set("Monitoring.AcActiveEnergyTotalImportHp", 100.0)).await;
     control.tell(json!({"do": "undecodable", "machine": "5AX-01"})).await;
     control.tell(set("Production.PartCount", 1.0)).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -138,16 +146,10 @@ async fn a_machine_tool_of_the_present_generation() {
     );
     assert_eq!(finished.energy_wh, 2_500, "the meter went from 100 to 102.5 kWh");
 
-    control
-        .tell(
-            json!({"do": "bad", "node": "5AX-01.MachineryBuildingBlocks.MachineryItemState.CurrentState.Id",
-        "status": "BadCommunicationError"}),
-        )
-        .await;
-    control
-        .tell(json!({"do": "bad", "node": "5AX-01.MachineryBuildingBlocks.MachineryItemState.CurrentState",
-        "status": "BadCommunicationError"}))
-        .await;
+    for way in ["", ".Id", ".Number"] {
+        let node = format!("5AX-01.MachineryBuildingBlocks.MachineryItemState.CurrentState{way}");
+        control.tell(json!({"do": "bad", "node": node, "status": "BadCommunicationError"})).await;
+    }
     plant.until_state("m", State::Unknown).await;
     control.tell(json!({"do": "item", "machine": "5AX-01", "state": "Executing"})).await;
     plant.until_state("m", State::Producing).await;
@@ -255,7 +257,7 @@ async fn a_secured_line() {
     let identity =
         |password: &str| Identity::User { name: "millpool".into(), password: Password::new(password) };
     let secured = |identity: Identity| Server {
-        security: Security::Basic256Sha256,
+        security: Security::Basic256Sha256 { pinned: true },
         identity,
         channel_lifetime: Duration::from_secs(4),
         ..server(port)
@@ -279,6 +281,18 @@ async fn a_secured_line() {
         let path = entry.unwrap().path();
         std::fs::rename(&path, home.join("opcua/trusted").join(path.file_name().unwrap())).unwrap();
     }
+    let strict =
+        Server { security: Security::Basic256Sha256 { pinned: false }, ..secured(identity("right")) };
+    let strict = plant(&home, strict, vec![("m", machine())]);
+    strict
+        .until_report("m", "a certificate without the address", |report| {
+            let trouble = report.trouble.as_deref();
+            trouble.is_some_and(|why| {
+                why.contains("does not name the address") && why.contains("pinned_certificate")
+            })
+        })
+        .await;
+    strict.stop().await;
     let wrong = plant(&home, secured(identity("wrong")), vec![("m", machine())]);
     wrong
         .until_report("m", "a wrong password", |report| {
@@ -302,6 +316,59 @@ async fn a_secured_line() {
     let events = right.events().await;
     assert!(gaps(&events).is_empty() && !states(&events, "m").contains(&State::Unknown), "{events:#?}");
     right.stop().await;
+}
+
+/// A job is stored, allowed to start, and done: the machine's own list tells what becomes of the operation. What
+/// the machine will not do, it says, and nothing is ever stored and started at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_stored_started_and_followed() {
+    let port = free_port();
+    let mut control = start(port, &["--without-methods", "Abort"]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let plant = plant(dir.path(), server(port), vec![("m", machine())]);
+    control.tell(json!({"do": "item", "machine": "5AX-01", "state": "NotExecuting"})).await;
+    plant.until_state("m", State::Idle).await;
+    plant.dispatch.keep(list(&["a", "b"]), 0).await.unwrap();
+
+    let pki = Pki::open(&dir.path().join("opcua"), "plant").unwrap();
+    let open = Open::connect(&server(port), &pki).await.unwrap();
+    let mut space = Space::open(&open.session).await.unwrap();
+    let found = discover::find(&mut space, &machine()).await.unwrap();
+    let jobs = found.job_control.unwrap();
+    let ask = |verb: Verb, job: &'static str| jobs.ask(&open.session, verb, job);
+    let order = Order {
+        id: "b/0".into(),
+        description: "Two brackets".into(),
+        program: "P4711".into(),
+        start_ms: Some(1_700_000_000_000),
+        end_ms: Some(1_700_000_600_000),
+    };
+    assert!(jobs.store(&open.session, Verb::Store, &order).await.unwrap().is_done());
+    let again = jobs.store(&open.session, Verb::Store, &order).await.unwrap();
+    assert!(!again.is_done(), "{again}");
+    assert_eq!(ask(Verb::Start, "c/0").await.unwrap().to_string(), "no such job (return status 2)");
+    assert!(!ask(Verb::Pause, "b/0").await.unwrap().is_done(), "it does not run");
+    let why = ask(Verb::Abort, "b/0").await.unwrap_err().to_string();
+    assert_eq!(why, "the machine has no Abort");
+
+    assert!(ask(Verb::Start, "b/0").await.unwrap().is_done());
+    plant.until_report("m", "the job is at hand", |report| report.operation.as_deref() == Some("b/0")).await;
+    plant.until_report("m", "its program", |report| report.program.as_deref() == Some("P4711")).await;
+    assert!(ask(Verb::Pause, "b/0").await.unwrap().is_done());
+    plant.until_state("m", State::Held).await;
+    assert!(ask(Verb::Resume, "b/0").await.unwrap().is_done());
+    plant.until_state("m", State::Producing).await;
+    control.tell(json!({"do": "finish_job", "machine": "5AX-01", "id": "b/0"})).await;
+    let finished = |event: &AgentEvent| match &event.what {
+        Some(What::OperationFinished(finished)) => Some(finished.booking_id.clone()),
+        _ => None,
+    };
+    let events = plant.until("it is finished", |events| events.iter().any(|e| finished(e).is_some())).await;
+    assert_eq!(events.iter().find_map(finished).as_deref(), Some("b"));
+    assert!(ask(Verb::Clear, "b/0").await.unwrap().is_done());
+    open.close().await;
+    assert!(!control.said().iter().any(|line| line.starts_with("FORBIDDEN")), "{:?}", control.said());
+    plant.stop().await;
 }
 
 /// What cannot be read is named with what is there; the other machines of the server are read on.

@@ -6,7 +6,7 @@
 //!
 //! What happens is told in the time of what was seen, and that time never goes back.
 
-use super::job::{self, Downtime, Follower, Told};
+use super::job::{self, Downtime, Follower, Listed, Told};
 use super::{Happened, Power, cut};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{DispatchItem, EvidenceGap, MachineState, StateChanged};
@@ -113,6 +113,14 @@ impl History {
         self.pass_time(at_ms, faults, happened);
     }
 
+    /// The machine's own list of jobs, as it is from now on.
+    pub fn list(&mut self, at_ms: i64, jobs: &[Listed], happened: &mut Vec<Happened>) {
+        if self.rules.follow_dispatch {
+            let options = self.options();
+            happened.extend(self.follower.list(at_ms.max(self.told_ms), jobs, &options));
+        }
+    }
+
     /// Nothing but time has passed. It does not count as told: what is on its way may be a little older,
     /// and keeps its own time.
     pub fn pass_time(&mut self, now_ms: i64, faults: &str, happened: &mut Vec<Happened>) {
@@ -149,8 +157,12 @@ impl History {
 
     fn tell(&mut self, at_ms: i64, told: Told, happened: &mut Vec<Happened>) {
         if self.rules.follow_dispatch {
-            let options = job::Options { progress_s: self.rules.progress_s, power: self.rules.power };
+            let options = self.options();
             happened.extend(self.follower.tell(at_ms, told, &options));
         }
+    }
+
+    fn options(&self) -> job::Options {
+        job::Options { progress_s: self.rules.progress_s, power: self.rules.power }
     }
 }

@@ -17,6 +17,10 @@
 //!      its planned work: at the end of the last activity (only while nothing was counted). For
 //!      controllers that go from ACTIVE to READY, and count nothing.
 //!
+//! Where the machine itself lists jobs, and an item is among them (a job's id is `booking/operation`), the
+//! list decides, and nothing is guessed: the item begins when its job is at work, and ends when it is done.
+//! While a job of the list may begin or is at work, whosoever it is, activity belongs to it and to nothing else.
+//!
 //! Everything is told in the time of the observations, so the same recording gives the same history
 //! however fast it is played.
 
@@ -67,6 +71,9 @@ struct Running {
     active_until_ms: i64,
     counted: u32,
     completions: u32,
+    /// The machine's own list says that it is at work.
+    #[serde(default)]
+    by_job: bool,
     completed_ms: Option<i64>,
     /// Watt-milliseconds from the state model.
     modelled_wms: i64,
@@ -83,6 +90,9 @@ struct Running {
 pub struct Follower {
     #[serde(skip)]
     items: Vec<Item>,
+    /// The machine's own list of jobs.
+    #[serde(skip)]
+    listed: Vec<Listed>,
     over: Vec<(String, u32)>,
     running: Option<Running>,
     state: i32,
@@ -93,6 +103,28 @@ pub struct Follower {
     last_count: Option<f64>,
     last_meter_wh: Option<f64>,
     power_w: Option<f64>,
+}
+
+/// A job on the machine's own list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// How a job on the machine's own list stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may not begin yet, or was broken off: somebody has to say what became of it.
+    Open,
+    /// The machine may begin it at any moment.
+    Due,
+    /// It has begun, and may be interrupted.
+    AtWork,
+    /// It is done.
+    Done,
 }
 
 /// What a follower is told.
@@ -148,6 +180,28 @@ impl Follower {
         happened
     }
 
+    /// The machine's own list of jobs, as it is from now on.
+    pub fn list(&mut self, at_ms: i64, jobs: &[Listed], options: &Options) -> Vec<Happened> {
+        let mut happened = self.tell(at_ms, Told::Time, options);
+        let at_ms = at_ms.max(self.at_ms);
+        self.listed = jobs.to_vec();
+        for job in jobs.iter().filter(|job| matches!(job.standing, Standing::AtWork | Standing::Done)) {
+            let item = self.items.iter().find(|item| item.job_id() == job.id);
+            let Some(item) = item.filter(|item| !self.over.iter().any(|over| item.is(over))).cloned() else {
+                continue;
+            };
+            match &mut self.running {
+                Some(running) if running.item.job_id() == job.id => running.by_job = true,
+                Some(_) => continue,
+                None => self.start(item, at_ms, true, options, &mut happened),
+            }
+            if job.standing == Standing::Done {
+                self.finish(at_ms, at_ms, &mut happened);
+            }
+        }
+        happened
+    }
+
     /// Accounts for the time since the last call, and finds the ends and progress that lie in it.
     fn pass_time(&mut self, at_ms: i64, options: &Options, happened: &mut Vec<Happened>) {
         let gone_ms = at_ms - std::mem::replace(&mut self.at_ms, at_ms).min(at_ms);
@@ -195,7 +249,7 @@ impl Follower {
         let more = if count >= last { count - last } else { count };
         let Some(running) = self.running.as_mut().filter(|_| more > 0.0) else { return };
         running.counted = running.counted.saturating_add(more.min(f64::from(u32::MAX)) as u32);
-        if running.item.quantity > 0 && running.counted >= running.item.quantity {
+        if running.item.quantity > 0 && running.counted >= running.item.quantity && !running.by_job {
             self.finish(at_ms, at_ms, happened);
         } else if at_ms >= running.next_progress_ms - i64::from(options.progress_s) * 1000 + 60_000 {
             running.next_progress_ms = at_ms + i64::from(options.progress_s) * 1000;
@@ -214,9 +268,24 @@ impl Follower {
     fn begin(&mut self, options: &Options, happened: &mut Vec<Happened>) {
         let (None, Some(since_ms)) = (&self.running, self.active_since_ms) else { return };
         let next = self.items.iter().find(|item| !self.over.iter().any(|over| item.is(over)));
-        let Some(item) = next.filter(|item| item.start_ms <= since_ms).cloned() else { return };
-        // What went on before this call has been told already, so nothing is said to have begun before.
-        let started_ms = since_ms;
+        let of_a_job = |item: &Item| {
+            self.listed.iter().any(|job| {
+                matches!(job.standing, Standing::Due | Standing::AtWork) || job.id == item.job_id()
+            })
+        };
+        if let Some(item) = next.filter(|item| item.start_ms <= since_ms && !of_a_job(item)).cloned() {
+            self.start(item, since_ms, false, options, happened);
+        }
+    }
+
+    fn start(
+        &mut self,
+        item: Item,
+        started_ms: i64,
+        by_job: bool,
+        options: &Options,
+        happened: &mut Vec<Happened>,
+    ) {
         let at_ms = self.at_ms;
         let started = OperationStarted { booking_id: item.booking_id.clone(), operation: item.operation };
         happened.push(Happened { at_ms: started_ms, what: What::OperationStarted(started) });
@@ -228,6 +297,7 @@ impl Follower {
             active_until_ms: at_ms,
             counted: 0,
             completions: 0,
+            by_job,
             completed_ms: None,
             modelled_wms: 0,
             integrated_wms: 0.0,
@@ -268,7 +338,7 @@ impl Running {
     /// When it ended, if by now it has.
     fn ended(&self, at_ms: i64) -> Option<i64> {
         let inactive_ms = at_ms - self.active_until_ms;
-        if self.counted > 0 {
+        if self.counted > 0 || self.by_job {
             return None;
         }
         let pieces = self.item.quantity.max(1);
@@ -315,6 +385,11 @@ impl Running {
 }
 
 impl Item {
+    /// The id of its job on the machine's own list.
+    fn job_id(&self) -> String {
+        format!("{}/{}", self.booking_id, self.operation)
+    }
+
     fn is(&self, over: &(String, u32)) -> bool {
         self.booking_id == over.0 && self.operation == over.1
     }
@@ -383,28 +458,32 @@ mod tests {
         }
     }
 
-    /// Tells a story of (minute, what), and answers with (minute, what happened), progress left out.
+    const OPTIONS: Options =
+        Options { progress_s: 900, power: Power { idle_w: 800, setup_w: 1_500, cutting_w: 6_000 } };
+
+    /// (minute, what happened), progress left out.
+    fn in_words(happened: Vec<Happened>) -> impl Iterator<Item = (i64, String)> {
+        happened.into_iter().filter_map(|happened| {
+            let words = match happened.what {
+                What::OperationStarted(started) => format!("started {}", started.booking_id),
+                What::OperationFinished(finished) => format!(
+                    "finished {} good {} in {} min",
+                    finished.booking_id,
+                    finished.pieces_good,
+                    finished.measured_s / 60
+                ),
+                _ => return None,
+            };
+            Some((happened.at_ms / MINUTE, words))
+        })
+    }
+
+    /// Tells a story of (minute, what), and answers with what happened.
     fn story(items: Vec<DispatchItem>, told: &[(i64, Told)]) -> Vec<(i64, String)> {
-        let options = Options { progress_s: 900, power: Power::default() };
         let mut follower = Follower::default();
         follower.set_items(items);
-        let mut seen = Vec::new();
-        for (minute, told) in told {
-            for happened in follower.tell(minute * MINUTE, *told, &options) {
-                let words = match happened.what {
-                    What::OperationStarted(started) => format!("started {}", started.booking_id),
-                    What::OperationFinished(finished) => format!(
-                        "finished {} good {} in {} min",
-                        finished.booking_id,
-                        finished.pieces_good,
-                        finished.measured_s / 60
-                    ),
-                    _ => continue,
-                };
-                seen.push((happened.at_ms / MINUTE, words));
-            }
-        }
-        seen
+        let told = told.iter().map(|(minute, told)| follower.tell(minute * MINUTE, *told, &OPTIONS));
+        told.flat_map(in_words).collect()
     }
 
     use MachineState::{Held, Idle, Producing, Setup, Unknown};
@@ -479,6 +558,36 @@ mod tests {
         assert_eq!(story(vec![item("a", 10, 40, 5)], &held).len(), 1);
         let little = [(10, State(Producing)), (11, State(Idle)), (60, Time)];
         assert_eq!(story(vec![item("a", 10, 40, 5)], &little).len(), 1);
+    }
+
+    #[test]
+    fn the_machines_own_list_decides_what_is_at_work_and_what_is_done() {
+        let job = |id: &str, standing| Listed { id: id.to_owned(), standing };
+        let mut follower = Follower::default();
+        follower.set_items(vec![item("a", 10, 30, 2), item("b", 20, 30, 2)]);
+        let mut story = Vec::new();
+        let mut list = |follower: &mut Follower, at: i64, jobs: &[Listed]| {
+            story.extend(in_words(follower.list(at * MINUTE, jobs, &OPTIONS)));
+        };
+        for (jobs, why) in [
+            ([job("a/0", Standing::Open)], "the machine lists the item's own job"),
+            ([job("other", Standing::AtWork)], "the plant's own job is at work"),
+            ([job("b/0", Standing::Due)], "the activity will be the other job's"),
+        ] {
+            list(&mut follower, 11, &jobs);
+            follower.tell(12 * MINUTE, State(Producing), &OPTIONS);
+            assert_eq!(follower.operation(), None, "{why}");
+        }
+        list(&mut follower, 13, &[job("a/0", Standing::Open), job("b/0", Standing::AtWork)]);
+        follower.tell(14 * MINUTE, Count(0.0), &OPTIONS);
+        follower.tell(15 * MINUTE, Count(9.0), &OPTIONS);
+        follower.tell(16 * MINUTE, State(Idle), &OPTIONS);
+        follower.tell(90 * MINUTE, Time, &OPTIONS);
+        list(&mut follower, 91, &[job("a/0", Standing::Open), job("b/0", Standing::Done)]);
+        list(&mut follower, 92, &[job("a/0", Standing::Done), job("b/0", Standing::Done)]);
+        let expected =
+            ["started b", "finished b good 9 in 78 min", "started a", "finished a good 2 in 0 min"];
+        assert_eq!(story.iter().map(|(_, words)| words.as_str()).collect::<Vec<_>>(), expected);
     }
 
     #[test]

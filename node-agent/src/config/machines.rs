@@ -101,6 +101,9 @@ pub struct OpcuaFile {
     pub machine: Option<String>,
     /// `basic256sha256`, or `none` for a control that can do nothing else.
     pub security: Option<String>,
+    /// A server's certificate among the trusted ones is enough; its names and dates are not looked at. For a
+    /// control whose certificate names another address.
+    pub pinned_certificate: Option<bool>,
     /// The server's user; nobody's name without.
     pub user: Option<String>,
     /// A file with the user's password.
@@ -261,7 +264,9 @@ fn opcua(field: &str, own: &OpcuaFile, power: Power, found: &mut Found) -> Optio
         );
     }
     let security = match own.security.as_deref() {
-        None | Some("basic256sha256") => opcua::Security::Basic256Sha256,
+        None | Some("basic256sha256") => {
+            opcua::Security::Basic256Sha256 { pinned: own.pinned_certificate.unwrap_or(false) }
+        }
         Some("none") => opcua::Security::None,
         Some(other) => found.wrong(&format!("{field}.security"), other, "basic256sha256 or none")?,
     };

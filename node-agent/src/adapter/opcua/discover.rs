@@ -8,10 +8,11 @@
 //! | MachineryItemState (Machinery before 1.01, or not built in) | the program's state, with MachineTool/OperationMode |
 //! | MachineryOperationMode | MachineTool/OperationMode |
 //! | JobManagement, ISA-95 job control (MachineTool before 1.02) | no jobs; the part count and programs tell what is done |
-//! | job control of version 1 | its list is there, nothing is ever called |
+//! | job control of version 2 | that of version 1 is named in the record, and nothing of it is called |
 //! | spindle load, power, energy (in no version of MachineTool) | a vendor's node, by mapping |
 //! | all of it | `state` by mapping |
 
+use super::jobs::{self, JobControl};
 use super::signals::{Facet, MACHINE_TOOL, MACHINERY, Signal};
 use super::space::{self, Child, Space};
 use super::{MachineOptions, Trouble};
@@ -20,10 +21,8 @@ use crate::adapter::mapping::SignalTable;
 use opcua_types::{EUInformation, NodeClass, NodeId, ObjectId, Variant};
 use serde::{Deserialize, Serialize};
 
-/// ISA-95 job control as it is now.
-const JOBS_V2: &str = "http://opcfoundation.org/UA/ISA95-JOBCONTROL_V2/";
 /// ISA-95 job control as it was first; the two do not understand each other.
-const JOBS_V1: &str = "http://opcfoundation.org/UA/ISA95-JOBCONTROL/";
+const JOBS_V1: &str = "http://opcfoundation.org/UA/ISA95-JOBCONTROL";
 /// Most namespaces whose version is remembered.
 const VERSIONS_MAX: usize = 64;
 /// Longest list of names in a refusal, bytes.
@@ -121,10 +120,8 @@ pub struct Found {
     pub capability: Capability,
     /// What is watched.
     pub variables: Vec<Variable>,
-    /// The object whose methods control jobs, where it is of version 2.
-    pub job_control: Option<NodeId>,
-    /// The variable that lists the jobs.
-    pub job_list: Option<NodeId>,
+    /// Job control, where it is of version 2.
+    pub job_control: Option<JobControl>,
 }
 
 /// Finds one machine.
@@ -148,7 +145,11 @@ pub async fn find(space: &mut Space<'_>, options: &MachineOptions) -> Result<Fou
         );
         return Err(Trouble::Mapping(why));
     }
-    let jobs = jobs(space, &machine).await?;
+    let jobs = job_control(space, &machine).await?;
+    if let Some(list) = jobs.list.filter(|_| !options.signals.contains_key(&Signal::Jobs)) {
+        variables.push(Variable { node: list, signal: Signal::Jobs, facet: Facet::Value, scale: 1.0 });
+    }
+    let tells = |signal: Signal| variables.iter().any(|variable| variable.signal == signal);
     let capability = Capability {
         server: server(space).await?,
         machine: identity(space, &machine).await?,
@@ -162,7 +163,7 @@ pub async fn find(space: &mut Space<'_>, options: &MachineOptions) -> Result<Fou
         jobs: jobs.kind,
         files: space.child(&machine, "FileSystem").await?.is_some(),
     };
-    Ok(Found { capability, variables, job_control: jobs.control, job_list: jobs.list })
+    Ok(Found { capability, variables, job_control: jobs.control })
 }
 
 /// The machine that the config names, or the only one that there is.
@@ -287,21 +288,24 @@ async fn unit(space: &mut Space<'_>, node: &NodeId) -> Result<Vec<String>, Troub
     Ok([name, code].into_iter().filter(|unit| !unit.is_empty()).collect())
 }
 
-struct JobControl {
+struct Below {
     kind: Jobs,
-    control: Option<NodeId>,
+    control: Option<JobControl>,
     list: Option<NodeId>,
 }
 
 /// Job control below the machine. Its version is told by the namespace of its list.
-async fn jobs(space: &mut Space<'_>, machine: &NodeId) -> Result<JobControl, Trouble> {
-    let nothing = JobControl { kind: Jobs::None, control: None, list: None };
+async fn job_control(space: &mut Space<'_>, machine: &NodeId) -> Result<Below, Trouble> {
+    let nothing = Below { kind: Jobs::None, control: None, list: None };
     for place in ["MachineryBuildingBlocks/JobManagement/JobOrderControl", "JobManagement/JobOrderControl"] {
         let Some(control) = space.path(machine, place).await? else { continue };
         let Some(list) = space.child(&control, "JobOrderList").await? else { continue };
-        return Ok(match list.namespace.as_str() {
-            JOBS_V2 => JobControl { kind: Jobs::V2, control: Some(control), list: Some(list.id) },
-            JOBS_V1 => JobControl { kind: Jobs::V1, control: None, list: Some(list.id) },
+        return Ok(match list.namespace.trim_end_matches('/') {
+            uri if uri == jobs::JOB_CONTROL.trim_end_matches('/') => {
+                let control = JobControl::find(space, control).await?;
+                Below { kind: Jobs::V2, control, list: Some(list.id) }
+            }
+            JOBS_V1 => Below { kind: Jobs::V1, control: None, list: None },
             _ => nothing,
         });
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`session`]: the line: security, one session, its end. [`pki`]: certificates.
 //! - [`space`]: the address space, by name. [`discover`]: what a server offers, and what it lacks.
-//! - [`signals`]: what variables amount to. [`watch`]: a machine's history from their values.
+//! - [`jobs`]: ISA-95 job control. [`signals`]: what variables amount to. [`watch`]: a machine's history from their values.
 //!
 //! [`run`] serves all machines behind one server over one session, because many controls allow no second.
 //! It finds the machines, subscribes, and takes values in as they come. A line that breaks is given a
@@ -13,6 +13,7 @@
 //! Structures that are not known stay bytes: nothing a server can send breaks the line.
 
 pub mod discover;
+pub mod jobs;
 pub mod pki;
 pub mod session;
 pub mod signals;
@@ -40,6 +41,12 @@ use watch::{Seen, Watch};
 
 /// How often a secure channel's keys are renewed, unless a test says otherwise.
 pub const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
+/// What a check of a trusted certificate may find, by its status code.
+const CERTIFICATE_WRONGS: [(&str, &str); 3] = [
+    ("BadCertificateHostNameInvalid", "does not name the address"),
+    ("BadCertificateTimeInvalid", "is out of date"),
+    ("BadCertificateUriInvalid", "names another application"),
+];
 /// First and longest delay between attempts.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 /// Delay after what a retry does not cure soon: certificates, a machine or node that is not there.
@@ -65,7 +72,10 @@ pub enum Security {
     /// Not at all: for a control that can do nothing else, on a network of its own.
     None,
     /// Signed and encrypted, Basic256Sha256.
-    Basic256Sha256,
+    Basic256Sha256 {
+        /// A certificate among the trusted ones is enough; its names and dates are not looked at.
+        pinned: bool,
+    },
 }
 
 /// As whom the agent appears.
@@ -177,6 +187,15 @@ pub enum Trouble {
         /// Where it belongs.
         trusted: String,
     },
+    /// The server's certificate is trusted, and is for something else.
+    #[error(
+        "the server's certificate is trusted, but {why}: have one made that is valid and names the address in the url, \
+         or set pinned_certificate = true"
+    )]
+    Certificate {
+        /// What the check said.
+        why: String,
+    },
     /// The machine is not there.
     #[error("machine {wanted:?} is not there; the server has {there}")]
     Machine {
@@ -201,7 +220,11 @@ impl Trouble {
     fn is_slow(&self) -> bool {
         matches!(
             self,
-            Self::Endpoint { .. } | Self::Untrusted { .. } | Self::Machine { .. } | Self::Mapping(_)
+            Self::Endpoint { .. }
+                | Self::Untrusted { .. }
+                | Self::Certificate { .. }
+                | Self::Machine { .. }
+                | Self::Mapping(_)
         )
     }
 }
@@ -535,7 +558,10 @@ impl Line {
             let (rejected, trusted) = (show(self.pki.rejected()), show(self.pki.trusted()));
             return Trouble::Untrusted { why: words, rejected, trusted };
         }
-        trouble
+        match CERTIFICATE_WRONGS.iter().find(|(code, _)| words.contains(code)) {
+            Some((_, why)) => Trouble::Certificate { why: (*why).to_owned() },
+            None => trouble,
+        }
     }
 
     fn give_up(&self, trouble: &Trouble) {
@@ -627,6 +653,7 @@ fn understood(value: Option<Variant>, namespaces: &[String]) -> Value {
             (Some(number), Some(uri)) => Value::Node(uri.clone(), number),
             _ => Value::Bad,
         },
+        Variant::Array(_) => jobs::list(&value, namespaces).map_or(Value::Bad, Value::Jobs),
         Variant::String(_) | Variant::LocalizedText(_) => {
             Value::Text(cut(&space::words(&value), TEXT_BYTES_MAX).to_owned())
         }

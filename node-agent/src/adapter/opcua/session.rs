@@ -238,7 +238,7 @@ fn client(server: &Server, pki: &Pki) -> Result<Client, Trouble> {
         .certificate_path("own/cert.der")
         .private_key_path("private/private.pem")
         .trust_server_certs(false)
-        .verify_server_certs(true)
+        .verify_server_certs(server.security != Security::Basic256Sha256 { pinned: true })
         .session_retry_limit(attempts)
         .session_retry_initial(first)
         .session_retry_max(longest)
@@ -260,7 +260,9 @@ fn client(server: &Server, pki: &Pki) -> Result<Client, Trouble> {
 fn policy(security: Security) -> (SecurityPolicy, MessageSecurityMode) {
     match security {
         Security::None => (SecurityPolicy::None, MessageSecurityMode::None),
-        Security::Basic256Sha256 => (SecurityPolicy::Basic256Sha256, MessageSecurityMode::SignAndEncrypt),
+        Security::Basic256Sha256 { .. } => {
+            (SecurityPolicy::Basic256Sha256, MessageSecurityMode::SignAndEncrypt)
+        }
     }
 }
 

@@ -27,7 +27,8 @@
 //! Sources: OPC 40001-1 (Machinery: item state, operation mode), OPC 40501-1 (machine tools: monitoring,
 //! production).
 
-use crate::adapter::job::Told;
+use super::jobs::{Job, JobState};
+use crate::adapter::job::{Listed, Standing, Told};
 use crate::adapter::mapping::state_named;
 use millpool_proto::v1::MachineState;
 use std::collections::BTreeMap;
@@ -47,6 +48,8 @@ pub enum Signal {
     Program,
     /// Production/ActiveProgram/State
     ProgramState,
+    /// JobOrderList of ISA-95 job control.
+    Jobs,
     /// Parts finished; only by mapping.
     PartCount,
     /// Load of the spindle, percent; only by mapping.
@@ -59,13 +62,14 @@ pub enum Signal {
 
 impl Signal {
     /// Every signal, with its name in the config.
-    pub const NAMED: [(Self, &'static str); 10] = [
+    pub const NAMED: [(Self, &'static str); 11] = [
         (Self::State, "state"),
         (Self::ItemState, "item_state"),
         (Self::OperationMode, "operation_mode"),
         (Self::ToolMode, "tool_mode"),
         (Self::Program, "program"),
         (Self::ProgramState, "program_state"),
+        (Self::Jobs, "jobs"),
         (Self::PartCount, "part_count"),
         (Self::Load, "load"),
         (Self::Power, "power"),
@@ -100,6 +104,8 @@ pub enum Value {
     Text(String),
     /// A node, by its namespace's URI and its number.
     Node(String, u32),
+    /// A list of jobs.
+    Jobs(Vec<Job>),
 }
 
 /// The URI of the Machinery namespace.
@@ -184,6 +190,21 @@ impl Signals {
         }
     }
 
+    /// The machine's own list of jobs, if it has one that can be read.
+    pub fn jobs(&self) -> Option<Vec<Listed>> {
+        let Some(Value::Jobs(jobs)) = self.values.get(&(Signal::Jobs, Facet::Value)) else { return None };
+        let listed = jobs.iter().map(|job| Listed {
+            id: job.id.clone(),
+            standing: match job.state {
+                JobState::Running | JobState::Interrupted => Standing::AtWork,
+                JobState::AllowedToStart => Standing::Due,
+                JobState::Ended => Standing::Done,
+                _ => Standing::Open,
+            },
+        });
+        Some(listed.collect())
+    }
+
     /// The state that the variables amount to.
     pub fn state(&self) -> MachineState {
         if let Some(states) = &self.states {
@@ -224,7 +245,7 @@ impl Signals {
         let value = match self.values.get(&(Signal::State, Facet::Value))? {
             Value::Number(number) => number.to_string(),
             Value::Text(text) => text.clone(),
-            Value::Bad | Value::Node(..) => return None,
+            Value::Bad | Value::Node(..) | Value::Jobs(_) => return None,
         };
         state_named(states.get(&value)?)
     }
@@ -244,7 +265,7 @@ impl Signals {
         };
         [Facet::Id, Facet::Value, Facet::Text].into_iter().find_map(|facet| {
             match self.values.get(&(signal, facet))? {
-                Value::Bad => None,
+                Value::Bad | Value::Jobs(_) => None,
                 Value::Node(uri, id) => {
                     let node = STATE_NODES.iter().find(|(of, number, _)| of == uri && number == id);
                     node.map(|(_, _, name)| *name)

@@ -154,6 +154,9 @@ impl Watch {
             })
             .collect();
         self.memory.history.settle(now_ms, self.signals.state(), &told, "", &mut happened);
+        if let Some(jobs) = self.signals.jobs() {
+            self.memory.history.list(now_ms, &jobs, &mut happened);
+        }
         self.memory.history.seen(now_ms);
         happened
     }
@@ -182,6 +185,10 @@ impl Watch {
             let at_ms = moment.last().map_or(now_ms, stamp);
             let told: Vec<_> = moment.iter().cloned().filter_map(|seen| self.take(seen)).collect();
             self.memory.history.settle(at_ms, self.signals.state(), &told, "", &mut happened);
+            let listed = moment.iter().any(|seen| matches!(seen.value, Value::Jobs(_)));
+            if let Some(jobs) = self.signals.jobs().filter(|_| listed) {
+                self.memory.history.list(at_ms, &jobs, &mut happened);
+            }
             rest = later;
         }
         if overflowed {
