@@ -517,7 +517,12 @@ mod tests {
             let news = take(&mut node, Kind::Birth, None, &payload(Some(0), all(0, Some(session))));
             let doubted = What::Doubted(missed);
             assert_eq!(news[..2], [(0, doubted.clone()), (2, doubted)]);
-            take(&mut node, Kind::Birth, Some("mill"), &payload(Some(1), all(10, None)));
+            let early = payload(Some(1), vec![number(None, Some(10), 2)]);
+            assert!(
+                take(&mut node, Kind::Data, Some("mill"), &early).is_empty(),
+                "the device is not born anew"
+            );
+            take(&mut node, Kind::Birth, Some("mill"), &payload(Some(2), all(10, None)));
         }
     }
 
@@ -615,16 +620,22 @@ mod tests {
         #[test]
         fn nothing_is_said_without_a_birth_and_no_storm_of_rebirths_is_asked(
             messages in proptest::collection::vec(
-                (0..5_u8, 0..4_usize, proptest::option::of(0..4_u64), proptest::collection::vec(any_metric(), 0..5), 0..4_u64),
+                (
+                    (0..5_u8, 0..4_usize, any::<bool>()),
+                    proptest::option::of(0..4_u64),
+                    proptest::collection::vec(any_metric(), 0..5),
+                    0..4_u64,
+                ),
                 0..60,
             )
         ) {
             let mut node = node();
             let mut born = [false; 3];
             let (mut now, mut asked_at) = (Instant::now(), None);
-            for (kind, device, seq, metrics, seconds) in messages {
+            for ((kind, device, whole), seq, metrics, seconds) in messages {
                 let kind = [Kind::Birth, Kind::Death, Kind::Data, Kind::Data, Kind::Command][usize::from(kind)];
                 let device = [None, Some("mill"), Some("lathe"), Some("other")][device];
+                let metrics = if whole && kind == Kind::Birth { all(0, seq) } else { metrics };
                 for (machine, what) in take(&mut node, kind, device, &payload(seq, metrics)) {
                     match what {
                         What::Said(_) => prop_assert!(born[machine]),
