@@ -212,6 +212,19 @@ mod tests {
         assert_eq!(Payload::read(read.write().into()).unwrap(), read);
     }
 
+    /// What pysparkplug writes of a metric with a unit, and a sequence number of 0.
+    #[test]
+    fn a_payload_of_another_make_is_read() {
+        let metric = b"\x0a\x01S\x10\x01\x20\x03\x4a\x11\x0a\x07engUnit\x12\x06\x08\x0c\x42\x02kW\x50\xfe\xff\xff\xff\x0f";
+        let bytes = [b"\x08\x05\x12\x20", &metric[..], b"\x18\x00"].concat();
+        let read = Payload::read(bytes.into()).unwrap();
+        assert_eq!((read.timestamp_ms, read.seq), (Some(5), Some(0)));
+        let metric = &read.metrics[0];
+        assert_eq!((metric.name.as_deref(), metric.alias, metric.datatype), (Some("S"), Some(1), Some(3)));
+        assert_eq!(metric.content, Some(Content::Int(u32::MAX - 1)));
+        assert_eq!(metric.property("engUnit").and_then(|unit| unit.text.as_deref()), Some("kW"));
+    }
+
     #[test]
     fn a_message_of_nothing_but_metrics_is_refused_before_it_is_taken_apart() {
         let bytes = [0x12, 0].repeat(METRICS_MAX + 1);
