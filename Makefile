@@ -8,7 +8,7 @@ BINARIES := -p millpool-scheduler -p millpool-node-agent -p millpool-cli -p mill
 say = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fmt clippy unit doctest deps bench-load bench-etcd bench-failover bench-overload \
+.PHONY: help setup test-setup build demo test fmt clippy unit doctest deps bench-load bench-etcd bench-failover bench-overload \
 	bench-year soak bench-fjsp \
 	fuzz fuzz-build faults faults-bugs faults-setup sim sim-bugs sim-build bench-ablation bench-alliance bench-solver bench-kernels clean-demo
 
@@ -34,6 +34,17 @@ setup: ## Install the system packages that are missing (cmake, clang, libclang, 
 	fi
 	@command -v $(CARGO) >/dev/null 2>&1 || { echo "cargo is missing: install Rust 1.90 or later from https://rustup.rs"; exit 1; }
 
+test-setup: ## Install what tests need besides (mosquitto, python3-venv)
+	@missing=""; \
+	[ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null 2>&1 || missing="$$missing mosquitto"; \
+	python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$$missing python3-venv"; \
+	if [ -n "$$missing" ]; then \
+		command -v apt-get >/dev/null 2>&1 || { echo "please install:$$missing"; exit 1; }; \
+		echo "== Installing$$missing"; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
 build: setup ## Build every binary
 	$(say) "Building (about ten minutes on two cores the first time, mostly the LP solver)"
 	@$(CARGO) build --release --locked --bins $(BINARIES)
@@ -43,7 +54,7 @@ demo: build ## An alliance of 23 members on this machine; runs until Ctrl-C, or 
 	@target/release/millpool-demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ORDERS),--orders $(ORDERS)) \
 		$(if $(SEED),--seed $(SEED)) $(DEMO)
 
-test: setup fmt clippy unit doctest sim sim-bugs ## Formatting, lints, tests, doc tests, simulated clusters
+test: setup test-setup fmt clippy unit doctest sim sim-bugs ## Formatting, lints, tests, doc tests, simulated clusters
 	$(say) "All tests passed"
 
 fmt:

@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "entry", run: store::entry, seeds: store::entries },
     Target { name: "backup", run: store::backup, seeds: store::backups },
     Target { name: "state", run: store::state, seeds: store::states },
@@ -40,6 +40,7 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "services", run: services::call, seeds: services::calls },
     Target { name: "mtconnect", run: plant::mtconnect, seeds: plant::documents },
     Target { name: "multipart", run: plant::multipart, seeds: plant::streams },
+    Target { name: "sparkplug", run: plant::sparkplug, seeds: plant::messages },
     Target { name: "outbox", run: plant::outbox, seeds: plant::segments },
     Target { name: "agent-config", run: plant::config, seeds: plant::configs },
     Target { name: "scheduler-config", run: people::config, seeds: people::configs },

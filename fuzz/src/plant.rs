@@ -1,4 +1,4 @@
-//! What a plant's agent reads: machines' documents and streams, its own outbox, its configuration.
+//! What a plant's agent reads: machines' documents, streams and messages, its own outbox, its configuration.
 
 use crate::{Parts, folder, put_bytes};
 use bytes::Bytes;
@@ -6,6 +6,10 @@ use millpool_node_agent::adapter::mtconnect::document::{self, Document};
 use millpool_node_agent::adapter::mtconnect::multipart::Multipart;
 use millpool_node_agent::adapter::mtconnect::watch::Watch;
 use millpool_node_agent::adapter::mtconnect::{Options, signals};
+use millpool_node_agent::adapter::sparkplug::host::{Node, Place, Topic, What as Said};
+use millpool_node_agent::adapter::sparkplug::payload::{Content, Metric, Payload, UINT64};
+use millpool_node_agent::adapter::sparkplug::watch::Watch as SparkplugWatch;
+use millpool_node_agent::adapter::{Happened, Time};
 use millpool_node_agent::agent::Adapter;
 use millpool_node_agent::config::{File, Overrides, resolve};
 use millpool_node_agent::outbox::log::Log;
@@ -58,7 +62,7 @@ fn options() -> Options {
     let machines = config.agents.into_iter().flat_map(|agent| agent.machines);
     let read = machines.into_iter().find_map(|machine| match machine.adapter {
         Adapter::Mtconnect(options) => Some(Options { signals: BTreeMap::new(), ..*options }),
-        Adapter::Simulated(_) | Adapter::Opcua(_) => None,
+        Adapter::Simulated(_) | Adapter::Opcua(_) | Adapter::Sparkplug(_) => None,
     });
     read.expect("a machine that is read by MTConnect")
 }
@@ -148,6 +152,99 @@ pub fn streams() -> Vec<Vec<u8>> {
         seed("multipart/x-mixed-replace; boundary=\"b\"", 0, unsized_),
         seed("text/xml", 9, sized),
     ]
+}
+
+/// Topics and payloads of an edge node, in some order: nothing is said of a machine before it was born, its time
+/// never goes back, and it is remembered as it is.
+pub fn sparkplug(input: &[u8]) {
+    let config = resolve(toml::from_str(CONFIG).expect("a configuration"), &Overrides::default());
+    let machines = config.expect("one that can be used").agents.into_iter().flat_map(|agent| agent.machines);
+    let read = machines.filter_map(|machine| match machine.adapter {
+        Adapter::Sparkplug(options) => Some(options.machine),
+        _ => None,
+    });
+    let options = read.into_iter().next().expect("a machine that is read by Sparkplug");
+    let address = options.address.expect("a device");
+    let place = Place::new(0, address.device, options.signals.clone().into_iter().collect());
+    let mut node = Node::new(vec![place]);
+    let mut watch = SparkplugWatch::new(options.rules, &options.signals, None);
+    let (mut born, mut now_ms, mut told_ms) = (false, ARRIVAL_MS, 0);
+    let mut parts = Parts(input);
+    while !parts.is_over() {
+        now_ms += i64::from(parts.byte()) * 100;
+        let topic = String::from_utf8_lossy(parts.bytes()).into_owned();
+        let (Some(topic), Ok(payload)) = (Topic::parse(&topic), Payload::read(parts.bytes().to_vec().into()))
+        else {
+            continue;
+        };
+        for news in node.take(&topic, &payload) {
+            let happened: Vec<Happened> = match news.what {
+                Said::Born(seen) => {
+                    born = true;
+                    watch.born(seen, now_ms, Some("fuzz"), Time::Source)
+                }
+                Said::Said(seen) => {
+                    assert!(born, "data of what was not born");
+                    watch.tell(seen, now_ms)
+                }
+                Said::Died(_) | Said::Lacks(_) => {
+                    born = false;
+                    watch.lose()
+                }
+                Said::Doubted(_) => {
+                    born = false;
+                    Vec::new()
+                }
+            };
+            let states = happened.iter().filter(|happened| matches!(happened.what, What::StateChanged(_)));
+            for state in states {
+                assert!((told_ms..=now_ms).contains(&state.at_ms), "{state:?} after {told_ms}, at {now_ms}");
+                told_ms = state.at_ms;
+            }
+        }
+    }
+    let memory = watch.memory();
+    let again = SparkplugWatch::new(options.rules, &options.signals, Some(&memory));
+    assert_eq!(again.memory(), memory, "a watch remembers what it remembered");
+}
+
+/// An edge node's life: births, data by alias, deaths.
+pub fn messages() -> Vec<Vec<u8>> {
+    let metric = |name: Option<&str>, alias: u64, content: Content| Metric {
+        name: name.map(str::to_owned),
+        alias: Some(alias),
+        timestamp: Some(ARRIVAL_MS as u64 + 50),
+        content: Some(content),
+        ..Metric::default()
+    };
+    let message = |kind: &str, seq: u64, metrics: Vec<Metric>| {
+        let mut input = vec![1];
+        put_bytes(&mut input, format!("spBv1.0/shop/{kind}").as_bytes());
+        let payload = Payload { timestamp_ms: Some(ARRIVAL_MS as u64), seq: Some(seq), metrics };
+        put_bytes(&mut input, &payload.write());
+        input
+    };
+    let session = |number| vec![Metric::named("bdSeq", UINT64, Content::Long(number))];
+    let birth = vec![metric(Some("State"), 1, Content::Int(1)), metric(Some("Parts"), 2, Content::Long(7))];
+    let life = [
+        message("NBIRTH/line1", 0, session(1)),
+        message("DBIRTH/line1/mill", 1, birth.clone()),
+        message("DDATA/line1/mill", 2, vec![metric(None, 1, Content::Int(2))]),
+        message("DDATA/line1/mill", 3, vec![metric(None, 2, Content::Double(8.0))]),
+        message("DDEATH/line1/mill", 4, Vec::new()),
+        message("DBIRTH/line1/mill", 5, birth.clone()),
+        message("NDEATH/line1", 0, session(0)),
+        message("DDATA/line1/mill", 6, vec![metric(None, 1, Content::Text("2".to_owned()))]),
+        message("NDEATH/line1", 0, session(1)),
+    ];
+    let lossy = [
+        message("DDATA/line1/mill", 9, vec![metric(None, 1, Content::Int(2))]),
+        message("NBIRTH/line1", 0, session(2)),
+        message("DBIRTH/line1/mill", 1, birth),
+        message("DDATA/line1/mill", 3, vec![metric(None, 1, Content::Int(2))]),
+        message("NBIRTH/line1", 0, session(2)),
+    ];
+    vec![life.concat(), lossy.concat()]
 }
 
 fn events() -> Vec<Entry> {

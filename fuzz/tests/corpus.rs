@@ -86,6 +86,7 @@ targets! {
     services "services"
     mtconnect "mtconnect"
     multipart "multipart"
+    sparkplug "sparkplug"
     outbox "outbox"
     agent_config "agent-config"
     scheduler_config "scheduler-config"

@@ -4,7 +4,7 @@
 //! what is in the outbox; then the outbox is closed. What was not sent is on disk, and is sent next time.
 
 use crate::adapter::opcua::pki::{Pki, PkiError};
-use crate::adapter::{Shop, mtconnect, opcua, simulated};
+use crate::adapter::{Shop, mtconnect, opcua, simulated, sparkplug};
 use crate::clock::Clock;
 use crate::dispatch::{Dispatch, DispatchError, Kept};
 use crate::ground::Ground;
@@ -62,6 +62,8 @@ pub enum Adapter {
     Mtconnect(Box<mtconnect::Options>),
     /// It is read through OPC UA.
     Opcua(Box<opcua::Options>),
+    /// It is read through MQTT.
+    Sparkplug(Box<sparkplug::Options>),
 }
 
 impl Adapter {
@@ -71,6 +73,7 @@ impl Adapter {
             Self::Simulated(_) => "simulated",
             Self::Mtconnect(_) => "mtconnect",
             Self::Opcua(_) => "opcua",
+            Self::Sparkplug(_) => "sparkplug",
         }
     }
 }
@@ -232,8 +235,9 @@ impl Agent {
             kept: self.dispatch.watch(),
             health: self.health.clone(),
         };
-        // Machines behind one server share a line.
-        let mut servers: Vec<(opcua::Server, Vec<(String, opcua::MachineOptions)>)> = Vec::new();
+        // Machines behind one server, or one broker, share a line.
+        let mut servers = Vec::new();
+        let mut brokers = Vec::new();
         for machine in &self.options.machines {
             let (id, stop) = (machine.id.clone(), stop.clone());
             match &machine.adapter {
@@ -245,10 +249,11 @@ impl Agent {
                 }
                 Adapter::Opcua(options) => {
                     let opcua::Options { server, machine } = *options.clone();
-                    match servers.iter_mut().find(|(known, _)| *known == server) {
-                        Some((_, machines)) => machines.push((id, machine)),
-                        None => servers.push((server, vec![(id, machine)])),
-                    }
+                    join(&mut servers, server, (id, machine));
+                }
+                Adapter::Sparkplug(options) => {
+                    let sparkplug::Options { broker, machine } = *options.clone();
+                    join(&mut brokers, broker, (id, machine));
                 }
             }
         }
@@ -256,6 +261,9 @@ impl Agent {
             if let Some(pki) = self.pki.clone() {
                 adapters.spawn(opcua::run(server, machines, pki, shop(), stop.clone()));
             }
+        }
+        for (broker, machines) in brokers {
+            adapters.spawn(sparkplug::run(broker, machines, shop(), stop.clone()));
         }
         Ok(adapters)
     }
@@ -276,6 +284,14 @@ impl Agent {
                 "stopping with events that are on disk and not yet applied"
             );
         }
+    }
+}
+
+/// Puts a machine to the others on its line.
+fn join<Line: PartialEq, Machine>(lines: &mut Vec<(Line, Vec<Machine>)>, line: Line, machine: Machine) {
+    match lines.iter_mut().find(|(known, _)| *known == line) {
+        Some((_, machines)) => machines.push(machine),
+        None => lines.push((line, vec![machine])),
     }
 }
 

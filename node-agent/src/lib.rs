@@ -3,13 +3,15 @@
 //! ```text
 //!   machines                                                        coordinators
 //!   mtconnect ─┐                                                        ▲
+//!   opcua     ─┤                                                        │
+//!   sparkplug ─┤                                                        │
 //!   simulated ─┼─ events + mark ─► outbox (disk) ─► session ── Attach ──┘
 //!              └◄──── dispatch list (disk) ◄───────────┘
 //! ```
 //!
 //! - [`agent`]: one plant's agent; starts and stops everything below.
-//! - [`adapter`]: what stands between a machine and the outbox: [`adapter::mtconnect`],
-//!   [`adapter::simulated`].
+//! - [`adapter`]: what stands between a machine and the outbox: [`adapter::mtconnect`], [`adapter::opcua`],
+//!   [`adapter::sparkplug`], [`adapter::simulated`].
 //! - [`outbox`]: events on disk, numbered, until the coordinator has applied them.
 //! - [`dispatch`]: the dispatch list on disk.
 //! - [`session`]: the stream to the coordinator.

@@ -34,6 +34,13 @@ fn several_plants_share_what_they_do_not_say_themselves() {
     let Adapter::Mtconnect(m4) = &second.machines[1].adapter else { panic!() };
     assert_eq!(m4.url, "http://10.0.0.1:5000");
     assert_eq!(m4.signals.len(), 2);
+    let Adapter::Sparkplug(m5) = &second.machines[2].adapter else { panic!() };
+    let Adapter::Sparkplug(m6) = &second.machines[3].adapter else { panic!() };
+    assert_eq!((m5.broker.host.as_str(), m5.broker.port, &m5.broker), ("10.0.0.5", 1883, &m6.broker));
+    assert_eq!(m5.broker.client_id, "millpool-p2");
+    let address = m5.machine.address.as_ref().unwrap();
+    assert_eq!((address.node.as_str(), address.device.as_deref()), ("line1", Some("mill")));
+    assert_eq!(m6.machine.address, None);
 }
 
 #[test]
@@ -73,7 +80,7 @@ fn every_problem_is_named_with_its_field_value_and_what_is_accepted() {
         plant = "Plant 1"
         [[agent.machine]]
         id = "m"
-        adapter = "opcua"
+        adapter = "focas"
         [[agent.machine]]
         id = "m"
         adapter = "mtconnect"
@@ -89,13 +96,103 @@ fn every_problem_is_named_with_its_field_value_and_what_is_accepted() {
         "agent[0].data_dir = \"none\": accepted is a folder, here or as data_dir at the top",
         "agent[0].coordinator.addresses = \"nowhere\": accepted is host:port, e.g. 127.0.0.1:7400",
         "agent[0].coordinator.addresses = \"10.0.0.1:7400\": accepted is a loopback address, with insecure_dev",
-        "agent[0].machine[0].adapter = \"opcua\": accepted is simulated or mtconnect",
+        "agent[0].machine[0].adapter = \"focas\": accepted is simulated, mtconnect, opcua or sparkplug",
         "agent[0].machine[1].id = \"m\": accepted is an id that no other machine of the agent has",
         "agent[0].machine[1].mtconnect.url = \"ftp://x\": accepted is http://host:port",
     ];
     for line in expected {
         assert!(found.iter().any(|problem| problem == line), "{line} is not in {found:#?}");
     }
+}
+
+/// A machine's sparkplug table, wrong in one way each.
+#[test]
+fn what_is_wrong_with_a_broker_is_named() {
+    let state = r#"signals = { state = { metric = "S", values = { "1" = "idle" } } }"#;
+    let whole = |table: &str| {
+        format!("[[agent]]\nplant = \"p\"\n[[agent.machine]]\nid = \"m\"\nadapter = \"sparkplug\"\n{table}")
+    };
+    for (table, expected) in [
+        (
+            "".to_owned(),
+            "sparkplug = \"none\": accepted is a table with at least `broker`, `group`, `node` and `signals`",
+        ),
+        (
+            format!("broker = \"tcp://h:1883\"\n{state}"),
+            ".broker = \"tcp://h:1883\": accepted is mqtts://host:port, or mqtt://host:port",
+        ),
+        (
+            format!("broker = \"mqtt://h/x:1883\"\n{state}"),
+            ".broker = \"mqtt://h/x:1883\": accepted is mqtts://host:port",
+        ),
+        (
+            format!("broker = \"mqtt://h:1883\"\nuser = \"u\"\n{state}"),
+            ".user = \"u\": accepted is none, with mqtt:// to another host: the password could be read on the network",
+        ),
+        (
+            format!("broker = \"mqtt://127.0.0.1:1883\"\nuser = \"u\"\n{state}"),
+            ".user = Some(\"u\"): accepted is a name together with a password_file, or neither",
+        ),
+        (
+            format!("broker = \"mqtts://h:8883\"\n{state}"),
+            ".ca_file = \"none\": accepted is a PEM file, with mqtts://",
+        ),
+        (
+            format!("broker = \"mqtt://h:1883\"\nca_file = \"ca\"\n{state}"),
+            ".broker = \"mqtt://h:1883\": accepted is mqtts://, with certificates",
+        ),
+        (
+            format!("broker = \"mqtts://h:8883\"\nca_file = \"ca\"\nkey_file = \"k\"\n{state}"),
+            "cert_file and key_file together",
+        ),
+        (
+            format!("broker = \"mqtt://h:1883\"\ngroup = \"g/h\"\nnode = \"n\"\n{state}"),
+            ".group = \"g/h\": accepted is 1 to 256 bytes, none of them /, + or #",
+        ),
+        (
+            format!("broker = \"mqtt://h:1883\"\ngroup = \"g\"\n{state}"),
+            ".node = \"\": accepted is 1 to 256 bytes",
+        ),
+        (
+            format!("broker = \"mqtt://h:1883\"\ngroup = \"g\"\nnode = \"n\"\ndevice = \"#\"\n{state}"),
+            ".device = \"#\": accepted is 1 to 256 bytes",
+        ),
+        (
+            "broker = \"mqtt://h:1883\"\nsignals = { load = \"L\" }".to_owned(),
+            ".signals.state = \"none\": accepted is a metric, with a state for each of its values",
+        ),
+        (
+            "broker = \"mqtt://h:1883\"\nsignals = { state = \"S\" }".to_owned(),
+            ".signals.state.values = \"none\": accepted is a state for each value",
+        ),
+        (
+            format!(
+                "broker = \"mqtt://h:1883\"\ngroup = \"g\"\nnode = \"n\"\n{}",
+                state.replace("\"S\"", "\"topic:a/#\"")
+            ),
+            ".signals.state = \"topic:a/#\": accepted is topic: and one topic outside Sparkplug",
+        ),
+        (
+            format!("broker = \"mqtt://h:1883\"\n{}", state.replace("\"S\"", "\"topic:spBv1.0/g/NDATA/n\"")),
+            "accepted is topic: and one topic outside Sparkplug",
+        ),
+    ] {
+        let table = if table.is_empty() { table } else { format!("[agent.machine.sparkplug]\n{table}") };
+        let found = problems(&whole(&table));
+        assert!(found.iter().any(|problem| problem.contains(expected)), "{expected} is not in {found:#?}");
+    }
+}
+
+#[test]
+fn two_lines_of_one_name_to_a_broker_are_refused() {
+    let text = GOOD.replace(
+        "signals = { state = { metric = \"topic:",
+        "password_file = \"/dev/null\"\nuser = \"u\"\nsignals = { state = { metric = \"topic:",
+    );
+    let text = text.replace("mqtt://10.0.0.5", "mqtt://127.0.0.1");
+    let found = problems(&text);
+    let expected = "agent[1].machine m6.sparkplug.client_id = \"millpool-p2\": accepted is another name";
+    assert!(found.iter().any(|problem| problem.starts_with(expected)), "{found:#?}");
 }
 
 #[test]

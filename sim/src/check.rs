@@ -16,6 +16,7 @@ use millpool_alliance::{
 use millpool_node_agent::outbox::log::Log;
 use millpool_proto::log::v1 as log;
 use millpool_proto::v1;
+use millpool_scheduler::consensus::disk::memory::Purged;
 use millpool_scheduler::wire;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,15 +111,15 @@ fn log_of(
     let mut found = world.archive.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for member in members {
         for (index, bytes) in world.nodes[*member as usize - 1].disk.kept_entries().range(..=revision) {
-            let other = found.insert(*index, bytes.clone());
-            if other.is_some_and(|other| other != bytes) {
+            let other = found.insert(*index, Purged { bytes: bytes.clone(), certain: true });
+            if other.is_some_and(|other| other.certain && other.bytes != bytes) {
                 return Err(format!("node {member} has another entry {index} than others had"));
             }
         }
     }
     let mut log = BTreeMap::new();
     for index in 0..=revision {
-        let Some(bytes) = found.get(&index) else {
+        let Some(Purged { bytes, .. }) = found.get(&index) else {
             return Err(format!("entry {index} of {revision} is on no disk"));
         };
         let entry = log::Entry::decode(bytes.clone()).map_err(|e| format!("entry {index}: {e}"))?;

@@ -520,6 +520,16 @@ mod tests {
     }
 
     #[test]
+    fn a_meter_is_remembered_to_its_last_bit() {
+        for number in 0..10_000 {
+            let follower =
+                Follower { last_meter_wh: Some(f64::from(number) * 1e6 / 7.0), ..Follower::default() };
+            let memory = serde_json::to_vec(&follower).unwrap();
+            assert_eq!(serde_json::from_slice::<Follower>(&memory).unwrap(), follower);
+        }
+    }
+
+    #[test]
     fn completed_programs_end_a_job_when_the_machine_rests() {
         let told = [
             (10, State(Producing)),

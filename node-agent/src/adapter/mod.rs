@@ -6,6 +6,7 @@
 //!
 //! - [`mtconnect`]: reads a machine through its MTConnect agent. Read-only by design.
 //! - [`opcua`]: reads machines through OPC UA, the machine-tool model or a vendor's own.
+//! - [`sparkplug`]: reads machines through MQTT: Sparkplug B edge nodes, other topics by mapping.
 //! - [`simulated`]: a machine that follows its dispatch list.
 //! - [`mapping`]: where a signal is found. [`history`]: what follows from what an adapter sees; [`job`]: the operation at hand, and downtime.
 
@@ -15,6 +16,7 @@ pub mod mapping;
 pub mod mtconnect;
 pub mod opcua;
 pub mod simulated;
+pub mod sparkplug;
 
 use crate::clock::Clock;
 use crate::dispatch::Kept;
@@ -62,6 +64,42 @@ pub enum Time {
     Source,
     /// The time at which the agent saw them.
     Arrival,
+}
+
+/// As whom the agent appears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// As nobody.
+    Anonymous,
+    /// As a user.
+    User {
+        /// Its name.
+        name: String,
+        /// Its password.
+        password: Password,
+    },
+}
+
+/// A password, which is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// A password.
+    pub fn new(password: &str) -> Self {
+        Self(password.to_owned())
+    }
+
+    /// As it is.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("...")
+    }
 }
 
 /// Something that happened.

@@ -3,11 +3,11 @@
 use super::{AgentFile, File, Found, MACHINES_MAX};
 use crate::adapter::history::Rules;
 use crate::adapter::mapping::{STATES, SignalFile, SignalTable, state_named};
-use crate::adapter::{Power, Time, mtconnect, opcua, simulated};
+use crate::adapter::{Identity, Password, Power, Time, mtconnect, opcua, simulated, sparkplug};
 use crate::agent::{Adapter, Machine};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `[[agent.machine]]`
@@ -16,7 +16,7 @@ use std::time::Duration;
 pub struct MachineFile {
     /// The machine's id in the registry.
     pub id: String,
-    /// `simulated`, `mtconnect` or `opcua`.
+    /// `simulated`, `mtconnect`, `opcua` or `sparkplug`.
     pub adapter: String,
     /// What it draws.
     pub power: Option<PowerFile>,
@@ -26,6 +26,8 @@ pub struct MachineFile {
     pub mtconnect: Option<MtconnectFile>,
     /// For `opcua`.
     pub opcua: Option<OpcuaFile>,
+    /// For `sparkplug`.
+    pub sparkplug: Option<SparkplugFile>,
 }
 
 /// `[agent.machine.power]`
@@ -122,6 +124,42 @@ pub struct OpcuaFile {
     pub down_after_s: Option<u32>,
 }
 
+/// `[agent.machine.sparkplug]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SparkplugFile {
+    /// The broker, `mqtts://host:port` or `mqtt://host:port`.
+    pub broker: String,
+    /// The Sparkplug group.
+    pub group: Option<String>,
+    /// The edge node.
+    pub node: Option<String>,
+    /// The device behind it; left out where the metrics are the node's own.
+    pub device: Option<String>,
+    /// The broker's user; nobody's name without.
+    pub user: Option<String>,
+    /// A file with the user's password.
+    pub password_file: Option<PathBuf>,
+    /// PEM file of the authority that signed the broker's certificate.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the agent's certificate.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of the agent's key.
+    pub key_file: Option<PathBuf>,
+    /// The agent's name on the broker.
+    pub client_id: Option<String>,
+    /// `source`: events carry the data's own time stamps. `arrival`: the time at which the agent saw them.
+    pub time: Option<String>,
+    /// Metric of each signal, or `topic:...` for a topic that is not Sparkplug's.
+    pub signals: BTreeMap<String, SignalFile>,
+    /// Whether the machine's activity is bound to the dispatch list.
+    pub follow_dispatch: Option<bool>,
+    /// Progress every so many seconds.
+    pub progress_s: Option<u32>,
+    /// Blocked for so long is reported as down, s.
+    pub down_after_s: Option<u32>,
+}
+
 /// Checks the machines of one agent.
 pub(super) fn resolve(field: &str, agent: &AgentFile, file: &File, found: &mut Found) -> Vec<Machine> {
     let short = agent.simulated_machines.iter().map(|id| MachineFile {
@@ -144,12 +182,44 @@ pub(super) fn resolve(field: &str, agent: &AgentFile, file: &File, found: &mut F
                 "an id that no other machine of the agent has",
             );
         }
-        machines.extend(resolve_machine(&field, machine, file, found));
+        machines.extend(resolve_machine(&field, machine, agent, file, found));
     }
+    client_ids(field, &machines, found);
     machines
 }
 
-fn resolve_machine(field: &str, machine: &MachineFile, file: &File, found: &mut Found) -> Option<Machine> {
+/// A broker ends the older of two connections of one name, so each of an agent's needs its own.
+fn client_ids(field: &str, machines: &[Machine], found: &mut Found) {
+    let mut brokers: Vec<&sparkplug::Broker> = Vec::new();
+    for machine in machines {
+        let Adapter::Sparkplug(options) = &machine.adapter else { continue };
+        let broker = &options.broker;
+        let name = |other: &&&sparkplug::Broker| {
+            other.name() == broker.name() && other.client_id == broker.client_id
+        };
+        match brokers.iter().find(name) {
+            Some(other) if *other != broker => {
+                let accepted =
+                    "another name, or the same settings, for each of the machines behind one broker";
+                found.wrong::<()>(
+                    &format!("{field}.machine {}.sparkplug.client_id", machine.id),
+                    &broker.client_id,
+                    accepted,
+                );
+            }
+            Some(_) => {}
+            None => brokers.push(broker),
+        }
+    }
+}
+
+fn resolve_machine(
+    field: &str,
+    machine: &MachineFile,
+    agent: &AgentFile,
+    file: &File,
+    found: &mut Found,
+) -> Option<Machine> {
     let id = found.name(&format!("{field}.id"), &machine.id)?;
     let power = machine.power.or(file.simulated.power).map(|power| Power {
         idle_w: power.idle_w,
@@ -157,13 +227,18 @@ fn resolve_machine(field: &str, machine: &MachineFile, file: &File, found: &mut 
         cutting_w: power.cutting_w,
     });
     let power = power.unwrap_or_default();
-    let tables = [("mtconnect", machine.mtconnect.is_some()), ("opcua", machine.opcua.is_some())];
+    let tables = [
+        ("mtconnect", machine.mtconnect.is_some()),
+        ("opcua", machine.opcua.is_some()),
+        ("sparkplug", machine.sparkplug.is_some()),
+    ];
     for (other, _) in tables.into_iter().filter(|(other, there)| *there && *other != machine.adapter) {
         let accepted = format!("none, with adapter = {:?}", machine.adapter);
         found.wrong::<()>(&format!("{field}.{other}"), "a table", &accepted);
     }
-    let mut missing =
-        |table: &str| found.wrong(&format!("{field}.{table}"), "none", "a table with at least `url`");
+    let mut missing = |table: &str, least: &str| {
+        found.wrong(&format!("{field}.{table}"), "none", &format!("a table with at least {least}"))
+    };
     let adapter = match machine.adapter.as_str() {
         "simulated" => {
             let own = machine.simulated.clone().unwrap_or_default();
@@ -171,13 +246,19 @@ fn resolve_machine(field: &str, machine: &MachineFile, file: &File, found: &mut 
         }
         "mtconnect" => match &machine.mtconnect {
             Some(own) => Adapter::Mtconnect(Box::new(mtconnect(field, own, power, found)?)),
-            None => missing("mtconnect")?,
+            None => missing("mtconnect", "`url`")?,
         },
         "opcua" => match &machine.opcua {
             Some(own) => Adapter::Opcua(Box::new(opcua(field, own, power, found)?)),
-            None => missing("opcua")?,
+            None => missing("opcua", "`url`")?,
         },
-        other => found.wrong(&format!("{field}.adapter"), other, "simulated, mtconnect or opcua")?,
+        "sparkplug" => match &machine.sparkplug {
+            Some(own) => Adapter::Sparkplug(Box::new(sparkplug(field, own, &agent.plant, power, found)?)),
+            None => missing("sparkplug", "`broker`, `group`, `node` and `signals`")?,
+        },
+        other => {
+            found.wrong(&format!("{field}.adapter"), other, "simulated, mtconnect, opcua or sparkplug")?
+        }
     };
     Some(Machine { id, adapter })
 }
@@ -270,23 +351,8 @@ fn opcua(field: &str, own: &OpcuaFile, power: Power, found: &mut Found) -> Optio
         Some("none") => opcua::Security::None,
         Some(other) => found.wrong(&format!("{field}.security"), other, "basic256sha256 or none")?,
     };
-    let identity = match (&own.user, &own.password_file) {
-        (None, None) => opcua::Identity::Anonymous,
-        (Some(user), _) if security == opcua::Security::None => {
-            let accepted = "none, with security = \"none\": the password could be read on the network";
-            found.wrong(&format!("{field}.user"), user, accepted)?
-        }
-        (Some(user), Some(path)) => {
-            let bytes = found.file(&format!("{field}.password_file"), path)?;
-            let password = opcua::Password::new(String::from_utf8_lossy(&bytes).trim());
-            opcua::Identity::User { name: user.clone(), password }
-        }
-        _ => found.wrong(
-            &format!("{field}.user"),
-            &own.user,
-            "a name together with a password_file, or neither",
-        )?,
-    };
+    let readable = (security == opcua::Security::None).then_some("security = \"none\"");
+    let identity = identity(&field, own.user.as_deref(), own.password_file.as_deref(), readable, found)?;
     let interval_ms =
         found.within(&format!("{field}.interval_ms"), own.interval_ms.unwrap_or(200), 10, 60_000);
     let rules = rules(&field, [own.progress_s, own.down_after_s], own.follow_dispatch, power, found);
@@ -307,6 +373,144 @@ fn opcua(field: &str, own: &OpcuaFile, power: Power, found: &mut Found) -> Optio
             rules,
         },
     })
+}
+
+fn sparkplug(
+    field: &str,
+    own: &SparkplugFile,
+    plant: &str,
+    power: Power,
+    found: &mut Found,
+) -> Option<sparkplug::Options> {
+    let field = format!("{field}.sparkplug");
+    let (encrypted, address) = match (own.broker.strip_prefix("mqtts://"), own.broker.strip_prefix("mqtt://"))
+    {
+        (Some(address), _) => (true, address),
+        (None, Some(address)) => (false, address),
+        (None, None) => (false, ""),
+    };
+    let Some((host, port)) =
+        address.rsplit_once(':').filter(|(host, _)| !host.contains('/') && super::is_address(address))
+    else {
+        return found.wrong(
+            &format!("{field}.broker"),
+            &own.broker,
+            "mqtts://host:port, or mqtt://host:port",
+        );
+    };
+    let port = port.parse().unwrap_or_default();
+    let readable = (!encrypted && !super::is_loopback(address)).then_some("mqtt:// to another host");
+    let identity = identity(&field, own.user.as_deref(), own.password_file.as_deref(), readable, found)?;
+    let broker = sparkplug::Broker {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port,
+        tls: broker_tls(&field, own, encrypted, found)?,
+        identity,
+        client_id: own.client_id.clone().unwrap_or_else(|| format!("millpool-{plant}")),
+    };
+    let rules = rules(&field, [own.progress_s, own.down_after_s], own.follow_dispatch, power, found);
+    let signals = signals(&field, &own.signals, &sparkplug::Signal::NAMED, found);
+    match signals.get(&sparkplug::Signal::State) {
+        None => found.wrong(
+            &format!("{field}.signals.state"),
+            "none",
+            "a metric, with a state for each of its values: Sparkplug has no state of its own",
+        )?,
+        state => states(&field, state, found),
+    }
+    for (signal, table) in &signals {
+        let good =
+            |topic: &str| !topic.is_empty() && !topic.starts_with(['$', '/']) && !topic.contains(['+', '#']);
+        if sparkplug::topic(table)
+            .is_some_and(|topic| !good(topic) || topic.starts_with(sparkplug::host::NAMESPACE))
+        {
+            let accepted = "topic: and one topic outside Sparkplug, without wildcards";
+            found.wrong::<()>(&format!("{field}.signals.{}", signal.name()), &table.source, accepted);
+        }
+    }
+    let topics_only = signals.values().all(|table| sparkplug::topic(table).is_some());
+    Some(sparkplug::Options {
+        broker,
+        machine: sparkplug::MachineOptions {
+            address: address_of(&field, own, topics_only, found)?,
+            time: time(&field, own.time.as_deref(), found)?,
+            signals,
+            rules,
+        },
+    })
+}
+
+/// Where a machine is among the edge nodes; nowhere, where it has topics only and names none.
+fn address_of(
+    field: &str,
+    own: &SparkplugFile,
+    topics_only: bool,
+    found: &mut Found,
+) -> Option<Option<sparkplug::Address>> {
+    if topics_only && own.group.is_none() && own.node.is_none() && own.device.is_none() {
+        return Some(None);
+    }
+    let mut name = |name: &str, value: Option<&String>| {
+        let value = value.cloned().unwrap_or_default();
+        let good = (1..=256).contains(&value.len()) && !value.contains(['/', '+', '#']);
+        let accepted = "1 to 256 bytes, none of them /, + or #";
+        if good { Some(value) } else { found.wrong(&format!("{field}.{name}"), value, accepted) }
+    };
+    let (group, node) = (name("group", own.group.as_ref()), name("node", own.node.as_ref()));
+    let device = own.device.as_ref().map(|device| name("device", Some(device)));
+    Some(Some(sparkplug::Address {
+        group: group?,
+        node: node?,
+        device: device.map_or(Some(None), |d| d.map(Some))?,
+    }))
+}
+
+fn broker_tls(
+    field: &str,
+    own: &SparkplugFile,
+    encrypted: bool,
+    found: &mut Found,
+) -> Option<Option<sparkplug::Tls>> {
+    let mut file = |name: &str, path: &Path| found.file(&format!("{field}.{name}"), path);
+    match (encrypted, &own.ca_file, &own.cert_file, &own.key_file) {
+        (false, None, None, None) => Some(None),
+        (true, Some(ca), None, None) => {
+            Some(Some(sparkplug::Tls { ca_pem: file("ca_file", ca)?, identity_pem: None }))
+        }
+        (true, Some(ca), Some(cert), Some(key)) => Some(Some(sparkplug::Tls {
+            ca_pem: file("ca_file", ca)?,
+            identity_pem: Some((file("cert_file", cert)?, file("key_file", key)?)),
+        })),
+        (false, ..) => found.wrong(&format!("{field}.broker"), &own.broker, "mqtts://, with certificates"),
+        (true, None, ..) => found.wrong(&format!("{field}.ca_file"), "none", "a PEM file, with mqtts://"),
+        (true, Some(_), cert, key) => {
+            found.wrong(&format!("{field}.cert_file"), (cert, key), "cert_file and key_file together")
+        }
+    }
+}
+
+/// As whom the agent appears. A password is not sent where it could be read, which is the case with
+/// `readable`.
+fn identity(
+    field: &str,
+    user: Option<&str>,
+    password_file: Option<&Path>,
+    readable: Option<&str>,
+    found: &mut Found,
+) -> Option<Identity> {
+    match (user, password_file, readable) {
+        (None, None, _) => Some(Identity::Anonymous),
+        (Some(user), _, Some(readable)) => {
+            let accepted = format!("none, with {readable}: the password could be read on the network");
+            found.wrong(&format!("{field}.user"), user, &accepted)
+        }
+        (Some(user), Some(path), None) => {
+            let bytes = found.file(&format!("{field}.password_file"), path)?;
+            let password = Password::new(String::from_utf8_lossy(&bytes).trim());
+            Some(Identity::User { name: user.to_owned(), password })
+        }
+        _ => found.wrong(&format!("{field}.user"), user, "a name together with a password_file, or neither"),
+    }
 }
 
 fn rules(

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod counterpart;
+pub mod mosquitto;
 pub mod plant;
 
 use millpool_node_agent::clock::Clock;

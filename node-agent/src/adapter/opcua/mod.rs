@@ -20,6 +20,7 @@ pub mod signals;
 pub mod space;
 pub mod watch;
 
+pub use super::{Identity, Password};
 pub use signals::Signal;
 
 use super::history::Rules;
@@ -76,42 +77,6 @@ pub enum Security {
         /// A certificate among the trusted ones is enough; its names and dates are not looked at.
         pinned: bool,
     },
-}
-
-/// As whom the agent appears.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// As nobody.
-    Anonymous,
-    /// As a user of the server.
-    User {
-        /// Its name.
-        name: String,
-        /// Its password.
-        password: Password,
-    },
-}
-
-/// A password, which is not shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(String);
-
-impl Password {
-    /// A password.
-    pub fn new(password: &str) -> Self {
-        Self(password.to_owned())
-    }
-
-    /// As it is.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Password {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("...")
-    }
 }
 
 /// A server, and how it is spoken to. Machines behind equal ones share a session.

@@ -24,7 +24,24 @@ pub enum Bug {
 }
 
 /// Entries that were purged, by index. Clones share them.
-pub type Archive = Arc<Mutex<BTreeMap<u64, Bytes>>>;
+pub type Archive = Arc<Mutex<BTreeMap<u64, Purged>>>;
+
+/// An entry that was purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purged {
+    /// The entry, as it is encoded.
+    pub bytes: Bytes,
+    /// The entry is known to have been committed. One that was purged in favour of a snapshot may have been another
+    /// leader's; of those the one of the highest term is kept, because no leader writes another entry over a
+    /// committed one.
+    pub certain: bool,
+}
+
+impl Purged {
+    fn term(&self) -> Option<u64> {
+        Some(pb::Entry::decode(self.bytes.clone()).ok()?.log_id?.term)
+    }
+}
 
 type Pauses = Box<dyn FnMut() -> Duration + Send>;
 
@@ -150,21 +167,29 @@ impl Inner {
         }
     }
 
-    /// Keeps what a purge is about to remove. What is purged in favour of a snapshot may be another leader's, and
-    /// never committed: only where the last entry is the one that the purge names are all before it, too.
+    /// Keeps what a purge is about to remove. Where the last entry is the one that the purge names, all before it are
+    /// committed, too; where it is not, a snapshot has overtaken this log.
     fn put_away(&self, range: Range<u64>) {
         let purged =
             self.kept.slots.get(&Slot::Purged).and_then(|bytes| pb::LogId::decode(bytes.clone()).ok());
-        let last = purged.and_then(|id| self.kept.entries.get(&id.index));
+        let Some(purged) = purged else { return };
+        let last = self.kept.entries.get(&purged.index).filter(|_| range.contains(&purged.index));
         let last = last.and_then(|bytes| pb::Entry::decode(bytes.clone()).ok()?.log_id);
-        if last.is_some() && last == purged && last.is_some_and(|id| range.contains(&id.index)) {
-            let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
-            for (index, bytes) in self.kept.entries.range(range) {
-                let other = archive.insert(*index, bytes.clone());
-                assert!(
-                    other.is_none_or(|other| other == bytes),
-                    "two nodes have purged different entries {index}"
-                );
+        let certain = last == Some(purged);
+        let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, bytes) in self.kept.entries.range(range).filter(|(index, _)| **index <= purged.index) {
+            let new = Purged { bytes: bytes.clone(), certain };
+            match archive.get_mut(index) {
+                None => {
+                    archive.insert(*index, new);
+                }
+                Some(known) if known.bytes == new.bytes => known.certain |= certain,
+                Some(known) => {
+                    assert!(!(known.certain && certain), "two nodes have purged different entries {index}");
+                    if certain || (!known.certain && new.term() > known.term()) {
+                        *known = new;
+                    }
+                }
             }
         }
     }
