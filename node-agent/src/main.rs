@@ -143,8 +143,14 @@ fn overrides(flags: &Flags) -> Overrides {
 
 fn start_logs(config: &Config) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level);
-    let filter = filter
+    let mut filter = filter
         .with_context(|| format!("log.level = {:?}: accepted is a tracing filter", config.log_level))?;
+    // The library's lines say again, and less clearly, what the adapter says of each trouble.
+    if !config.log_level.contains("opcua") {
+        for library in ["opcua_client=off", "opcua_core=off", "opcua_crypto=off"] {
+            filter = filter.add_directive(library.parse()?);
+        }
+    }
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -9,7 +9,7 @@ use flate2::read::GzDecoder;
 use millpool_node_agent::adapter::Time;
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::SignalFile;
-use millpool_node_agent::adapter::mtconnect::{self, Options, Signal};
+use millpool_node_agent::adapter::mtconnect::{self, Options, Signal, document, signals};
 use millpool_node_agent::dispatch::Dispatch;
 use millpool_node_agent::ground::Ground;
 use millpool_node_agent::replay::{self, Replay};
@@ -533,4 +533,77 @@ async fn a_device_or_item_that_is_not_there_is_named_with_what_is() {
         plant.stop().await;
     }
     served.serving.abort();
+}
+
+/// Which data items stand for which signals, on the models of many makers, as somebody who reads the models would
+/// say. A model without an execution is refused with what it has.
+#[test]
+fn each_model_is_read_with_its_own_signals() {
+    let models = |file: &str| {
+        let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(file)).unwrap();
+        let mut text = String::new();
+        GzDecoder::new(bytes.as_slice()).read_to_string(&mut text).unwrap();
+        document::devices(&text).unwrap()
+    };
+    let described = |file: &str, name: &str| {
+        let device = models(file).into_iter().find(|device| device.name == name).unwrap();
+        match signals::resolve(&device, &BTreeMap::new(), None) {
+            Ok(mapping) => mapping.describe(),
+            Err(refused) => refused.to_string(),
+        }
+    };
+    let expected = [
+        (
+            "haas",
+            "Haas_1",
+            "part_count=PartCount availability=avail mode=c1 program=c2 execution=c3 emergency_stop=estop 2 conditions",
+        ),
+        (
+            "fanuc",
+            "Fanuc-4Axis",
+            "availability=avail load=c4 mode=cn3 program=cn5 execution=cn6 emergency_stop=estop 18 conditions",
+        ),
+        (
+            "SimpleDevice",
+            "SimpleCnc",
+            "execution=a01c7f30 part_count=d2e9e4a0 availability=d5b078a0 mode=if36ff60 program=k8dd9030 load=r1841b70 emergency_stop=x7ca94e0 6 conditions",
+        ),
+        (
+            "SimpleDevice",
+            "SampleDevice2",
+            "the device has no data item of type EXECUTION; map `execution` to one of avail, yef53bc0, p5c01a20",
+        ),
+        (
+            "data_set",
+            "LinuxCNC",
+            "the device has no data item of type EXECUTION; map `execution` to one of alarm, d_asset_chg, d_asset_rem, Sspeed, Smode, vars, coils, vars2, mode, line, program, wpo, power",
+        ),
+    ];
+    let nist = "smstestbed_Devices";
+    let of_nist = [
+        (
+            "GFAgie01",
+            "availability=dtop_1 emergency_stop=dtop_2 execution=path_basic_2 mode=path_basic_3 program=path_basic_4 8 conditions",
+        ),
+        // Its B axis tilts; the spindle is on C.
+        (
+            "Mazak01",
+            "load=C_1 emergency_stop=controller_4 availability=dtop_1 power_state=electric_1 program=path_1 execution=path_13 mode=path_14 part_count=path_6 21 conditions",
+        ),
+        (
+            "Mazak03",
+            "load=S_3 availability=dtop_1 power_state=electric_2 execution=path_10 mode=path_11 program=path_3 part_count=path_96 25 conditions",
+        ),
+        (
+            "Hurco04",
+            "emergency_stop=controller_1 availability=dtop_1 program=path_2 part_count=path_4 execution=path_5 0 conditions",
+        ),
+    ];
+    for (file, name, words) in expected {
+        assert_eq!(described(&format!("cppagent/{file}.xml.gz"), name), words);
+    }
+    for (name, words) in of_nist {
+        let described = described(&format!("nist/{nist}.xml.gz"), name);
+        assert_eq!(described.replace(&format!("{name}-"), ""), words);
+    }
 }

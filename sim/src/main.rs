@@ -6,7 +6,7 @@
 //! - [`storm`]: what breaks; [`run`]: one simulation from its seed; [`check`]: what must hold in the end;
 //! - [`many`]: one seed after another; [`bug`]: known bugs, to see them found.
 //!
-//! A seed gives the same run on every machine. Each has a process of its own.
+//! A seed gives the same run on every machine that is not starved (docs/guarantees.md). Each has a process of its own.
 
 mod bug;
 mod buyer;

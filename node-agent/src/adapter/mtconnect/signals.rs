@@ -96,7 +96,7 @@ impl Signal {
     }
 
     /// How well an item of the signal's type stands for it; of equals, the first in the model does.
-    fn fits(self, item: &DataItem) -> Option<u8> {
+    fn fits(self, item: &DataItem, device: &Device) -> Option<u8> {
         if item.kind != self.kind() || item.category == "CONDITION" {
             return None;
         }
@@ -109,15 +109,25 @@ impl Signal {
                 None | Some("ALL") => Some(1),
                 Some(_) => None,
             },
-            // Rotary axes have loads too; a spindle is the one whose name begins with S.
+            // A rotary axis has a load too, and is no spindle: that one has a speed, or a name that says so.
             Self::Load => match item.component.as_str() {
-                "Rotary" | "Spindle" => Some(u8::from(!item.component_name.starts_with('S'))),
+                "Spindle" => Some(0),
+                "Rotary" if has_speed(item, device) => Some(0),
+                "Rotary" if item.component_name.starts_with('S') => Some(1),
                 _ => None,
             },
             Self::PowerState => matches!(sub_type, None | Some("LINE")).then_some(0),
             _ => Some(u8::from(sub_type.is_some_and(|sub_type| sub_type != "ACTUAL"))),
         }
     }
+}
+
+/// Whether the component that has an item has a spindle's speed, too.
+fn has_speed(item: &DataItem, device: &Device) -> bool {
+    device.items.iter().any(|other| {
+        matches!(other.kind.as_str(), "ROTARY_VELOCITY" | "SPINDLE_SPEED")
+            && (&other.component, &other.component_name) == (&item.component, &item.component_name)
+    })
 }
 
 /// Why a device cannot be read as the config says.
@@ -194,7 +204,7 @@ pub fn resolve(
         let item = match mapped.get(&signal) {
             Some(table) => Some((mapped_item(device, signal, table)?, table.scale)),
             None => {
-                let fitting = device.items.iter().filter_map(|item| Some((signal.fits(item)?, item)));
+                let fitting = device.items.iter().filter_map(|item| Some((signal.fits(item, device)?, item)));
                 fitting.min_by_key(|(rank, _)| *rank).map(|(_, item)| (item, 1.0))
             }
         };

@@ -267,3 +267,42 @@ impl SnapshotDisk for MemoryDisk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64) -> Write {
+        let entry = pb::Entry { log_id: Some(pb::LogId { term, index }), ..pb::Entry::default() };
+        Write::Entry(index, entry.encode_to_vec().into())
+    }
+
+    fn purge(index: u64, term: u64) -> [Write; 2] {
+        let purged = pb::LogId { term, index }.encode_to_vec();
+        [Write::Slot(Slot::Purged, purged.into()), Write::Remove(0..index + 1)]
+    }
+
+    #[test]
+    fn what_a_snapshot_has_overtaken_is_put_away_until_something_better_is_known() {
+        let archive = Archive::default();
+        let term_of = |index: u64| {
+            let archive = archive.lock().expect("nobody panics");
+            archive.get(&index).map(|purged| (purged.term().unwrap_or_default(), purged.certain))
+        };
+        let disk = |writes: &[&[Write]]| {
+            let disk = MemoryDisk::archiving(archive.clone());
+            LogDisk::write(&disk, writes.concat(), Durability::Synced).expect("a disk that works");
+        };
+        disk(&[&[entry(1, 1), entry(2, 1), entry(9, 1)], &purge(7, 3)]);
+        assert_eq!((term_of(1), term_of(2), term_of(9)), (Some((1, false)), Some((1, false)), None));
+        disk(&[&[entry(1, 1), entry(2, 2)], &purge(7, 3)]);
+        disk(&[&[entry(2, 1)], &purge(7, 3)]);
+        assert_eq!((term_of(1), term_of(2)), (Some((1, false)), Some((2, false))), "the highest term");
+        disk(&[&[entry(1, 1), entry(2, 1)], &purge(2, 1)]);
+        assert_eq!(
+            (term_of(1), term_of(2)),
+            (Some((1, true)), Some((1, true))),
+            "what is known to be committed"
+        );
+    }
+}
