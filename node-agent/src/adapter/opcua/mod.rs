@@ -313,7 +313,6 @@ impl Line {
         backoff: &mut Backoff,
     ) -> Result<std::convert::Infallible, Trouble> {
         let now = Instant::now();
-        self.heard = self.heard.max(now - self.silence / 2);
         for machine in &mut self.machines {
             machine.phase = Phase::Missing { again: now };
         }

@@ -30,6 +30,8 @@ use tokio::task::JoinHandle;
 
 /// A connection must stand, and a request be answered, within this.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// A server that does not answer has no more than this to close a session.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// How long a server is asked to keep a session whose line is cut; one that allows a single session
 /// refuses the next for so long.
 const SESSION_KEPT: Duration = Duration::from_secs(20);
@@ -148,7 +150,7 @@ impl Open {
 
     /// Closes the session, so that the server may take another.
     pub async fn close(mut self) {
-        let _ = tokio::time::timeout(ANSWER_MAX, self.session.disconnect()).await;
+        let _ = tokio::time::timeout(CLOSE_MAX, self.session.disconnect()).await;
         self.news.close();
         self.pump.abort();
     }
