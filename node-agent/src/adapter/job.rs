@@ -426,7 +426,8 @@ impl Downtime {
                     return None;
                 }
                 self.down = true;
-                let reason = if why.is_empty() { "emergency stop" } else { cut(why, 200) }.to_owned();
+                let why = if why.is_empty() { "blocked; the machine does not say why" } else { why };
+                let reason = cut(why, 200).to_owned();
                 Some(Happened { at_ms, what: What::MachineDown(MachineDown { reason, expected_until_s: 0 }) })
             }
             // Whoever sees nothing does not know that it is up again.

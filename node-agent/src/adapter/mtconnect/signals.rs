@@ -327,8 +327,11 @@ impl Signals {
         self.value(signal)?.parse().ok().filter(|number: &f64| number.is_finite())
     }
 
-    /// The faults that stand, in words.
+    /// Why the machine is blocked, in words: the faults that stand, or the emergency stop.
     pub fn faults(&self) -> String {
+        if self.faults.is_empty() && self.value(Signal::EmergencyStop) == Some("TRIGGERED") {
+            return "emergency stop".to_owned();
+        }
         let each: BTreeSet<_> =
             self.faults.values().flatten().map(|(code, text)| format!("{code} {text}")).collect();
         let words = each.iter().map(|words| words.trim()).collect::<Vec<_>>().join("; ");

@@ -360,7 +360,11 @@ impl Line {
             match discover::find(&mut space, &self.machines[at].options).await {
                 Ok(found) => self.begin(at, found, believed, open).await?,
                 Err(trouble) if trouble.is_slow() => {
-                    self.machines[at].phase = Phase::Missing { again: now + RETRY_SLOW };
+                    let machine = &mut self.machines[at];
+                    machine.phase = Phase::Missing { again: now + RETRY_SLOW };
+                    // It may have been there a moment ago, before the line broke.
+                    let happened = machine.watch.lose();
+                    self.tell(at, happened).await?;
                     self.show(at, &trouble);
                     last = Some(trouble);
                 }
@@ -473,8 +477,9 @@ impl Line {
 
     /// Puts what happened into the outbox, and shows it.
     async fn tell(&mut self, at: usize, happened: Vec<Happened>) -> Result<(), OutboxError> {
-        let streaming = self.heard.elapsed() < self.silence;
         let machine = &mut self.machines[at];
+        let found = !matches!(machine.phase, Phase::Missing { .. });
+        let streaming = found && self.heard.elapsed() < self.silence;
         if !happened.is_empty() || machine.marked.elapsed() >= MARK_EVERY {
             machine.marked = Instant::now();
             self.shop.append(&machine.id, happened, machine.watch.memory()).await?;
@@ -503,7 +508,7 @@ impl Line {
         let ahead_ms = millis(&told).saturating_sub(self.shop.clock.now_ms());
         metrics::gauge!("millpool_agent_server_clock_ahead_ms", "url" => self.server.url.clone())
             .set(ahead_ms as f64);
-        let near = ahead_ms.abs() <= CLOCK_OFF_MAX_MS;
+        let near = ahead_ms.saturating_abs() <= CLOCK_OFF_MAX_MS;
         if !near && self.machines.iter().any(|machine| machine.options.time == Time::Source) {
             tracing::error!(
                 url = self.server.url,
