@@ -415,5 +415,10 @@ async fn what_cannot_be_read_is_named_and_the_rest_works_on() {
         assert!(trouble.contains(expected), "{id}: {trouble}");
         assert!(states(&plant.events().await, id).is_empty(), "nothing is told of what is not read");
     }
+    // A machine that is gone when the line comes back is not what it was, though others are there.
+    control.kill().await;
+    let _control = start(port, &["--machines", "5AX-01"]).await;
+    plant.until_state("good", State::Unknown).await;
+    plant.until_report("good", "it is named", |report| report.trouble.is_some()).await;
     plant.stop().await;
 }
