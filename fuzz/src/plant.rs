@@ -6,6 +6,7 @@ use millpool_node_agent::adapter::mtconnect::document::{self, Document};
 use millpool_node_agent::adapter::mtconnect::multipart::Multipart;
 use millpool_node_agent::adapter::mtconnect::watch::Watch;
 use millpool_node_agent::adapter::mtconnect::{Options, signals};
+use millpool_node_agent::adapter::shop::Watched as _;
 use millpool_node_agent::adapter::sparkplug::host::{Node, Place, Topic, What as Said};
 use millpool_node_agent::adapter::sparkplug::payload::{Content, Metric, Payload, UINT64};
 use millpool_node_agent::adapter::sparkplug::watch::Watch as SparkplugWatch;
@@ -62,7 +63,7 @@ fn options() -> Options {
     let machines = config.agents.into_iter().flat_map(|agent| agent.machines);
     let read = machines.into_iter().find_map(|machine| match machine.adapter {
         Adapter::Mtconnect(options) => Some(Options { signals: BTreeMap::new(), ..*options }),
-        Adapter::Simulated(_) | Adapter::Opcua(_) | Adapter::Sparkplug(_) => None,
+        Adapter::Simulated(_) | Adapter::Manual(_) | Adapter::Opcua(_) | Adapter::Sparkplug(_) => None,
     });
     read.expect("a machine that is read by MTConnect")
 }
@@ -84,7 +85,7 @@ pub fn mtconnect(input: &[u8]) {
         if let Ok(Document::Streams(header, seen)) = document::streams(&next(), |id| mapping.wants(id)) {
             watch.sample(header, &seen, arrival_ms);
         }
-        watch.lost();
+        watch.history_mut().lose();
     }
     let memory = watch.memory();
     let again = Watch::new(options, Some(&memory));
@@ -189,7 +190,7 @@ pub fn sparkplug(input: &[u8]) {
                 }
                 Said::Died(_) | Said::Lacks(_) => {
                     born = false;
-                    watch.lose()
+                    watch.history_mut().lose()
                 }
                 Said::Doubted(_) => {
                     born = false;

@@ -4,17 +4,19 @@
 //! what is in the outbox; then the outbox is closed. What was not sent is on disk, and is sent next time.
 
 use crate::adapter::opcua::pki::{Pki, PkiError};
-use crate::adapter::{Shop, mtconnect, opcua, simulated, sparkplug};
+use crate::adapter::word::Said;
+use crate::adapter::{Shop, manual, mtconnect, opcua, simulated, sparkplug};
 use crate::clock::Clock;
 use crate::dispatch::{Dispatch, DispatchError, Kept};
 use crate::ground::Ground;
 use crate::health::{Health, Line};
 use crate::outbox::{self, LogError, Outbox, OutboxError};
 use crate::session::{self, Session, Timing, Tls, Token};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +66,8 @@ pub enum Adapter {
     Opcua(Box<opcua::Options>),
     /// It is read through MQTT.
     Sparkplug(Box<sparkplug::Options>),
+    /// It reports nothing; people tell what it does.
+    Manual(manual::Options),
 }
 
 impl Adapter {
@@ -74,6 +78,7 @@ impl Adapter {
             Self::Mtconnect(_) => "mtconnect",
             Self::Opcua(_) => "opcua",
             Self::Sparkplug(_) => "sparkplug",
+            Self::Manual(_) => "manual",
         }
     }
 }
@@ -131,8 +136,27 @@ pub struct Agent {
     outbox: Outbox,
     dispatch: Dispatch,
     health: Health,
+    ears: Ears,
     /// Certificates for OPC UA, where a machine needs them.
     pki: Option<Pki>,
+}
+
+/// The way to each machine's adapter, for what people say. Cheap to clone; a machine whose adapter does not run
+/// has none.
+#[derive(Clone, Default)]
+pub struct Ears(Arc<Mutex<BTreeMap<String, mpsc::Sender<Said>>>>);
+
+impl Ears {
+    /// These machines' adapter hears through this.
+    pub fn add(&self, machines: &[&str], words: &mpsc::Sender<Said>) {
+        let mut ears = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ears.extend(machines.iter().map(|id| ((*id).to_owned(), words.clone())));
+    }
+
+    /// The way to a machine's adapter.
+    pub fn of(&self, machine_id: &str) -> Option<mpsc::Sender<Said>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(machine_id).cloned()
+    }
 }
 
 impl Agent {
@@ -157,7 +181,8 @@ impl Agent {
                 report.machine_state = "unknown".to_owned();
             });
         }
-        Ok(Self { options, clock, ground, outbox, dispatch, health, pki })
+        let ears = Ears::default();
+        Ok(Self { options, clock, ground, outbox, dispatch, health, ears, pki })
     }
 
     /// What it says about itself.
@@ -168,6 +193,16 @@ impl Agent {
     /// Its dispatch list as it is on disk, and a wake-up when another is.
     pub fn kept(&self) -> watch::Receiver<Arc<Kept>> {
         self.dispatch.watch()
+    }
+
+    /// Its folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.options.data_dir
+    }
+
+    /// The way to its machines' adapters.
+    pub fn ears(&self) -> Ears {
+        self.ears.clone()
     }
 
     /// Its outbox.
@@ -229,11 +264,11 @@ impl Agent {
             plant: self.options.plant_id.clone(),
             why: error.to_string(),
         })?;
-        let shop = || Shop {
-            clock: self.clock,
-            outbox: self.outbox.clone(),
-            kept: self.dispatch.watch(),
-            health: self.health.clone(),
+        let shop = |machines: &[&str]| {
+            let (shop, words) =
+                Shop::open(self.clock, self.outbox.clone(), self.dispatch.watch(), self.health.clone());
+            self.ears.add(machines, &words);
+            shop
         };
         // Machines behind one server, or one broker, share a line.
         let mut servers = Vec::new();
@@ -242,10 +277,12 @@ impl Agent {
             let (id, stop) = (machine.id.clone(), stop.clone());
             match &machine.adapter {
                 Adapter::Simulated(options) => {
-                    adapters.spawn(simulated::run(id, options.clone(), shop(), stop));
+                    let shop = shop(&[&id]);
+                    adapters.spawn(simulated::run(id, options.clone(), shop, stop));
                 }
                 Adapter::Mtconnect(options) => {
-                    adapters.spawn(mtconnect::run(id, *options.clone(), client.clone(), shop(), stop));
+                    let shop = shop(&[&id]);
+                    adapters.spawn(mtconnect::run(id, *options.clone(), client.clone(), shop, stop));
                 }
                 Adapter::Opcua(options) => {
                     let opcua::Options { server, machine } = *options.clone();
@@ -255,15 +292,21 @@ impl Agent {
                     let sparkplug::Options { broker, machine } = *options.clone();
                     join(&mut brokers, broker, (id, machine));
                 }
+                Adapter::Manual(options) => {
+                    let shop = shop(&[&id]);
+                    adapters.spawn(manual::run(id, options.clone(), shop, stop));
+                }
             }
         }
         for (server, machines) in servers {
             if let Some(pki) = self.pki.clone() {
-                adapters.spawn(opcua::run(server, machines, pki, shop(), stop.clone()));
+                let shop = shop(&ids(&machines));
+                adapters.spawn(opcua::run(server, machines, pki, shop, stop.clone()));
             }
         }
         for (broker, machines) in brokers {
-            adapters.spawn(sparkplug::run(broker, machines, shop(), stop.clone()));
+            let shop = shop(&ids(&machines));
+            adapters.spawn(sparkplug::run(broker, machines, shop, stop.clone()));
         }
         Ok(adapters)
     }
@@ -285,6 +328,10 @@ impl Agent {
             );
         }
     }
+}
+
+fn ids<Options>(machines: &[(String, Options)]) -> Vec<&str> {
+    machines.iter().map(|(id, _)| id.as_str()).collect()
 }
 
 /// Puts a machine to the others on its line.

@@ -1,6 +1,6 @@
 //! What the agent says about itself: one report a plant, shown as JSON under `/health`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const REFUSED_KEPT: usize = 20;
 
 /// The line to the coordinator.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Line {
     /// Nothing was tried yet.
@@ -49,7 +49,7 @@ pub enum Line {
 /// One machine's adapter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MachineReport {
-    /// "mtconnect" or "simulated".
+    /// Its name in the config, e.g. "mtconnect".
     pub adapter: &'static str,
     /// How the adapter stands, e.g. "streaming" or "lost".
     pub adapter_state: String,

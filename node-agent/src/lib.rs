@@ -5,13 +5,15 @@
 //!   mtconnect ─┐                                                        ▲
 //!   opcua     ─┤                                                        │
 //!   sparkplug ─┤                                                        │
+//!   manual    ─┤                                                        │
 //!   simulated ─┼─ events + mark ─► outbox (disk) ─► session ── Attach ──┘
 //!              └◄──── dispatch list (disk) ◄───────────┘
 //! ```
 //!
 //! - [`agent`]: one plant's agent; starts and stops everything below.
 //! - [`adapter`]: what stands between a machine and the outbox: [`adapter::mtconnect`], [`adapter::opcua`],
-//!   [`adapter::sparkplug`], [`adapter::simulated`].
+//!   [`adapter::sparkplug`], [`adapter::manual`], [`adapter::simulated`].
+//! - [`console`]: the operator's terminal; its words go to the adapters.
 //! - [`outbox`]: events on disk, numbered, until the coordinator has applied them.
 //! - [`dispatch`]: the dispatch list on disk.
 //! - [`session`]: the stream to the coordinator.
@@ -32,6 +34,7 @@ pub mod agent;
 pub mod chance;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod dispatch;
 pub mod ground;
 pub mod health;

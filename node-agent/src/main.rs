@@ -1,10 +1,12 @@
-//! `millpool-node-agent`: reads its configuration, runs the plants' agents, and stops on a signal.
+//! `millpool-node-agent`: reads its configuration, runs the plants' agents, and stops on a signal; or is the
+//! operator's terminal.
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use millpool_node_agent::agent::Agent;
 use millpool_node_agent::config::{self, Config, Overrides};
+use millpool_node_agent::console;
 use millpool_node_agent::ground::Ground;
 use millpool_node_agent::http;
 use std::io::IsTerminal as _;
@@ -39,7 +41,8 @@ struct Flags {
         short,
         env = "MILLPOOL_AGENT_CONFIG",
         value_name = "FILE",
-        default_value = "/etc/millpool/agent.toml"
+        default_value = "/etc/millpool/agent.toml",
+        global = true
     )]
     config: PathBuf,
     /// Check the configuration, say what is wrong with it, and stop.
@@ -75,6 +78,15 @@ struct Flags {
     /// Plant time at the clock's epoch; the same as the epoch where it is not given.
     #[arg(long, env = "MILLPOOL_AGENT_CLOCK_PLANT_EPOCH", value_name = "TIME")]
     clock_plant_epoch: Option<String>,
+    /// Without a command it runs the plants' agents.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The operator's terminal: the plant's list, and what was done.
+    Console(console::command::Flags),
 }
 
 const AFTER_HELP: &str = "\
@@ -98,7 +110,10 @@ Examples:
 ";
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let mut flags = Flags::parse();
+    if let Some(Command::Console(console)) = flags.command.take() {
+        return ExitCode::from(open_console(console, &flags));
+    }
     let config = match config::load(&flags.config, &overrides(&flags)) {
         Ok(config) => config,
         Err(error) => {
@@ -121,6 +136,20 @@ fn main() -> ExitCode {
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn open_console(console: console::command::Flags, flags: &Flags) -> u8 {
+    let folders = match console.socket() {
+        Some(_) => Ok(Vec::new()),
+        None => config::folders(&flags.config, flags.data_dir.as_deref()),
+    };
+    match folders {
+        Ok(folders) => console::command::run(console, &folders),
+        Err(error) => {
+            eprintln!("millpool-node-agent console: {error}");
+            EXIT_CONFIG
         }
     }
 }
@@ -185,6 +214,7 @@ async fn run(config: Config) -> u8 {
         tracing::error!("{error:#}");
         return EXIT_ADDRESS;
     }
+    open_consoles(&agents, config.clock, &stop);
     let mut running: JoinSet<_> = agents.into_iter().map(|agent| agent.run(stop.clone())).collect();
     tracing::info!(plants = running.len(), "running");
     let mut code = EXIT_STOPPED;
@@ -229,6 +259,28 @@ async fn start_http(
     tokio::spawn(serving);
     tracing::info!(%listen, "metrics and health");
     Ok(())
+}
+
+/// Opens the agents' consoles. An agent without one works on: its machines are watched all the same.
+fn open_consoles(agents: &[Agent], clock: millpool_node_agent::clock::Clock, stop: &CancellationToken) {
+    for agent in agents {
+        let plant = console::serve::Plant {
+            clock,
+            kept: agent.kept(),
+            health: agent.health(),
+            outbox: agent.outbox().status(),
+            ears: agent.ears(),
+        };
+        match console::serve::serve(agent.data_dir(), plant, stop.clone()) {
+            Ok(serving) => {
+                tokio::spawn(serving);
+            }
+            Err(error) => {
+                let path = agent.data_dir().join(console::SOCKET);
+                tracing::error!(path = %path.display(), %error, "no console: its socket cannot be made");
+            }
+        }
+    }
 }
 
 /// SIGTERM or SIGINT.

@@ -96,7 +96,7 @@ fn every_problem_is_named_with_its_field_value_and_what_is_accepted() {
         "agent[0].data_dir = \"none\": accepted is a folder, here or as data_dir at the top",
         "agent[0].coordinator.addresses = \"nowhere\": accepted is host:port, e.g. 127.0.0.1:7400",
         "agent[0].coordinator.addresses = \"10.0.0.1:7400\": accepted is a loopback address, with insecure_dev",
-        "agent[0].machine[0].adapter = \"focas\": accepted is simulated, mtconnect, opcua or sparkplug",
+        "agent[0].machine[0].adapter = \"focas\": accepted is manual, simulated, mtconnect, opcua or sparkplug",
         "agent[0].machine[1].id = \"m\": accepted is an id that no other machine of the agent has",
         "agent[0].machine[1].mtconnect.url = \"ftp://x\": accepted is http://host:port",
     ];

@@ -10,6 +10,7 @@ use millpool_node_agent::adapter::Time;
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::SignalFile;
 use millpool_node_agent::adapter::mtconnect::{self, Options, Signal, document, signals};
+use millpool_node_agent::adapter::word::{Word, WordError};
 use millpool_node_agent::dispatch::Dispatch;
 use millpool_node_agent::ground::Ground;
 use millpool_node_agent::replay::{self, Replay};
@@ -338,6 +339,11 @@ async fn a_cut_line_makes_the_state_unknown_and_leaves_a_gap_when_it_is_back() {
     plant
         .until("a state", |events| told(events).iter().any(|(_, state)| *state != MachineState::Unknown))
         .await;
+    assert_eq!(
+        plant.say("m", Word::Up).await,
+        Err(WordError::NotDown),
+        "a word is heard while a stream is read"
+    );
     // The server dies, with its connections.
     served.serving.abort();
     let _ = served.serving.await;

@@ -15,6 +15,7 @@ use millpool_node_agent::adapter::opcua::space::Space;
 use millpool_node_agent::adapter::opcua::{
     self, CHANNEL_LIFETIME, Identity, MachineOptions, Password, Security, Server, Signal, discover,
 };
+use millpool_node_agent::adapter::word::{Word, WordError};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{AgentEvent, DispatchItem, DispatchList, MachineState as State};
 use serde_json::json;
@@ -99,6 +100,7 @@ async fn a_machine_tool_of_the_present_generation() {
     let plant = plant(dir.path(), server(port), vec![("m", options)]);
     control.tell(json!({"do": "item", "machine": "5AX-01", "state": "NotExecuting"})).await;
     plant.until_state("m", State::Idle).await;
+    assert_eq!(plant.say("m", Word::Up).await, Err(WordError::NotDown), "a word is heard while values come");
     let report = plant.report("m");
     for words in ["item_state", "energy", "job control v2"] {
         assert!(report.capability.contains(words), "{words}: {report:?}");

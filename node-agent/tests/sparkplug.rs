@@ -10,6 +10,7 @@ use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::{SignalFile, SignalTable};
 use millpool_node_agent::adapter::sparkplug::payload::{Content, Metric};
 use millpool_node_agent::adapter::sparkplug::{self, Address, Broker, MachineOptions, Signal, Tls};
+use millpool_node_agent::adapter::word::{Word, WordError};
 use millpool_node_agent::adapter::{Identity, Password, Time};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{AgentEvent, DispatchItem, DispatchList, MachineState as State};
@@ -122,6 +123,7 @@ async fn a_late_join_and_a_device_that_dies_alone() {
     edge.birth(1, &[("mill", mill()), ("lathe", born(2, 11))]).await;
     plant.until_state("m", State::Idle).await;
     plant.until_state("n", State::Producing).await;
+    assert_eq!(plant.say("n", Word::Up).await, Err(WordError::NotDown), "a word is heard while data come");
 
     let now_s = now_ms() as i64 / 1_000;
     let item = DispatchItem {

@@ -6,7 +6,8 @@
 //!
 //! What happens is told in the time of what was seen, and that time never goes back.
 
-use super::job::{self, Downtime, Follower, Listed, Told};
+use super::job::{self, DoneByHand, Downtime, Follower, Listed, Told};
+use super::word::{Word, WordError};
 use super::{Happened, Power, cut};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{DispatchItem, EvidenceGap, MachineState, StateChanged};
@@ -15,10 +16,28 @@ use serde::{Deserialize, Serialize};
 /// Longest reason of a gap, bytes.
 const REASON_BYTES_MAX: usize = 200;
 
+/// Values closer together than this belong to one moment, ms: a machine's parts are read or written one by one.
+const MOMENT_MS: i64 = 20;
+
+/// What came together, moment by moment in the order of time, so that no state is seen between two values that
+/// belong together. O(n log n).
+pub fn moments<S>(seen: &mut [S], stamp: impl Fn(&S) -> i64) -> Vec<(i64, &[S])> {
+    seen.sort_by_key(&stamp);
+    let mut moments = Vec::new();
+    let mut rest = &*seen;
+    while let Some(first) = rest.first() {
+        let until_ms = stamp(first).saturating_add(MOMENT_MS);
+        let (moment, later) = rest.split_at(rest.partition_point(|seen| stamp(seen) <= until_ms));
+        moments.push((moment.last().map_or(until_ms, &stamp), moment));
+        rest = later;
+    }
+    moments
+}
+
 /// What a plant decides about how a machine's history is told.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
-    /// Whether activity is bound to the dispatch list.
+    /// Whether activity is bound to the dispatch list; without, operations begin and end by a person's word.
     pub follow_dispatch: bool,
     /// Progress every so many seconds.
     pub progress_s: u32,
@@ -75,9 +94,7 @@ impl History {
 
     /// The machine's items on the dispatch list.
     pub fn set_items(&mut self, items: Vec<DispatchItem>) {
-        if self.rules.follow_dispatch {
-            self.follower.set_items(items);
-        }
+        self.follower.set_items(items);
     }
 
     /// The machine is not seen any more: its state is unknown from when it was seen last.
@@ -121,6 +138,52 @@ impl History {
         }
     }
 
+    /// A person says something. What is refused has changed nothing.
+    pub fn hear(
+        &mut self,
+        now_ms: i64,
+        word: &Word,
+        happened: &mut Vec<Happened>,
+    ) -> Result<String, WordError> {
+        let (now_ms, options) = (now_ms.max(self.told_ms), self.options());
+        match word {
+            Word::Start { operation, at_ms, .. } => {
+                let name =
+                    self.follower.start_by_hand(now_ms, operation.as_ref(), *at_ms, &options, happened)?;
+                Ok(format!("{name} is started"))
+            }
+            Word::Count { good, end_ms } => {
+                let name = self.follower.count_by_hand(now_ms, *good, *end_ms, &options, happened)?;
+                Ok(format!("{name} goes on, {good} good so far"))
+            }
+            Word::Finish { good, scrapped, energy_wh, at_ms } => {
+                let done =
+                    DoneByHand { good: *good, scrapped: *scrapped, energy_wh: *energy_wh, at_ms: *at_ms };
+                let name = self.follower.finish_by_hand(now_ms, &done, &options, happened)?;
+                Ok(format!("{name} is finished"))
+            }
+            Word::Scrap { pieces, reason, at_ms } => {
+                let name =
+                    self.follower.scrap_by_hand(now_ms, *pieces, reason, *at_ms, &options, happened)?;
+                Ok(format!("{name} is scrapped, and has to be done again"))
+            }
+            Word::Down { reason, until_ms } => {
+                happened.push(self.downtime.take_down(now_ms, reason, *until_ms)?);
+                Ok("the machine is down".to_owned())
+            }
+            Word::Up => {
+                happened.push(self.downtime.bring_up(now_ms)?);
+                Ok("the machine takes work again".to_owned())
+            }
+        }
+    }
+
+    /// The state is this from now on; for a machine whose state is told.
+    pub fn turn_to(&mut self, now_ms: i64, state: MachineState, happened: &mut Vec<Happened>) {
+        self.turn(now_ms, state, happened);
+        self.seen(now_ms);
+    }
+
     /// Nothing but time has passed. It does not count as told: what is on its way may be a little older,
     /// and keeps its own time.
     pub fn pass_time(&mut self, now_ms: i64, faults: &str, happened: &mut Vec<Happened>) {
@@ -156,13 +219,12 @@ impl History {
     }
 
     fn tell(&mut self, at_ms: i64, told: Told, happened: &mut Vec<Happened>) {
-        if self.rules.follow_dispatch {
-            let options = self.options();
-            happened.extend(self.follower.tell(at_ms, told, &options));
-        }
+        let options = self.options();
+        happened.extend(self.follower.tell(at_ms, told, &options));
     }
 
     fn options(&self) -> job::Options {
-        job::Options { progress_s: self.rules.progress_s, power: self.rules.power }
+        let Rules { follow_dispatch, progress_s, power, .. } = self.rules;
+        job::Options { bind: follow_dispatch, progress_s, power }
     }
 }

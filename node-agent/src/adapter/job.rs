@@ -21,14 +21,17 @@
 //! list decides, and nothing is guessed: the item begins when its job is at work, and ends when it is done.
 //! While a job of the list may begin or is at work, whosoever it is, activity belongs to it and to nothing else.
 //!
+//! A person's word goes before all of it: what is started by hand is at hand, and what is finished is over.
+//!
 //! Everything is told in the time of the observations, so the same recording gives the same history
 //! however fast it is played.
 
+use super::word::{Named, WordError, stamp, told_reason, told_time};
 use super::{Happened, Power, cut};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{
     DispatchItem, MachineDown, MachineState, MachineUp, OperationFinished, OperationProgress,
-    OperationStarted,
+    OperationScrapped, OperationStarted,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,9 +44,29 @@ const ACTIVE_SHARE_PERMILLE: i64 = 500;
 /// Items over that are remembered while they are listed.
 const OVER_MAX: usize = 1024;
 
+/// Items that are named in an answer.
+const NAMED_MAX: usize = 8;
+/// Furthest that something may be expected, ms: 90 days.
+const AHEAD_MAX_MS: i64 = 90 * 24 * 3_600_000;
+
+/// What a person says of an operation that is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DoneByHand {
+    /// Pieces finished well.
+    pub good: Option<u32>,
+    /// Pieces scrapped.
+    pub scrapped: u32,
+    /// What a meter says, Wh.
+    pub energy_wh: Option<u64>,
+    /// When, ms since the Unix epoch.
+    pub at_ms: Option<i64>,
+}
+
 /// How a follower behaves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
+    /// Whether activity is bound to the list; without, an operation begins and ends by word only.
+    pub bind: bool,
     /// Progress every so many seconds.
     pub progress_s: u32,
     /// What the machine draws in each state, where nothing measures it.
@@ -59,6 +82,9 @@ struct Item {
     end_ms: i64,
     run_s: u32,
     quantity: u32,
+    /// It has begun, as far as the coordinator knows.
+    #[serde(default)]
+    begun: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +120,9 @@ pub struct Follower {
     #[serde(skip)]
     listed: Vec<Listed>,
     over: Vec<(String, u32)>,
+    /// Lost at a time; what is listed for later is another attempt.
+    #[serde(default)]
+    scrapped: Vec<(String, u32, i64)>,
     running: Option<Running>,
     state: i32,
     /// Everything up to then is accounted for.
@@ -150,6 +179,10 @@ impl Follower {
         self.items = items.into_iter().map(Item::from).collect();
         self.items.sort_by_key(|item| (item.start_ms, item.booking_id.clone(), item.operation));
         self.over.retain(|over| self.items.iter().any(|item| item.is(over)));
+        let items = &self.items;
+        self.scrapped.retain(|(booking_id, operation, _)| {
+            items.iter().any(|item| item.booking_id == *booking_id && item.operation == *operation)
+        });
     }
 
     /// The operation at hand.
@@ -187,7 +220,7 @@ impl Follower {
         self.listed = jobs.to_vec();
         for job in jobs.iter().filter(|job| matches!(job.standing, Standing::AtWork | Standing::Done)) {
             let item = self.items.iter().find(|item| item.job_id() == job.id);
-            let Some(item) = item.filter(|item| !self.over.iter().any(|over| item.is(over))).cloned() else {
+            let Some(item) = item.filter(|item| !self.is_over(item)).cloned() else {
                 continue;
             };
             match &mut self.running {
@@ -225,7 +258,7 @@ impl Follower {
         if occupied(state) {
             running.active_until_ms = at_ms;
         }
-        if let Some(end_ms) = running.ended(at_ms) {
+        if let Some(end_ms) = running.ended(at_ms).filter(|_| options.bind) {
             return self.finish(end_ms, at_ms, happened);
         }
         if at_ms >= running.next_progress_ms {
@@ -249,7 +282,8 @@ impl Follower {
         let more = if count >= last { count - last } else { count };
         let Some(running) = self.running.as_mut().filter(|_| more > 0.0) else { return };
         running.counted = running.counted.saturating_add(more.min(f64::from(u32::MAX)) as u32);
-        if running.item.quantity > 0 && running.counted >= running.item.quantity && !running.by_job {
+        let all = running.item.quantity > 0 && running.counted >= running.item.quantity;
+        if all && !running.by_job && options.bind {
             self.finish(at_ms, at_ms, happened);
         } else if at_ms >= running.next_progress_ms - i64::from(options.progress_s) * 1000 + 60_000 {
             running.next_progress_ms = at_ms + i64::from(options.progress_s) * 1000;
@@ -266,8 +300,10 @@ impl Follower {
 
     /// Takes the next item at hand if activity that belongs to it has begun.
     fn begin(&mut self, options: &Options, happened: &mut Vec<Happened>) {
-        let (None, Some(since_ms)) = (&self.running, self.active_since_ms) else { return };
-        let next = self.items.iter().find(|item| !self.over.iter().any(|over| item.is(over)));
+        let (None, Some(since_ms), true) = (&self.running, self.active_since_ms, options.bind) else {
+            return;
+        };
+        let next = self.items.iter().find(|item| !self.is_over(item));
         let of_a_job = |item: &Item| {
             self.listed.iter().any(|job| {
                 matches!(job.standing, Standing::Due | Standing::AtWork) || job.id == item.job_id()
@@ -309,14 +345,148 @@ impl Follower {
 
     fn finish(&mut self, end_ms: i64, at_ms: i64, happened: &mut Vec<Happened>) {
         let Some(running) = self.running.take() else { return };
+        self.end(&running.item);
+        let at_ms = end_ms.min(at_ms);
+        happened.push(Happened { at_ms, what: What::OperationFinished(running.finished(end_ms)) });
+    }
+
+    fn end(&mut self, item: &Item) {
         if self.over.len() >= OVER_MAX {
             self.over.remove(0);
         }
-        self.over.push((running.item.booking_id.clone(), running.item.operation));
+        self.over.push((item.booking_id.clone(), item.operation));
         // The next item begins with activity of its own.
         self.active_since_ms = None;
-        let at_ms = end_ms.min(at_ms);
-        happened.push(Happened { at_ms, what: What::OperationFinished(running.finished(end_ms)) });
+    }
+
+    /// Whether an item is over: done, or lost and not yet listed for another attempt.
+    fn is_over(&self, item: &Item) -> bool {
+        let lost = |(booking_id, operation, at_ms): &(String, u32, i64)| {
+            item.booking_id == *booking_id && item.operation == *operation && item.start_ms <= *at_ms
+        };
+        self.over.iter().any(|over| item.is(over)) || self.scrapped.iter().any(lost)
+    }
+
+    /// An operation was begun by hand. One that has begun, as far as the coordinator knows, is taken up
+    /// again and not told twice. Answers with its name.
+    pub fn start_by_hand(
+        &mut self,
+        now_ms: i64,
+        named: Option<&Named>,
+        at_ms: Option<i64>,
+        options: &Options,
+        happened: &mut Vec<Happened>,
+    ) -> Result<String, WordError> {
+        happened.extend(self.tell(now_ms, Told::Time, options));
+        if let Some(running) = &self.running {
+            return Err(WordError::AtHand(running.item.job_id()));
+        }
+        let item = self.named(named)?.clone();
+        let started_ms = told_time(at_ms, i64::MIN, now_ms)?;
+        let (name, begun) = (item.job_id(), item.begun);
+        let mut started = Vec::new();
+        self.start(item, started_ms, false, options, &mut started);
+        happened.extend(started.into_iter().filter(|_| !begun));
+        Ok(name)
+    }
+
+    /// The item on the list that is meant: the first that is not over, where none is named.
+    fn named(&self, named: Option<&Named>) -> Result<&Item, WordError> {
+        let mut open = self.items.iter().filter(|item| !self.is_over(item));
+        let Some(named) = named else { return open.next().ok_or(WordError::NothingListed) };
+        let meant = |item: &&Item| {
+            item.booking_id == named.booking_id && named.operation.is_none_or(|own| own == item.operation)
+        };
+        let listed: Vec<_> = open.collect();
+        match listed.iter().filter(|item| meant(item)).collect::<Vec<_>>()[..] {
+            [only] => Ok(only),
+            _ if listed.is_empty() => Err(WordError::NothingListed),
+            _ => {
+                let names: Vec<_> = listed.iter().take(NAMED_MAX).map(|item| item.job_id()).collect();
+                Err(WordError::NotListed { named: named.to_string(), listed: names.join(", ") })
+            }
+        }
+    }
+
+    /// So many pieces of the operation at hand are good, and it is expected to end then.
+    pub fn count_by_hand(
+        &mut self,
+        now_ms: i64,
+        good: u32,
+        end_ms: Option<i64>,
+        options: &Options,
+        happened: &mut Vec<Happened>,
+    ) -> Result<String, WordError> {
+        happened.extend(self.tell(now_ms, Told::Time, options));
+        let running = self.running.as_mut().ok_or(WordError::NothingAtHand)?;
+        running.item.check_pieces("good", good)?;
+        if let Some(end_ms) = end_ms.filter(|end_ms| *end_ms < now_ms || *end_ms > now_ms + AHEAD_MAX_MS) {
+            return Err(WordError::field("end", stamp(end_ms), "a time to come, within 90 days"));
+        }
+        running.counted = good;
+        running.item.end_ms = end_ms.unwrap_or(running.item.end_ms);
+        let mut progress = running.progress(now_ms);
+        if let (What::OperationProgress(told), Some(end_ms)) = (&mut progress.what, end_ms) {
+            told.expected_end_s = end_ms / 1000;
+        }
+        happened.push(progress);
+        Ok(running.item.job_id())
+    }
+
+    /// The operation at hand is done: so many pieces, so much energy, as far as is said.
+    pub fn finish_by_hand(
+        &mut self,
+        now_ms: i64,
+        done: &DoneByHand,
+        options: &Options,
+        happened: &mut Vec<Happened>,
+    ) -> Result<String, WordError> {
+        happened.extend(self.tell(now_ms, Told::Time, options));
+        let running = self.running.as_ref().ok_or(WordError::NothingAtHand)?;
+        let at_ms = told_time(done.at_ms, running.started_ms, now_ms)?;
+        let mut finished = running.finished(at_ms);
+        if done.good.is_none() && running.counted == 0 {
+            finished.pieces_good = running.item.quantity.saturating_sub(done.scrapped);
+        }
+        finished.pieces_good = done.good.unwrap_or(finished.pieces_good);
+        finished.pieces_scrapped = done.scrapped;
+        running.item.check_pieces("good", done.good.unwrap_or(0))?;
+        running.item.check_pieces("scrapped", done.scrapped)?;
+        if let Some(energy_wh) = done.energy_wh {
+            (finished.energy_wh, finished.energy_measured) = (energy_wh, true);
+        }
+        let item = running.item.clone();
+        self.running = None;
+        self.end(&item);
+        happened.push(Happened { at_ms, what: What::OperationFinished(finished) });
+        Ok(item.job_id())
+    }
+
+    /// The operation at hand is lost, and has to be done again.
+    pub fn scrap_by_hand(
+        &mut self,
+        now_ms: i64,
+        pieces: Option<u32>,
+        reason: &str,
+        at_ms: Option<i64>,
+        options: &Options,
+        happened: &mut Vec<Happened>,
+    ) -> Result<String, WordError> {
+        happened.extend(self.tell(now_ms, Told::Time, options));
+        let running = self.running.as_ref().ok_or(WordError::NothingAtHand)?;
+        let at_ms = told_time(at_ms, running.started_ms, now_ms)?;
+        let reason = told_reason(reason)?;
+        let item = running.item.clone();
+        let pieces_scrapped = pieces.unwrap_or(item.quantity);
+        item.check_pieces("pieces", pieces_scrapped)?;
+        let (booking_id, operation) = (item.booking_id.clone(), item.operation);
+        self.running = None;
+        self.active_since_ms = None;
+        self.scrapped.retain(|lost| (&lost.0, lost.1) != (&booking_id, operation));
+        self.scrapped.push((booking_id.clone(), operation, now_ms));
+        let scrapped = OperationScrapped { booking_id, operation, pieces_scrapped, reason };
+        happened.push(Happened { at_ms, what: What::OperationScrapped(scrapped) });
+        Ok(item.job_id())
     }
 
     fn state(&self) -> MachineState {
@@ -393,6 +563,13 @@ impl Item {
     fn is(&self, over: &(String, u32)) -> bool {
         self.booking_id == over.0 && self.operation == over.1
     }
+
+    fn check_pieces(&self, field: &'static str, pieces: u32) -> Result<(), WordError> {
+        if pieces <= self.quantity {
+            return Ok(());
+        }
+        Err(WordError::field(field, pieces, format!("at most {}, the booking's pieces", self.quantity)))
+    }
 }
 
 impl From<DispatchItem> for Item {
@@ -404,6 +581,7 @@ impl From<DispatchItem> for Item {
             end_ms: item.end_s.saturating_mul(1000),
             run_s: item.run_s,
             quantity: item.quantity,
+            begun: item.running,
         }
     }
 }
@@ -414,12 +592,16 @@ impl From<DispatchItem> for Item {
 pub struct Downtime {
     blocked_since_ms: Option<i64>,
     down: bool,
+    /// A person said so; only a person's word ends it.
+    #[serde(default)]
+    by_hand: bool,
 }
 
 impl Downtime {
     /// Takes in the state that stands at a time.
     pub fn tell(&mut self, at_ms: i64, state: MachineState, why: &str, after_s: u32) -> Option<Happened> {
         match state {
+            _ if self.by_hand => None,
             MachineState::Blocked => {
                 let since_ms = *self.blocked_since_ms.get_or_insert(at_ms);
                 if self.down || at_ms - since_ms < i64::from(after_s) * 1000 {
@@ -438,6 +620,33 @@ impl Downtime {
                 was_down.then_some(Happened { at_ms, what: What::MachineUp(MachineUp {}) })
             }
         }
+    }
+
+    /// Somebody says that the machine is down, or says again until when.
+    pub fn take_down(
+        &mut self,
+        now_ms: i64,
+        reason: &str,
+        until_ms: Option<i64>,
+    ) -> Result<Happened, WordError> {
+        let reason = told_reason(reason)?;
+        if let Some(until_ms) =
+            until_ms.filter(|until_ms| *until_ms <= now_ms || *until_ms > now_ms + AHEAD_MAX_MS)
+        {
+            return Err(WordError::field("until", stamp(until_ms), "a time to come, within 90 days"));
+        }
+        (self.down, self.by_hand) = (true, true);
+        let expected_until_s = until_ms.map_or(0, |until_ms| until_ms / 1000);
+        Ok(Happened { at_ms: now_ms, what: What::MachineDown(MachineDown { reason, expected_until_s }) })
+    }
+
+    /// Somebody says that the machine takes work again. Where it stays blocked, it is soon down again.
+    pub fn bring_up(&mut self, now_ms: i64) -> Result<Happened, WordError> {
+        if !self.down {
+            return Err(WordError::NotDown);
+        }
+        *self = Self::default();
+        Ok(Happened { at_ms: now_ms, what: What::MachineUp(MachineUp {}) })
     }
 }
 
@@ -459,8 +668,11 @@ mod tests {
         }
     }
 
-    const OPTIONS: Options =
-        Options { progress_s: 900, power: Power { idle_w: 800, setup_w: 1_500, cutting_w: 6_000 } };
+    const OPTIONS: Options = Options {
+        bind: true,
+        progress_s: 900,
+        power: Power { idle_w: 800, setup_w: 1_500, cutting_w: 6_000 },
+    };
 
     /// (minute, what happened), progress left out.
     fn in_words(happened: Vec<Happened>) -> impl Iterator<Item = (i64, String)> {
@@ -617,5 +829,19 @@ mod tests {
         assert!(matches!(down.what, What::MachineDown(MachineDown { reason, .. }) if reason == "70 feed"));
         assert_eq!(downtime.tell(800_000, Unknown, "", 300), None);
         assert!(matches!(downtime.tell(900_000, Idle, "", 300).unwrap().what, What::MachineUp(_)));
+    }
+
+    #[test]
+    fn only_a_persons_word_ends_what_a_person_said() {
+        let mut downtime = Downtime::default();
+        assert!(downtime.take_down(0, "crash", None).is_ok());
+        for (at_ms, state) in [(1, Idle), (2, Producing), (3, MachineState::Blocked), (900_000, Idle)] {
+            assert_eq!(downtime.tell(at_ms, state, "", 300), None, "{state:?}");
+        }
+        assert!(matches!(downtime.bring_up(900_001).unwrap().what, What::MachineUp(_)));
+        assert_eq!(downtime.bring_up(900_002), Err(WordError::NotDown));
+        // Blocked still: after its time it is down again by itself.
+        assert_eq!(downtime.tell(900_003, MachineState::Blocked, "", 300), None);
+        assert!(downtime.tell(1_200_003, MachineState::Blocked, "", 300).is_some());
     }
 }

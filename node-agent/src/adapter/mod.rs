@@ -7,38 +7,27 @@
 //! - [`mtconnect`]: reads a machine through its MTConnect agent. Read-only by design.
 //! - [`opcua`]: reads machines through OPC UA, the machine-tool model or a vendor's own.
 //! - [`sparkplug`]: reads machines through MQTT: Sparkplug B edge nodes, other topics by mapping.
+//! - [`manual`]: a machine that reports nothing; people tell what it does, at the console.
 //! - [`simulated`]: a machine that follows its dispatch list.
-//! - [`mapping`]: where a signal is found. [`history`]: what follows from what an adapter sees; [`job`]: the operation at hand, and downtime.
+//!
+//! They share [`shop`]: what an adapter works with, and its post at a machine. [`mapping`]: where a signal is
+//! found. [`history`]: what follows from what is seen. [`job`]: the operation at hand, and downtime. [`word`]:
+//! what people say.
 
 pub mod history;
 pub mod job;
+pub mod manual;
 pub mod mapping;
 pub mod mtconnect;
 pub mod opcua;
+pub mod shop;
 pub mod simulated;
 pub mod sparkplug;
+pub mod word;
 
-use crate::clock::Clock;
-use crate::dispatch::Kept;
-use crate::health::Health;
-use crate::outbox::{Entry, Mark, Outbox, OutboxError};
-use millpool_proto::v1::AgentEvent;
+pub use shop::Shop;
+
 use millpool_proto::v1::agent_event::What;
-use std::sync::Arc;
-use tokio::sync::watch;
-
-/// What an adapter is given to work with.
-#[derive(Clone)]
-pub struct Shop {
-    /// The plant's clock.
-    pub clock: Clock,
-    /// Where its events go.
-    pub outbox: Outbox,
-    /// The dispatch list as it is on disk.
-    pub kept: watch::Receiver<Arc<Kept>>,
-    /// Where its state is shown.
-    pub health: Health,
-}
 
 /// What a machine draws, W.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +53,16 @@ pub enum Time {
     Source,
     /// The time at which the agent saw them.
     Arrival,
+}
+
+impl Time {
+    /// The time of what came now. A clock that is ahead would hold back everything after it.
+    pub fn of(self, at_ms: Option<i64>, now_ms: i64) -> i64 {
+        match self {
+            Self::Source => at_ms.unwrap_or(now_ms).min(now_ms),
+            Self::Arrival => now_ms,
+        }
+    }
 }
 
 /// As whom the agent appears.
@@ -109,25 +108,6 @@ pub struct Happened {
     pub at_ms: i64,
     /// What.
     pub what: What,
-}
-
-impl Shop {
-    /// Puts what happened on a machine into the outbox, together with what its adapter remembers after it.
-    pub async fn append(
-        &self,
-        machine_id: &str,
-        happened: Vec<Happened>,
-        memory: Vec<u8>,
-    ) -> Result<(), OutboxError> {
-        let events = happened.into_iter().map(|happened| AgentEvent {
-            seq: 0,
-            at_ms: happened.at_ms,
-            machine_id: machine_id.to_owned(),
-            what: Some(happened.what),
-        });
-        let mark = Mark { key: machine_id.to_owned(), state: memory.into() };
-        self.outbox.append(Entry { events: events.collect(), mark: Some(mark) }).await
-    }
 }
 
 /// A text's first bytes, at most so many, and no half character.

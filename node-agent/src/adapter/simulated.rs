@@ -10,7 +10,9 @@
 //! [`run`] drives a machine by the plant's clock, and puts what happens into the outbox together with the
 //! machine's memory, so that a restart continues where the machine stood.
 
-use super::{Happened, Power, Shop};
+use super::shop::{News, Shop};
+use super::word::WordError;
+use super::{Happened, Power};
 use crate::chance::Chance;
 use crate::outbox::OutboxError;
 use millpool_proto::v1::agent_event::What;
@@ -481,8 +483,9 @@ pub async fn run(
 ) -> Result<(), OutboxError> {
     let memory = shop.outbox.mark(&machine_id).and_then(|mark| Memory::decode(mark).ok());
     let mut machine = Machine::new(&machine_id, options, memory.unwrap_or_default());
-    let kept = shop.kept.borrow_and_update().clone();
-    machine.set_items(kept.items_of(&machine_id), kept.since_ms);
+    if let Some(kept) = shop.new_list() {
+        machine.set_items(kept.items_of(&machine_id), kept.since_ms);
+    }
     loop {
         let now_ms = shop.clock.now_ms();
         let happened = machine.advance(now_ms);
@@ -499,18 +502,21 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(wake) => {}
-            changed = shop.kept.changed() => {
-                if changed.is_err() {
-                    return Ok(());
+            news = shop.news() => match news {
+                News::Over => return Ok(()),
+                News::Said(said) => {
+                    // Whoever asked may have gone.
+                    let _ = said.answer.send(Err(WordError::Simulated));
                 }
-                let kept = shop.kept.borrow_and_update().clone();
-                // What was due on the old list has happened on the old list.
-                let happened = machine.advance(kept.since_ms);
-                machine.set_items(kept.items_of(&machine_id), kept.since_ms);
-                if !happened.is_empty() {
-                    tokio::select! {
-                        () = stop.cancelled() => return Ok(()),
-                        told = tell(&machine, happened, &shop) => told?,
+                News::List(kept) => {
+                    // What was due on the old list has happened on the old list.
+                    let happened = machine.advance(kept.since_ms);
+                    machine.set_items(kept.items_of(&machine_id), kept.since_ms);
+                    if !happened.is_empty() {
+                        tokio::select! {
+                            () = stop.cancelled() => return Ok(()),
+                            told = tell(&machine, happened, &shop) => told?,
+                        }
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use super::{AgentFile, File, Found, MACHINES_MAX};
 use crate::adapter::history::Rules;
 use crate::adapter::mapping::{STATES, SignalFile, SignalTable, state_named};
-use crate::adapter::{Identity, Password, Power, Time, mtconnect, opcua, simulated, sparkplug};
+use crate::adapter::{Identity, Password, Power, Time, manual, mtconnect, opcua, simulated, sparkplug};
 use crate::agent::{Adapter, Machine};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ use std::time::Duration;
 pub struct MachineFile {
     /// The machine's id in the registry.
     pub id: String,
-    /// `simulated`, `mtconnect`, `opcua` or `sparkplug`.
+    /// `manual`, `simulated`, `mtconnect`, `opcua` or `sparkplug`.
     pub adapter: String,
     /// What it draws.
     pub power: Option<PowerFile>,
@@ -228,6 +228,7 @@ fn resolve_machine(
     });
     let power = power.unwrap_or_default();
     let tables = [
+        ("simulated", machine.simulated.is_some()),
         ("mtconnect", machine.mtconnect.is_some()),
         ("opcua", machine.opcua.is_some()),
         ("sparkplug", machine.sparkplug.is_some()),
@@ -256,9 +257,15 @@ fn resolve_machine(
             Some(own) => Adapter::Sparkplug(Box::new(sparkplug(field, own, &agent.plant, power, found)?)),
             None => missing("sparkplug", "`broker`, `group`, `node` and `signals`")?,
         },
-        other => {
-            found.wrong(&format!("{field}.adapter"), other, "simulated, mtconnect, opcua or sparkplug")?
+        "manual" => {
+            let progress_s = simulated::Options::default().progress_s;
+            Adapter::Manual(manual::Options { progress_s, power })
         }
+        other => found.wrong(
+            &format!("{field}.adapter"),
+            other,
+            "manual, simulated, mtconnect, opcua or sparkplug",
+        )?,
     };
     Some(Machine { id, adapter })
 }

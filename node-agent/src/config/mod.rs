@@ -203,11 +203,24 @@ pub struct Config {
 
 /// Reads a file and resolves it.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
+    resolve(read(path)?, overrides)
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    let file = toml::from_str(&text)
-        .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })?;
-    resolve(file, overrides)
+    toml::from_str(&text)
+        .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// The plants of a file, each with its agent's folder; where nothing else of the file is of interest, and its
+/// secrets may not be readable.
+pub fn folders(path: &Path, data_dir: Option<&Path>) -> Result<Vec<(String, PathBuf)>, ConfigError> {
+    let file = read(path)?;
+    let root = data_dir.or(file.data_dir.as_deref());
+    let folder = |agent: &AgentFile| agent.data_dir.clone().or_else(|| Some(root?.join(&agent.plant)));
+    let folders = file.agent.iter().filter_map(|agent| Some((agent.plant.clone(), folder(agent)?)));
+    Ok(folders.collect())
 }
 
 /// Checks everything, and says all that is wrong.

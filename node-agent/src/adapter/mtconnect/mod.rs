@@ -18,8 +18,10 @@ pub mod watch;
 pub use signals::Signal;
 
 use super::history::Rules;
-use super::mapping::{self, SignalTable};
-use super::{Happened, Shop, Time, cut};
+use super::mapping::SignalTable;
+use super::shop::{Post, Shop, Sight};
+use super::word::Said;
+use super::{Happened, Time, cut};
 use crate::chance::{Backoff, Chance};
 use crate::outbox::OutboxError;
 use document::{Device, Document, DocumentError};
@@ -41,10 +43,6 @@ const DOCUMENT_MAX: Duration = Duration::from_secs(20);
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Delay after what a retry does not cure soon: a device or data item that is not there.
 const RETRY_SLOW: Duration = Duration::from_secs(30);
-/// Longest name of a program that is shown, bytes.
-const PROGRAM_LENGTH_MAX: usize = 200;
-/// Its place is put on disk this often when nothing happens.
-const MARK_EVERY: Duration = Duration::from_secs(60);
 
 /// How a machine is read.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,12 +118,11 @@ pub async fn run(
 ) -> Result<(), OutboxError> {
     let memory = shop.outbox.mark(&machine_id);
     let watch = Watch::new(options.clone(), memory.as_deref());
-    let now = Instant::now();
-    let mut line = Line { machine_id, options, client, shop, watch, listed: false, marked: now, heard: now };
+    let post = Post::new(machine_id, watch);
+    let mut line = Line { options, client, shop, post, heard: Instant::now() };
     let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
     // A restart is a time in which nothing was seen.
-    let happened = line.watch.lost();
-    line.tell(happened).await?;
+    line.post.lose("the agent was started", &line.shop).await?;
     loop {
         let trouble = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -136,7 +133,7 @@ pub async fn run(
             Trouble::Mapping(_) | Trouble::Device { .. } => backoff.jittered(RETRY_SLOW),
             _ => backoff.delay(),
         };
-        line.give_up(&trouble);
+        line.post.show(&trouble, &line.shop);
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             lost = line.wait(delay) => lost?,
@@ -146,15 +143,10 @@ pub async fn run(
 
 /// One machine's line.
 struct Line {
-    machine_id: String,
     options: Options,
     client: reqwest::Client,
     shop: Shop,
-    watch: Watch,
-    /// The watch has been given the list that was there at the start.
-    listed: bool,
-    /// When its place was last put on disk.
-    marked: Instant,
+    post: Post<Watch>,
     /// When the last document came.
     heard: Instant,
 }
@@ -171,12 +163,13 @@ impl Line {
     async fn try_follow(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Trouble> {
         let mut device = self.probe().await?;
         loop {
-            if self.watch.place().is_none() {
+            if self.post.watch.place().is_none() {
                 self.read_current(&device).await?;
             }
             match self.stream(&device, backoff).await? {
                 Left::Polled => {
-                    tokio::time::sleep(Duration::from_millis(self.options.interval_ms.max(10))).await
+                    let pause = Duration::from_millis(self.options.interval_ms.max(10));
+                    self.rest(Instant::now() + pause).await?;
                 }
                 Left::Behind => {
                     device = self.probe().await?;
@@ -192,15 +185,10 @@ impl Line {
         let devices = document::devices(&text)?;
         let device = pick(&devices, self.options.device.as_deref())?;
         let mapping = signals::resolve(device, &self.options.signals, self.options.conditions.as_deref())?;
-        tracing::info!(
-            machine = self.machine_id,
-            device = device.name,
-            signals = mapping.describe(),
-            "probed"
-        );
+        tracing::info!(machine = self.post.id, device = device.name, signals = mapping.describe(), "probed");
         let capability = [device.description.as_str(), &device.uuid].join(" ").trim().to_owned();
-        self.shop.health.machine(&self.machine_id, |report| report.capability = capability);
-        self.watch.set_mapping(mapping);
+        self.shop.health.machine(&self.post.id, |report| report.capability = capability);
+        self.post.watch.set_mapping(mapping);
         let names = [&device.name, &device.uuid, &device.id];
         Ok(names.into_iter().find(|name| !name.is_empty()).cloned().unwrap_or_default())
     }
@@ -208,29 +196,29 @@ impl Line {
     /// Reads everything as it is now; if the machine was seen before, with a gap in the evidence.
     async fn read_current(&mut self, device: &str) -> Result<(), Trouble> {
         let text = self.get(&format!("{}/current", encode(device))).await?;
-        let wanted = |item_id: &str| self.watch.wants(item_id);
+        let wanted = |item_id: &str| self.post.watch.wants(item_id);
         let (header, seen) = match document::streams(&text, wanted)? {
             Document::Streams(header, seen) => (header, seen),
             Document::Error { code, text } => return Err(Trouble::Refused { code, text }),
         };
-        let why = match self.watch.place() {
+        let why = match self.post.watch.place() {
             Some((instance_id, _)) if instance_id != header.instance_id => "the MTConnect agent restarted",
             _ => "away for longer than the MTConnect agent's buffer reaches (OUT_OF_RANGE)",
         };
-        if self.watch.place().is_some() {
-            tracing::warn!(machine = self.machine_id, why, "a gap in the evidence");
-            metrics::counter!("millpool_agent_evidence_gaps_total", "machine" => self.machine_id.clone())
+        if self.post.watch.place().is_some() {
+            tracing::warn!(machine = self.post.id, why, "a gap in the evidence");
+            metrics::counter!("millpool_agent_evidence_gaps_total", "machine" => self.post.id.clone())
                 .increment(1);
         }
         self.heard = Instant::now();
         self.take_list();
-        let happened = self.watch.current(header, &seen, self.shop.clock.now_ms(), why);
+        let happened = self.post.watch.current(header, &seen, self.shop.clock.now_ms(), why);
         Ok(self.tell(happened).await?)
     }
 
     /// Reads the stream from where the watch stands.
     async fn stream(&mut self, device: &str, backoff: &mut Backoff) -> Result<Left, Trouble> {
-        let (_, from) = self.watch.place().unwrap_or_default();
+        let (_, from) = self.post.watch.place().unwrap_or_default();
         let Options { interval_ms, heartbeat_ms, .. } = self.options;
         let path = format!(
             "{}/sample?from={from}&count={COUNT}&interval={interval_ms}&heartbeat={heartbeat_ms}",
@@ -254,74 +242,57 @@ impl Line {
                     return Ok(left);
                 }
             }
-            let chunk = tokio::time::timeout_at(heard + silence, response.chunk()).await;
-            let chunk = chunk.map_err(|_| Trouble::TooLate(silence))?.map_err(|error| http(&error))?;
-            parts.feed(&chunk.ok_or(Trouble::Ended)?);
+            tokio::select! {
+                chunk = tokio::time::timeout_at(heard + silence, response.chunk()) => {
+                    let chunk = chunk.map_err(|_| Trouble::TooLate(silence))?.map_err(|error| http(&error))?;
+                    parts.feed(&chunk.ok_or(Trouble::Ended)?);
+                }
+                said = self.shop.said() => self.hear(said).await?,
+            }
         }
     }
 
     /// Takes in one document of a stream. Says so if the stream is to be left.
     async fn take_part(&mut self, text: &str, backoff: &mut Backoff) -> Result<Option<Left>, Trouble> {
-        let wanted = |item_id: &str| self.watch.wants(item_id);
+        let wanted = |item_id: &str| self.post.watch.wants(item_id);
         let (header, seen) = match document::streams(text, wanted)? {
             Document::Streams(header, seen) => (header, seen),
             Document::Error { code, .. } if code == "OUT_OF_RANGE" => return Ok(Some(Left::Behind)),
             Document::Error { code, text } => return Err(Trouble::Refused { code, text }),
         };
-        let (instance_id, next_seq) = self.watch.place().unwrap_or_default();
+        let (instance_id, next_seq) = self.post.watch.place().unwrap_or_default();
         if header.instance_id != instance_id || header.next_seq < next_seq {
             return Ok(Some(Left::Behind));
         }
         backoff.reset();
         self.heard = Instant::now();
         self.take_list();
-        metrics::counter!("millpool_agent_observations_total", "machine" => self.machine_id.clone())
+        metrics::counter!("millpool_agent_observations_total", "machine" => self.post.id.clone())
             .increment(header.next_seq - next_seq);
-        let happened = self.watch.sample(header, &seen, self.shop.clock.now_ms());
+        let happened = self.post.watch.sample(header, &seen, self.shop.clock.now_ms());
         self.tell(happened).await?;
         Ok(None)
     }
 
     fn take_list(&mut self) {
-        if !std::mem::replace(&mut self.listed, true) || self.shop.kept.has_changed().unwrap_or(false) {
-            let kept = self.shop.kept.borrow_and_update().clone();
-            self.watch.set_items(kept.items_of(&self.machine_id));
+        if let Some(kept) = self.shop.new_list() {
+            self.post.take_list(&kept);
         }
+    }
+
+    /// Takes in what a person says.
+    async fn hear(&mut self, said: Said) -> Result<(), OutboxError> {
+        self.take_list();
+        self.post.hear(said, self.sight(), &self.shop).await
     }
 
     /// Puts what happened into the outbox, and shows it.
     async fn tell(&mut self, happened: Vec<Happened>) -> Result<(), OutboxError> {
-        if !happened.is_empty() || self.marked.elapsed() >= MARK_EVERY {
-            self.marked = Instant::now();
-            self.shop.append(&self.machine_id, happened, self.watch.memory()).await?;
-        }
-        let load = self.watch.number(Signal::Load);
-        if let Some(load) = load {
-            metrics::gauge!("millpool_agent_machine_load_percent", "machine" => self.machine_id.clone())
-                .set(load);
-        }
-        self.shop.health.machine(&self.machine_id, |report| {
-            report.adapter_state =
-                if self.heard.elapsed() < self.silence() { "streaming" } else { "lost" }.to_owned();
-            report.machine_state = mapping::state_name(self.watch.state()).to_owned();
-            let operation = self.watch.operation();
-            report.operation = operation.map(|(booking, operation)| format!("{booking}/{operation}"));
-            report.program = self.watch.program().map(|program| cut(program, PROGRAM_LENGTH_MAX).to_owned());
-            if report.adapter_state == "streaming" {
-                report.trouble = None;
-            }
-        });
-        Ok(())
+        self.post.tell(happened, self.sight(), &self.shop).await
     }
 
-    fn give_up(&self, trouble: &Trouble) {
-        tracing::warn!(machine = self.machine_id, url = self.options.url, why = %trouble, "no line to the MTConnect agent");
-        metrics::counter!("millpool_agent_adapter_troubles_total", "machine" => self.machine_id.clone())
-            .increment(1);
-        self.shop.health.machine(&self.machine_id, |report| {
-            report.adapter_state = "reconnecting".to_owned();
-            report.trouble = Some(trouble.to_string());
-        });
+    fn sight(&self) -> Sight {
+        if self.heard.elapsed() < self.silence() { Sight::Seen } else { Sight::Lost }
     }
 
     /// Waits before the next attempt; a machine that was not heard of for too long is lost meanwhile.
@@ -329,15 +300,20 @@ impl Line {
         let until = Instant::now() + delay;
         let lost_at = self.heard + self.silence();
         if lost_at <= until {
-            tokio::time::sleep_until(lost_at).await;
-            let happened = self.watch.lost();
-            if !happened.is_empty() {
-                tracing::warn!(machine = self.machine_id, "lost sight of the machine");
-            }
-            self.tell(happened).await?;
+            self.rest(lost_at).await?;
+            self.post.lose("no line to its MTConnect agent", &self.shop).await?;
         }
-        tokio::time::sleep_until(until).await;
-        Ok(())
+        self.rest(until).await
+    }
+
+    /// Waits, and takes in what is said meanwhile.
+    async fn rest(&mut self, until: Instant) -> Result<(), OutboxError> {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return Ok(()),
+                said = self.shop.said() => self.hear(said).await?,
+            }
+        }
     }
 
     fn silence(&self) -> Duration {

@@ -13,8 +13,8 @@ use super::document::{Header, Observation};
 use super::signals::{Mapping, Signal, Signals};
 use crate::adapter::history::History;
 use crate::adapter::job::Told;
+use crate::adapter::shop::Watched;
 use crate::adapter::{Happened, Time};
-use millpool_proto::v1::{DispatchItem, MachineState};
 use serde::{Deserialize, Serialize};
 
 /// What a watch remembers through a restart.
@@ -44,19 +44,9 @@ impl Watch {
         Self { options, mapping: Mapping::default(), memory }
     }
 
-    /// What it would remember.
-    pub fn memory(&self) -> Vec<u8> {
-        serde_json::to_vec(&self.memory).unwrap_or_default()
-    }
-
     /// The data items that the machine has.
     pub fn set_mapping(&mut self, mapping: Mapping) {
         self.mapping = mapping;
-    }
-
-    /// The machine's items on the dispatch list.
-    pub fn set_items(&mut self, items: Vec<DispatchItem>) {
-        self.memory.history.set_items(items);
     }
 
     /// Whether anything is to be learnt from a data item.
@@ -67,31 +57,6 @@ impl Watch {
     /// The instance and the number to read on from, if there is one.
     pub fn place(&self) -> Option<(u64, u64)> {
         (self.memory.next_seq > 0).then_some((self.memory.instance_id, self.memory.next_seq))
-    }
-
-    /// The machine's state, as it was told last.
-    pub fn state(&self) -> MachineState {
-        self.memory.history.state()
-    }
-
-    /// The operation at hand.
-    pub fn operation(&self) -> Option<(&str, u32)> {
-        self.memory.history.operation()
-    }
-
-    /// The program that is active, if the machine says.
-    pub fn program(&self) -> Option<&str> {
-        self.memory.signals.value(Signal::Program)
-    }
-
-    /// A signal's value as a number.
-    pub fn number(&self, signal: Signal) -> Option<f64> {
-        self.memory.signals.number(signal)
-    }
-
-    /// The machine is not seen any more: its state is unknown from when it was seen last.
-    pub fn lost(&mut self) -> Vec<Happened> {
-        self.memory.history.lose()
     }
 
     /// A current document: everything as it is now. If the machine was seen before, what lies between is a
@@ -106,7 +71,7 @@ impl Watch {
         let now_ms = self.now_ms(&header, seen, arrival_ms);
         let mut happened = Vec::new();
         if self.memory.next_seq > 0 {
-            happened.extend(self.lost());
+            happened.extend(self.memory.history.lose());
             self.memory.history.gap(now_ms, why, &mut happened);
         }
         self.memory.signals = Signals::new(&self.mapping);
@@ -204,5 +169,27 @@ impl Watch {
             }
             _ => arrival_ms,
         }
+    }
+}
+
+impl Watched for Watch {
+    fn history(&self) -> &History {
+        &self.memory.history
+    }
+
+    fn history_mut(&mut self) -> &mut History {
+        &mut self.memory.history
+    }
+
+    fn memory(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.memory).unwrap_or_default()
+    }
+
+    fn program(&self) -> Option<String> {
+        self.memory.signals.value(Signal::Program).map(str::to_owned)
+    }
+
+    fn load(&self) -> Option<f64> {
+        self.memory.signals.number(Signal::Load)
     }
 }

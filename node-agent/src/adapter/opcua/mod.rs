@@ -24,8 +24,10 @@ pub use super::{Identity, Password};
 pub use signals::Signal;
 
 use super::history::Rules;
-use super::mapping::{self, SignalTable};
-use super::{Happened, Shop, Time, cut};
+use super::mapping::SignalTable;
+use super::shop::{Post, Shop, Sight};
+use super::word::Said;
+use super::{Happened, Time, cut};
 use crate::chance::{Backoff, Chance};
 use crate::outbox::OutboxError;
 use discover::Found;
@@ -56,14 +58,10 @@ const RETRY_SLOW: Duration = Duration::from_secs(30);
 const FIRST_VALUES_MAX: Duration = Duration::from_secs(5);
 /// Time passes at least this often: progress, downtime.
 const TICK: Duration = Duration::from_secs(1);
-/// What is remembered is put on disk this often when nothing happens.
-const MARK_EVERY: Duration = Duration::from_secs(60);
 /// A server's clock that is further off than this is not believed, ms.
 const CLOCK_OFF_MAX_MS: i64 = 60_000;
 /// A line that is silent for less than this is not lost.
 const SILENCE_LEAST: Duration = Duration::from_secs(6);
-/// Longest name of a program that is shown, bytes.
-const PROGRAM_LENGTH_MAX: usize = 200;
 /// Longest text that is taken from a value, bytes.
 const TEXT_BYTES_MAX: usize = 4_096;
 
@@ -205,8 +203,8 @@ pub async fn run(
     let now = Instant::now();
     let machines = machines.into_iter().map(|(id, options)| {
         let memory = shop.outbox.mark(&id);
-        let watch = Watch::new(options.rules, memory.as_deref());
-        Machine { id, options, watch, variables: 0..0, phase: Phase::Missing { again: now }, marked: now }
+        let post = Post::new(id, Watch::new(options.rules, memory.as_deref()));
+        Machine { post, options, variables: 0..0, phase: Phase::Missing { again: now } }
     });
     let mut line = Line {
         server,
@@ -215,13 +213,12 @@ pub async fn run(
         shop,
         namespaces: Vec::new(),
         next_handle: 1,
-        listed: false,
         heard: now,
         silence: SILENCE_LEAST,
     };
     let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
     // A restart is a time in which nothing was seen.
-    line.lose().await?;
+    line.lose("the agent was started").await?;
     loop {
         let trouble = line.follow(&stop, &mut backoff).await;
         if stop.is_cancelled() {
@@ -253,14 +250,11 @@ enum Phase {
 
 /// One machine on the line.
 struct Machine {
-    id: String,
+    post: Post<Watch>,
     options: MachineOptions,
-    watch: Watch,
     /// The handles of its variables.
     variables: std::ops::Range<u32>,
     phase: Phase,
-    /// When what it remembers was last put on disk.
-    marked: Instant,
 }
 
 /// One server's line.
@@ -273,8 +267,6 @@ struct Line {
     namespaces: Vec<String>,
     /// The next variable's handle; none is given twice.
     next_handle: u32,
-    /// The watches have been given the list that was there at the start.
-    listed: bool,
     /// When the server last published.
     heard: Instant,
     /// After what silence it is lost.
@@ -336,6 +328,7 @@ impl Line {
                     self.pass_time().await?;
                     self.find_missing(open).await?;
                 }
+                said = self.shop.said() => self.hear(said).await?,
                 () = tokio::time::sleep_until(silent_at) => return Err(Trouble::Silent(self.silence)),
             }
         }
@@ -363,9 +356,8 @@ impl Line {
                     let machine = &mut self.machines[at];
                     machine.phase = Phase::Missing { again: now + RETRY_SLOW };
                     // It may have been there a moment ago, before the line broke.
-                    let happened = machine.watch.lose();
-                    self.tell(at, happened).await?;
-                    self.show(at, &trouble);
+                    machine.post.lose("it is not there", &self.shop).await?;
+                    machine.post.show(&trouble, &self.shop);
                     last = Some(trouble);
                 }
                 Err(trouble) => return Err(trouble),
@@ -398,8 +390,8 @@ impl Line {
         self.silence = silence.max(SILENCE_LEAST);
         for (handle, code) in refused {
             let variable = (handle - first) as usize;
-            tracing::warn!(machine = machine.id, variable, %code, "the server does not watch a variable");
-            machine.watch.give_up_on(variable);
+            tracing::warn!(machine = machine.post.id, variable, %code, "the server does not watch a variable");
+            machine.post.watch.give_up_on(variable);
         }
         machine.phase = Phase::Gathering { until: Instant::now() + FIRST_VALUES_MAX };
         Ok(())
@@ -419,18 +411,18 @@ impl Line {
         let now_ms = self.shop.clock.now_ms();
         for (at, seen) in each {
             let machine = &mut self.machines[at];
-            metrics::counter!("millpool_agent_observations_total", "machine" => machine.id.clone())
+            metrics::counter!("millpool_agent_observations_total", "machine" => machine.post.id.clone())
                 .increment(seen.len() as u64);
             match machine.phase {
                 Phase::Missing { .. } => {}
                 Phase::Gathering { .. } => {
-                    machine.watch.gather(seen);
-                    if !machine.watch.awaits() {
+                    machine.post.watch.gather(seen);
+                    if !machine.post.watch.awaits() {
                         self.settle(at).await?;
                     }
                 }
                 Phase::Watching => {
-                    let happened = machine.watch.tell(seen, now_ms);
+                    let happened = machine.post.watch.tell(seen, now_ms);
                     self.tell(at, happened).await?;
                 }
             }
@@ -448,7 +440,7 @@ impl Line {
                 Phase::Gathering { until } if until <= Instant::now() => self.settle(at).await?,
                 // Whoever is not heard does not know what time has brought.
                 Phase::Watching if self.heard.elapsed() < self.silence / 2 => {
-                    let happened = machine.watch.tell(Vec::new(), now_ms);
+                    let happened = machine.post.watch.tell(Vec::new(), now_ms);
                     self.tell(at, happened).await?;
                 }
                 _ => {}
@@ -462,43 +454,35 @@ impl Line {
         let why = "no line to the OPC UA server, or the server was restarted";
         let machine = &mut self.machines[at];
         machine.phase = Phase::Watching;
-        let happened = machine.watch.settle(self.shop.clock.now_ms(), why);
+        let happened = machine.post.watch.settle(self.shop.clock.now_ms(), why);
         self.tell(at, happened).await
     }
 
     fn take_list(&mut self) {
-        if !std::mem::replace(&mut self.listed, true) || self.shop.kept.has_changed().unwrap_or(false) {
-            let kept = self.shop.kept.borrow_and_update().clone();
-            for machine in &mut self.machines {
-                machine.watch.set_items(kept.items_of(&machine.id));
-            }
+        if let Some(kept) = self.shop.new_list() {
+            self.machines.iter_mut().for_each(|machine| machine.post.take_list(&kept));
         }
+    }
+
+    /// Takes in what a person says of a machine.
+    async fn hear(&mut self, said: Said) -> Result<(), OutboxError> {
+        self.take_list();
+        let Some(at) = self.machines.iter().position(|machine| machine.post.id == said.machine_id) else {
+            return Ok(());
+        };
+        let sight = self.sight(at);
+        self.machines[at].post.hear(said, sight, &self.shop).await
     }
 
     /// Puts what happened into the outbox, and shows it.
     async fn tell(&mut self, at: usize, happened: Vec<Happened>) -> Result<(), OutboxError> {
-        let machine = &mut self.machines[at];
-        let found = !matches!(machine.phase, Phase::Missing { .. });
-        let streaming = found && self.heard.elapsed() < self.silence;
-        if !happened.is_empty() || machine.marked.elapsed() >= MARK_EVERY {
-            machine.marked = Instant::now();
-            self.shop.append(&machine.id, happened, machine.watch.memory()).await?;
-        }
-        if let Some(load) = machine.watch.number(Signal::Load) {
-            metrics::gauge!("millpool_agent_machine_load_percent", "machine" => machine.id.clone()).set(load);
-        }
-        self.shop.health.machine(&machine.id, |report| {
-            report.adapter_state = if streaming { "streaming" } else { "lost" }.to_owned();
-            report.machine_state = mapping::state_name(machine.watch.state()).to_owned();
-            let operation = machine.watch.operation();
-            report.operation = operation.map(|(booking, operation)| format!("{booking}/{operation}"));
-            report.program =
-                machine.watch.program().map(|program| cut(program, PROGRAM_LENGTH_MAX).to_owned());
-            if streaming {
-                report.trouble = None;
-            }
-        });
-        Ok(())
+        let sight = self.sight(at);
+        self.machines[at].post.tell(happened, sight, &self.shop).await
+    }
+
+    fn sight(&self, at: usize) -> Sight {
+        let found = !matches!(self.machines[at].phase, Phase::Missing { .. });
+        if found && self.heard.elapsed() < self.silence { Sight::Seen } else { Sight::Lost }
     }
 
     /// Whether the server's clock is near enough to the agent's for its time stamps to be used.
@@ -534,21 +518,8 @@ impl Line {
     }
 
     fn give_up(&self, trouble: &Trouble) {
-        for at in 0..self.machines.len() {
-            self.show(at, trouble);
-        }
-    }
-
-    /// Shows what is in the way of a machine's reading.
-    fn show(&self, at: usize, trouble: &Trouble) {
-        let machine = &self.machines[at];
-        tracing::warn!(machine = machine.id, url = self.server.url, why = %trouble, "not read through OPC UA");
-        metrics::counter!("millpool_agent_adapter_troubles_total", "machine" => machine.id.clone())
-            .increment(1);
-        self.shop.health.machine(&machine.id, |report| {
-            report.adapter_state = "reconnecting".to_owned();
-            report.trouble = Some(trouble.to_string());
-        });
+        tracing::warn!(url = self.server.url, "no line to the OPC UA server");
+        self.machines.iter().for_each(|machine| machine.post.show(trouble, &self.shop));
     }
 
     /// Waits before the next attempt; machines that were not heard of for too long are lost meanwhile.
@@ -556,21 +527,26 @@ impl Line {
         let until = Instant::now() + delay;
         let lost_at = self.heard + self.silence;
         if lost_at <= until {
-            tokio::time::sleep_until(lost_at).await;
-            self.lose().await?;
+            self.rest(lost_at).await?;
+            self.lose("no line to its OPC UA server").await?;
         }
-        tokio::time::sleep_until(until).await;
-        Ok(())
+        self.rest(until).await
+    }
+
+    /// Waits, and takes in what is said meanwhile.
+    async fn rest(&mut self, until: Instant) -> Result<(), OutboxError> {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return Ok(()),
+                said = self.shop.said() => self.hear(said).await?,
+            }
+        }
     }
 
     /// The machines are not seen any more.
-    async fn lose(&mut self) -> Result<(), OutboxError> {
-        for at in 0..self.machines.len() {
-            let happened = self.machines[at].watch.lose();
-            if !happened.is_empty() {
-                tracing::warn!(machine = self.machines[at].id, "lost sight of the machine");
-                self.tell(at, happened).await?;
-            }
+    async fn lose(&mut self, why: &str) -> Result<(), OutboxError> {
+        for machine in &mut self.machines {
+            machine.post.lose(why, &self.shop).await?;
         }
         Ok(())
     }
@@ -580,25 +556,25 @@ impl Machine {
     /// It was found. A change of what it can do is told: programs and mappings may rest on it.
     fn begin(&mut self, found: Found, clock_believed: bool, shop: &Shop) {
         let capability = found.capability;
-        match self.watch.capability() {
+        match self.post.watch.capability() {
             Some(known) if *known != capability => {
-                metrics::counter!("millpool_agent_capability_changes_total", "machine" => self.id.clone())
+                metrics::counter!("millpool_agent_capability_changes_total", "machine" => self.post.id.clone())
                     .increment(1);
                 tracing::warn!(
-                    machine = self.id,
+                    machine = self.post.id,
                     was = known.describe(),
                     is = capability.describe(),
                     "what the machine can do has changed"
                 );
             }
             Some(_) => {}
-            None => tracing::info!(machine = self.id, capability = capability.describe(), "found"),
+            None => tracing::info!(machine = self.post.id, capability = capability.describe(), "found"),
         }
         let words = capability.describe();
-        shop.health.machine(&self.id, |report| report.capability = words);
+        shop.health.machine(&self.post.id, |report| report.capability = words);
         let states = self.options.signals.get(&Signal::State).map(|table| table.values.clone());
         let time = if clock_believed { self.options.time } else { Time::Arrival };
-        self.watch.begin(capability, found.variables, states, time);
+        self.post.watch.begin(capability, found.variables, states, time);
     }
 }
 

@@ -7,15 +7,12 @@
 
 use super::discover::{Capability, Variable};
 use super::signals::{Facet, Signal, Signals, Value};
-use crate::adapter::history::{History, Rules};
+use crate::adapter::history::{History, Rules, moments};
 use crate::adapter::job::Told;
+use crate::adapter::shop::Watched;
 use crate::adapter::{Happened, Time};
-use millpool_proto::v1::{DispatchItem, MachineState};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Values closer together than this belong to one moment, ms: servers write a state's parts one by one.
-const MOMENT_MS: i64 = 20;
 
 /// A value, as it came.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,11 +60,6 @@ impl Watch {
         }
     }
 
-    /// What it would remember.
-    pub fn memory(&self) -> Vec<u8> {
-        serde_json::to_vec(&self.memory).unwrap_or_default()
-    }
-
     /// What the machine could do when it was found last.
     pub fn capability(&self) -> Option<&Capability> {
         self.memory.capability.as_ref()
@@ -97,36 +89,6 @@ impl Watch {
     /// Whether a variable has not told its first value.
     pub fn awaits(&self) -> bool {
         !self.awaited.is_empty()
-    }
-
-    /// The machine's items on the dispatch list.
-    pub fn set_items(&mut self, items: Vec<DispatchItem>) {
-        self.memory.history.set_items(items);
-    }
-
-    /// The machine's state, as it was told last.
-    pub fn state(&self) -> MachineState {
-        self.memory.history.state()
-    }
-
-    /// The operation at hand.
-    pub fn operation(&self) -> Option<(&str, u32)> {
-        self.memory.history.operation()
-    }
-
-    /// The program that is active, if the machine says.
-    pub fn program(&self) -> Option<&str> {
-        self.signals.text(Signal::Program)
-    }
-
-    /// A signal's value as a number.
-    pub fn number(&self, signal: Signal) -> Option<f64> {
-        self.signals.number(signal)
-    }
-
-    /// The machine is not seen any more: its state is unknown from when it was seen last.
-    pub fn lose(&mut self) -> Vec<Happened> {
-        self.memory.history.lose()
     }
 
     /// First values: gathered until each variable has told its own.
@@ -171,25 +133,13 @@ impl Watch {
         }
         let overflowed = seen.iter().any(|seen| seen.overflowed);
         let time = self.time;
-        // A machine's clock that is ahead would hold back everything after it.
-        let stamp = |seen: &Seen| match time {
-            Time::Source => seen.at_ms.unwrap_or(now_ms).min(now_ms),
-            Time::Arrival => now_ms,
-        };
-        seen.sort_by_key(stamp);
-        let mut rest = seen.as_slice();
-        while let Some(first) = rest.first() {
-            let until_ms = stamp(first).saturating_add(MOMENT_MS);
-            let together = rest.partition_point(|seen| stamp(seen) <= until_ms);
-            let (moment, later) = rest.split_at(together);
-            let at_ms = moment.last().map_or(now_ms, stamp);
+        for (at_ms, moment) in moments(&mut seen, |seen| time.of(seen.at_ms, now_ms)) {
             let told: Vec<_> = moment.iter().cloned().filter_map(|seen| self.take(seen)).collect();
             self.memory.history.settle(at_ms, self.signals.state(), &told, "", &mut happened);
             let listed = moment.iter().any(|seen| matches!(seen.value, Value::Jobs(_)));
             if let Some(jobs) = self.signals.jobs().filter(|_| listed) {
                 self.memory.history.list(at_ms, &jobs, &mut happened);
             }
-            rest = later;
         }
         if overflowed {
             self.memory.history.gap(now_ms, "the server had no room for all values", &mut happened);
@@ -212,9 +162,32 @@ impl Watch {
     }
 }
 
+impl Watched for Watch {
+    fn history(&self) -> &History {
+        &self.memory.history
+    }
+
+    fn history_mut(&mut self) -> &mut History {
+        &mut self.memory.history
+    }
+
+    fn memory(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.memory).unwrap_or_default()
+    }
+
+    fn program(&self) -> Option<String> {
+        self.signals.text(Signal::Program).map(str::to_owned)
+    }
+
+    fn load(&self) -> Option<f64> {
+        self.signals.number(Signal::Load)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millpool_proto::v1::MachineState;
     use millpool_proto::v1::agent_event::What;
     use opcua_types::NodeId;
 
@@ -254,7 +227,7 @@ mod tests {
         watch.gather(vec![seen(1, 6, text("None"))]);
         assert!(!watch.awaits());
         assert_eq!(states(&watch.settle(10_000, "")), [(10_000, MachineState::Idle)]);
-        assert_eq!(watch.number(Signal::Power), Some(3_400.0));
+        assert_eq!(watch.signals.number(Signal::Power), Some(3_400.0));
         let happened = watch.tell(
             vec![
                 seen(0, 12_000, text("NotExecuting")),
@@ -282,7 +255,7 @@ mod tests {
         watch.gather(vec![seen(0, 5, text("Executing"))]);
         watch.settle(1_000, "");
         watch.tell(Vec::new(), 5_000);
-        assert_eq!(states(&watch.lose()), [(5_000, MachineState::Unknown)]);
+        assert_eq!(states(&watch.history_mut().lose()), [(5_000, MachineState::Unknown)]);
         watch.begin(Capability::default(), watch.variables.clone(), None, Time::Source);
         watch.gather(vec![seen(0, 6_000, text("Executing"))]);
         let happened = watch.settle(9_000, "the server restarted");
@@ -300,7 +273,7 @@ mod tests {
         watch.gather(vec![seen(0, 5, text("Executing"))]);
         watch.settle(1_000, "");
         let again = Watch::new(Rules::default(), Some(&watch.memory()));
-        assert_eq!(again.state(), MachineState::Producing);
+        assert_eq!(again.history().state(), MachineState::Producing);
         assert_eq!(again.capability(), Some(&Capability::default()));
     }
 }

@@ -25,8 +25,10 @@ pub use broker::{Broker, Tls, Trouble};
 pub use signals::Signal;
 
 use super::history::Rules;
-use super::mapping::{self, SignalTable};
-use super::{Happened, Shop, Time, cut};
+use super::mapping::SignalTable;
+use super::shop::{Post, Shop, Sight};
+use super::word::Said;
+use super::{Happened, Time, cut};
 use crate::chance::{Backoff, Chance};
 use crate::outbox::OutboxError;
 use broker::Connection;
@@ -51,12 +53,10 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const HEARD_WITHIN: Duration = Duration::from_secs(broker::KEEP_ALIVE_S as u64 * 3 / 2);
 /// Time passes at least this often: progress, downtime, patience.
 const TICK: Duration = Duration::from_secs(1);
-/// What is remembered is put on disk this often when nothing happens.
-const MARK_EVERY: Duration = Duration::from_secs(60);
 /// An edge node's clock that is further off than this is not believed, ms.
 const CLOCK_OFF_MAX_MS: i64 = 60_000;
-/// Longest name of a program that is shown, bytes.
-const PROGRAM_LENGTH_MAX: usize = 200;
+/// Longest topic that is named, bytes.
+const TOPIC_BYTES_MAX: usize = 200;
 /// Topics that are named in the log once each; more are only counted.
 const STRANGE_MAX: usize = 64;
 /// What a signal's source begins with where it is a topic outside Sparkplug.
@@ -105,7 +105,7 @@ pub async fn run(
     let mut line = Line::new(broker, machines, shop);
     let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
     // A restart is a time in which nothing was seen.
-    line.lose_all().await?;
+    line.lose_all("the agent was started").await?;
     loop {
         let trouble = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -140,12 +140,9 @@ enum Phase {
 
 /// One machine on the line.
 struct Machine {
-    id: String,
+    post: Post<Watch>,
     options: MachineOptions,
-    watch: Watch,
     phase: Phase,
-    /// When what it remembers was last put on disk.
-    marked: Instant,
 }
 
 /// One broker's line.
@@ -155,8 +152,6 @@ struct Line {
     /// The edge nodes, by group and name.
     nodes: BTreeMap<(String, String), Node>,
     shop: Shop,
-    /// The watches have been given the list that was there at the start.
-    listed: bool,
     /// When the broker last sent anything.
     heard: Instant,
     /// Topics that have been named as strange.
@@ -180,11 +175,11 @@ impl Line {
             let names: Vec<_> = options.signals.keys().map(|signal| signal.name()).collect();
             shop.health.machine(&id, |report| report.capability = format!("mapped: {}", names.join(", ")));
             let phase = Phase::Awaited { since: now, missed: None };
-            Machine { id, options, watch, phase, marked: now }
+            Machine { post: Post::new(id, watch), options, phase }
         });
         let machines = machines.collect();
         let nodes = places.into_iter().map(|(name, places)| (name, Node::new(places))).collect();
-        Self { broker, machines, nodes, shop, listed: false, heard: now, strange: BTreeSet::new() }
+        Self { broker, machines, nodes, shop, heard: now, strange: BTreeSet::new() }
     }
 
     /// Connects, and reads until something goes wrong.
@@ -213,6 +208,7 @@ impl Line {
                             self.pass_time().await?;
                             self.ask(&client);
                         }
+                        said = self.shop.said() => self.hear(said).await?,
                     }
                 }
             };
@@ -231,7 +227,7 @@ impl Line {
     fn join(&mut self) {
         self.nodes.values_mut().for_each(Node::rejoin);
         for machine in &self.machines {
-            self.shop.health.machine(&machine.id, |report| {
+            self.shop.health.machine(&machine.post.id, |report| {
                 report.adapter_state = "waiting".to_owned();
                 report.trouble = None;
             });
@@ -303,7 +299,7 @@ impl Line {
             }
             What::Said(seen) => {
                 self.count(at, seen.len());
-                let happened = self.machines[at].watch.tell(seen, now_ms);
+                let happened = self.machines[at].post.watch.tell(seen, now_ms);
                 self.tell(at, happened).await
             }
             What::Doubted(missed) => {
@@ -313,7 +309,7 @@ impl Line {
             What::Died(why) => self.lose(at, why).await,
             What::Lacks(words) => {
                 self.lose(at, "what is mapped was not there").await?;
-                self.show(at, &Trouble::Mapping(words));
+                self.machines[at].post.show(&Trouble::Mapping(words), &self.shop);
                 Ok(())
             }
         }
@@ -327,7 +323,7 @@ impl Line {
             Phase::Awaited { missed, .. } => missed,
             Phase::Watching => None,
         };
-        let happened = machine.watch.born(seen, now_ms, missed.as_deref(), time);
+        let happened = machine.post.watch.born(seen, now_ms, missed.as_deref(), time);
         self.tell(at, happened).await
     }
 
@@ -346,12 +342,12 @@ impl Line {
             }
             match (&machine.phase, &machine.options.address) {
                 (Phase::Watching, _) => {
-                    let happened = machine.watch.tell(seen, now_ms);
+                    let happened = machine.post.watch.tell(seen, now_ms);
                     self.tell(at, happened).await?;
                 }
                 (Phase::Awaited { .. }, None) => self.find(at, seen, Time::Arrival, now_ms).await?,
                 (Phase::Awaited { .. }, Some(_)) => {
-                    seen.into_iter().for_each(|seen| machine.watch.note(seen))
+                    seen.into_iter().for_each(|seen| machine.post.watch.note(seen))
                 }
             }
         }
@@ -366,7 +362,7 @@ impl Line {
             match &self.machines[at].phase {
                 // Whoever is not heard does not know what time has brought.
                 Phase::Watching if self.heard.elapsed() < HEARD_WITHIN => {
-                    let happened = self.machines[at].watch.tell(Vec::new(), now_ms);
+                    let happened = self.machines[at].post.watch.tell(Vec::new(), now_ms);
                     self.tell(at, happened).await?;
                 }
                 Phase::Awaited { since, .. } if since.elapsed() >= PATIENCE => self.despair(at).await?,
@@ -379,72 +375,52 @@ impl Line {
     /// A birth was awaited for too long.
     async fn despair(&mut self, at: usize) -> Result<(), OutboxError> {
         let machine = &mut self.machines[at];
-        let happened = machine.watch.lose();
-        if !happened.is_empty() {
-            tracing::warn!(machine = machine.id, "lost sight of the machine");
-        }
         let awaited = machine.awaited();
-        let trouble = |report: &mut crate::health::MachineReport| {
+        self.shop.health.machine(&machine.post.id, |report| {
             report.trouble.get_or_insert(awaited);
-        };
-        self.shop.health.machine(&machine.id, trouble);
-        self.tell(at, happened).await
+        });
+        machine.post.lose("it was in doubt for too long", &self.shop).await
     }
 
     /// A machine is gone.
     async fn lose(&mut self, at: usize, why: &str) -> Result<(), OutboxError> {
         let machine = &mut self.machines[at];
         machine.phase = Phase::Awaited { since: Instant::now(), missed: Some(why.to_owned()) };
-        let happened = machine.watch.lose();
-        if !happened.is_empty() {
-            tracing::warn!(machine = machine.id, why, "lost sight of the machine");
-        }
-        self.shop.health.machine(&machine.id, |report| report.trouble = Some(why.to_owned()));
-        self.tell(at, happened).await
+        self.shop.health.machine(&machine.post.id, |report| report.trouble = Some(why.to_owned()));
+        machine.post.lose(why, &self.shop).await
     }
 
-    async fn lose_all(&mut self) -> Result<(), OutboxError> {
-        for at in 0..self.machines.len() {
-            let happened = self.machines[at].watch.lose();
-            if !happened.is_empty() {
-                self.tell(at, happened).await?;
-            }
+    async fn lose_all(&mut self, why: &str) -> Result<(), OutboxError> {
+        for machine in &mut self.machines {
+            machine.post.lose(why, &self.shop).await?;
         }
         Ok(())
     }
 
     fn take_list(&mut self) {
-        if !std::mem::replace(&mut self.listed, true) || self.shop.kept.has_changed().unwrap_or(false) {
-            let kept = self.shop.kept.borrow_and_update().clone();
-            for machine in &mut self.machines {
-                machine.watch.set_items(kept.items_of(&machine.id));
-            }
+        if let Some(kept) = self.shop.new_list() {
+            self.machines.iter_mut().for_each(|machine| machine.post.take_list(&kept));
         }
+    }
+
+    /// Takes in what a person says of a machine.
+    async fn hear(&mut self, said: Said) -> Result<(), OutboxError> {
+        self.take_list();
+        let Some(at) = self.machines.iter().position(|machine| machine.post.id == said.machine_id) else {
+            return Ok(());
+        };
+        let sight = self.sight(at);
+        self.machines[at].post.hear(said, sight, &self.shop).await
     }
 
     /// Puts what happened into the outbox, and shows it.
     async fn tell(&mut self, at: usize, happened: Vec<Happened>) -> Result<(), OutboxError> {
-        let machine = &mut self.machines[at];
-        if !happened.is_empty() || machine.marked.elapsed() >= MARK_EVERY {
-            machine.marked = Instant::now();
-            self.shop.append(&machine.id, happened, machine.watch.memory()).await?;
-        }
-        if let Some(load) = machine.watch.number(Signal::Load) {
-            metrics::gauge!("millpool_agent_machine_load_percent", "machine" => machine.id.clone()).set(load);
-        }
-        let streaming = machine.phase == Phase::Watching;
-        self.shop.health.machine(&machine.id, |report| {
-            report.adapter_state = if streaming { "streaming" } else { "lost" }.to_owned();
-            report.machine_state = mapping::state_name(machine.watch.state()).to_owned();
-            let operation = machine.watch.operation();
-            report.operation = operation.map(|(booking, operation)| format!("{booking}/{operation}"));
-            let program = machine.watch.program();
-            report.program = program.map(|program| cut(&program, PROGRAM_LENGTH_MAX).to_owned());
-            if streaming {
-                report.trouble = None;
-            }
-        });
-        Ok(())
+        let sight = self.sight(at);
+        self.machines[at].post.tell(happened, sight, &self.shop).await
+    }
+
+    fn sight(&self, at: usize) -> Sight {
+        if self.machines[at].phase == Phase::Watching { Sight::Seen } else { Sight::Lost }
     }
 
     /// Whose time stamps a machine's events carry: the edge node's, if its clock is near enough to the agent's.
@@ -457,7 +433,7 @@ impl Line {
         if ahead_ms.saturating_abs() <= CLOCK_OFF_MAX_MS {
             return Time::Source;
         }
-        let id = &machine.id;
+        let id = &machine.post.id;
         tracing::error!(machine = id, ahead_ms, "the edge node's clock is off; events carry their arrival");
         Time::Arrival
     }
@@ -466,37 +442,24 @@ impl Line {
     fn ignore(&mut self, kind: &'static str, topic: &str, why: &str) {
         metrics::counter!("millpool_agent_mqtt_ignored_total", "broker" => self.broker.name(), "why" => kind)
             .increment(1);
-        let topic = cut(topic, PROGRAM_LENGTH_MAX);
+        let topic = cut(topic, TOPIC_BYTES_MAX);
         if self.strange.len() < STRANGE_MAX && self.strange.insert(topic.to_owned()) {
             tracing::warn!(broker = self.broker.name(), topic, why, "a message is not taken");
         }
     }
 
     fn count(&self, at: usize, observations: usize) {
-        metrics::counter!("millpool_agent_observations_total", "machine" => self.machines[at].id.clone())
+        metrics::counter!("millpool_agent_observations_total", "machine" => self.machines[at].post.id.clone())
             .increment(observations as u64);
     }
 
     /// The line was cut, or there is none: what changes from now on is missed.
     fn give_up(&mut self, trouble: &Trouble) {
-        for at in 0..self.machines.len() {
-            let machine = &mut self.machines[at];
+        for machine in &mut self.machines {
             machine.doubt(Some("no line to the MQTT broker"));
-            machine.watch.forget();
-            self.show(at, trouble);
+            machine.post.watch.forget();
+            machine.post.show(trouble, &self.shop);
         }
-    }
-
-    /// Shows what is in the way of a machine's reading.
-    fn show(&self, at: usize, trouble: &Trouble) {
-        let machine = &self.machines[at];
-        tracing::warn!(machine = machine.id, broker = self.broker.name(), why = %trouble, "not read through MQTT");
-        metrics::counter!("millpool_agent_adapter_troubles_total", "machine" => machine.id.clone())
-            .increment(1);
-        self.shop.health.machine(&machine.id, |report| {
-            report.adapter_state = "reconnecting".to_owned();
-            report.trouble = Some(trouble.to_string());
-        });
     }
 
     /// Waits before the next attempt; machines that were not heard of for too long are lost meanwhile.
@@ -507,8 +470,10 @@ impl Line {
             if now >= until {
                 return Ok(());
             }
-            tokio::time::sleep((until - now).min(TICK)).await;
-            self.pass_time().await?;
+            tokio::select! {
+                () = tokio::time::sleep((until - now).min(TICK)) => self.pass_time().await?,
+                said = self.shop.said() => self.hear(said).await?,
+            }
         }
     }
 }

@@ -6,15 +6,12 @@
 
 use super::host::Seen;
 use super::signals::{Signal, Signals};
-use crate::adapter::history::{History, Rules};
+use crate::adapter::history::{History, Rules, moments};
 use crate::adapter::job::Told;
 use crate::adapter::mapping::SignalTable;
+use crate::adapter::shop::Watched;
 use crate::adapter::{Happened, Time};
-use millpool_proto::v1::{DispatchItem, MachineState};
 use std::collections::BTreeMap;
-
-/// Values closer together than this belong to one moment, ms: nodes read a machine's parts one by one.
-const MOMENT_MS: i64 = 20;
 
 /// One machine's history.
 pub struct Watch {
@@ -34,41 +31,6 @@ impl Watch {
         let states = signals.get(&Signal::State).map(|table| table.values.clone()).unwrap_or_default();
         let scales = signals.iter().map(|(signal, table)| (*signal, table.scale)).collect();
         Self { time: Time::Arrival, scales, signals: Signals::new(states), history }
-    }
-
-    /// What it would remember.
-    pub fn memory(&self) -> Vec<u8> {
-        serde_json::to_vec(&self.history).unwrap_or_default()
-    }
-
-    /// The machine's items on the dispatch list.
-    pub fn set_items(&mut self, items: Vec<DispatchItem>) {
-        self.history.set_items(items);
-    }
-
-    /// The machine's state, as it was told last.
-    pub fn state(&self) -> MachineState {
-        self.history.state()
-    }
-
-    /// The operation at hand.
-    pub fn operation(&self) -> Option<(&str, u32)> {
-        self.history.operation()
-    }
-
-    /// The program that is active, if the machine says.
-    pub fn program(&self) -> Option<String> {
-        self.signals.words(Signal::Program)
-    }
-
-    /// A signal's value as a number.
-    pub fn number(&self, signal: Signal) -> Option<f64> {
-        self.signals.number(signal)
-    }
-
-    /// The machine is not seen any more: its state is unknown from when it was seen last.
-    pub fn lose(&mut self) -> Vec<Happened> {
-        self.history.lose()
     }
 
     /// What was known may have changed unseen.
@@ -100,21 +62,9 @@ impl Watch {
     pub fn tell(&mut self, mut seen: Vec<Seen>, now_ms: i64) -> Vec<Happened> {
         let mut happened = Vec::new();
         let time = self.time;
-        // A node's clock that is ahead would hold back everything after it.
-        let stamp = |seen: &Seen| match time {
-            Time::Source => seen.at_ms.unwrap_or(now_ms).min(now_ms),
-            Time::Arrival => now_ms,
-        };
-        seen.sort_by_key(stamp);
-        let mut rest = seen.as_slice();
-        while let Some(first) = rest.first() {
-            let until_ms = stamp(first).saturating_add(MOMENT_MS);
-            let together = rest.partition_point(|seen| stamp(seen) <= until_ms);
-            let (moment, later) = rest.split_at(together);
-            let at_ms = moment.last().map_or(now_ms, stamp);
+        for (at_ms, moment) in moments(&mut seen, |seen| time.of(seen.at_ms, now_ms)) {
             let told: Vec<_> = moment.iter().cloned().filter_map(|seen| self.take(seen)).collect();
             self.history.settle(at_ms, self.signals.state(), &told, "", &mut happened);
-            rest = later;
         }
         self.history.pass_time(now_ms, "", &mut happened);
         self.history.seen(now_ms);
@@ -127,11 +77,34 @@ impl Watch {
     }
 }
 
+impl Watched for Watch {
+    fn history(&self) -> &History {
+        &self.history
+    }
+
+    fn history_mut(&mut self) -> &mut History {
+        &mut self.history
+    }
+
+    fn memory(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.history).unwrap_or_default()
+    }
+
+    fn program(&self) -> Option<String> {
+        self.signals.words(Signal::Program)
+    }
+
+    fn load(&self) -> Option<f64> {
+        self.signals.number(Signal::Load)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::signals::Value;
     use super::*;
     use crate::adapter::mapping::SignalFile;
+    use millpool_proto::v1::MachineState;
     use millpool_proto::v1::agent_event::What;
 
     fn watch(memory: Option<&[u8]>) -> Watch {
@@ -189,9 +162,9 @@ mod tests {
         first.born(vec![seen(0, 2.0)], 1_000, None, Time::Source);
         first.tell(Vec::new(), 5_000);
         let mut again = watch(Some(&first.memory()));
-        assert_eq!(again.state(), MachineState::Producing);
-        assert_eq!(told(&again.lose()), [(5_000, "Unknown".to_owned())]);
-        assert_eq!(told(&again.lose()), []);
+        assert_eq!(again.history().state(), MachineState::Producing);
+        assert_eq!(told(&again.history_mut().lose()), [(5_000, "Unknown".to_owned())]);
+        assert_eq!(told(&again.history_mut().lose()), []);
         let happened = again.born(vec![seen(0, 2.0)], 9_000, None, Time::Source);
         let gap = (9_000, "gap 5000 to 9000: the machine was not seen".to_owned());
         assert_eq!(told(&happened), [gap, (9_000, "Producing".to_owned())]);

@@ -1,0 +1,129 @@
+//! The operator's terminal: what stands on the plant's list, and a person's word on what was done.
+//!
+//! The running agent listens on a socket in its folder, [`SOCKET`]; `millpool-node-agent console` asks there.
+//! One JSON object a line each way: a [`Question`], and its [`Answer`]. Whoever may write to the socket, which
+//! is its owner and group, speaks for the plant; who said what is in the log.
+//!
+//! - [`serve`]: the agent's side. [`command`]: the terminal's. [`show`]: the list as people read it.
+//! - [`when`]: times as people write them.
+
+pub mod command;
+pub mod serve;
+pub mod show;
+pub mod when;
+
+use crate::adapter::word::Word;
+use crate::health::Line;
+use serde::{Deserialize, Serialize};
+
+/// The socket's name in the agent's folder.
+pub const SOCKET: &str = "console.sock";
+/// Longest question or answer, bytes.
+pub const LINE_BYTES_MAX: usize = 8 << 20;
+/// Items of a machine that are listed.
+pub const ITEMS_MAX: usize = 100;
+
+/// What a terminal asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Question {
+    /// How the plant stands.
+    List,
+    /// Take this in.
+    Say {
+        /// The machine's id.
+        machine: String,
+        /// What is said.
+        word: Word,
+        /// Who says it, as the terminal knows.
+        by: String,
+    },
+}
+
+/// What the agent answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// How the plant stands.
+    Listing(Box<Listing>),
+    /// It is on disk, and follows to the coordinator.
+    Done {
+        /// What follows, in words.
+        words: String,
+    },
+    /// It is not taken in; nothing has changed.
+    Refused {
+        /// Why, and what would be.
+        why: String,
+    },
+    /// The machine's adapter has not answered; it may still take it in.
+    Late {
+        /// In words.
+        why: String,
+    },
+}
+
+/// How a plant stands. Times are plant time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listing {
+    /// The plant.
+    pub plant_id: String,
+    /// Now, ms since the Unix epoch.
+    pub now_ms: i64,
+    /// The line to the coordinator.
+    pub line: Line,
+    /// Revision of the dispatch list; 0 where there is none.
+    pub revision: u64,
+    /// When the list came, ms since the Unix epoch.
+    pub since_ms: i64,
+    /// Events that the coordinator has not applied yet.
+    pub unsent: u64,
+    /// The last events that the coordinator refused, with its reasons.
+    pub refused: Vec<String>,
+    /// The machines, by id.
+    pub machines: Vec<MachineListing>,
+}
+
+/// How a machine stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineListing {
+    /// Its id.
+    pub id: String,
+    /// Its adapter's kind.
+    pub adapter: String,
+    /// How its adapter stands.
+    pub adapter_state: String,
+    /// Its state.
+    pub state: String,
+    /// The operation at hand, `BOOKING/OPERATION`.
+    pub at_hand: Option<String>,
+    /// What went wrong last.
+    pub trouble: Option<String>,
+    /// Its work by start, at most [`ITEMS_MAX`] items.
+    pub items: Vec<ItemListing>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+/// An operation on a machine's list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemListing {
+    /// `BOOKING/OPERATION`.
+    pub name: String,
+    /// Start of the setup, seconds since the Unix epoch.
+    pub start_s: i64,
+    /// End of the work, seconds since the Unix epoch.
+    pub end_s: i64,
+    /// Setup, seconds.
+    pub setup_s: u32,
+    /// Pieces.
+    pub quantity: u32,
+    /// Material.
+    pub material: String,
+    /// Setup family.
+    pub setup_family: String,
+    /// Begun, as far as the coordinator knows.
+    pub running: bool,
+    /// It will not move but for a disturbance.
+    pub frozen: bool,
+}

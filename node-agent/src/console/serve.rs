@@ -1,0 +1,198 @@
+//! The agent's side of the console: answers on a socket in its folder.
+
+use super::{Answer, ITEMS_MAX, ItemListing, LINE_BYTES_MAX, Listing, MachineListing, Question, SOCKET};
+use crate::adapter::word::{Said, Word};
+use crate::agent::Ears;
+use crate::clock::Clock;
+use crate::dispatch::Kept;
+use crate::health::{Health, MachineReport};
+use crate::outbox::Status;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Terminals at one time.
+const TERMINALS_MAX: usize = 16;
+/// A terminal that asks nothing for so long is sent away.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// A machine's adapter answers within this time, or the terminal is told that it has not.
+const ANSWER_MAX: Duration = Duration::from_secs(25);
+/// Longest question, bytes.
+const QUESTION_BYTES_MAX: u64 = 16 << 10;
+/// Longest name of who says something, bytes.
+const BY_BYTES_MAX: usize = 64;
+/// Who may write to the socket: owner and group.
+const MODE: u32 = 0o660;
+
+/// A plant, as the console sees it.
+#[derive(Clone)]
+pub struct Plant {
+    /// Its clock.
+    pub clock: Clock,
+    /// Its dispatch list.
+    pub kept: watch::Receiver<Arc<Kept>>,
+    /// What it says about itself.
+    pub health: Health,
+    /// Its outbox.
+    pub outbox: watch::Receiver<Status>,
+    /// The way to its machines' adapters.
+    pub ears: Ears,
+}
+
+/// Binds the socket in the agent's folder, and answers until `stop`. What an earlier process left there is
+/// replaced: the folder's outbox has one owner.
+pub fn serve(
+    dir: &Path,
+    plant: Plant,
+    stop: CancellationToken,
+) -> std::io::Result<impl Future<Output = ()> + use<>> {
+    let path = dir.join(SOCKET);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    // Until here the socket takes nobody but its owner.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(MODE))?;
+    Ok(listen(listener, path, plant, stop))
+}
+
+async fn listen(listener: UnixListener, path: PathBuf, plant: Plant, stop: CancellationToken) {
+    let seats = Arc::new(Semaphore::new(TERMINALS_MAX));
+    loop {
+        let taken = tokio::select! {
+            () = stop.cancelled() => break,
+            seat = seats.clone().acquire_owned() => seat,
+        };
+        let Ok(seat) = taken else { break };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file handles, most likely; others will be given back.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (plant, stop) = (plant.clone(), stop.clone());
+        tokio::spawn(async move {
+            let _seat = seat;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                talked = talk(stream, &plant) => {
+                    if let Err(error) = talked {
+                        tracing::debug!(%error, "a console's terminal went away");
+                    }
+                }
+            }
+        });
+    }
+    // The next start replaces it in any case.
+    let _ = std::fs::remove_file(path);
+}
+
+async fn talk(mut stream: UnixStream, plant: &Plant) -> std::io::Result<()> {
+    let uid = stream.peer_cred()?.uid();
+    let (reader, mut writer) = stream.split();
+    let mut reader = BufReader::new(reader);
+    loop {
+        let mut line = Vec::new();
+        let mut limited = (&mut reader).take(QUESTION_BYTES_MAX);
+        let read = tokio::time::timeout(IDLE_MAX, limited.read_until(b'\n', &mut line)).await;
+        if !matches!(read, Ok(Ok(1..))) {
+            return Ok(());
+        }
+        let answer = match serde_json::from_slice(&line) {
+            Ok(Question::List) => Answer::Listing(Box::new(listing(plant))),
+            Ok(Question::Say { machine, word, by }) => say(plant, &machine, word, &by, uid).await,
+            Err(error) => Answer::Refused { why: format!("the question cannot be understood: {error}") },
+        };
+        let mut bytes = serde_json::to_vec(&answer)?;
+        if bytes.len() >= LINE_BYTES_MAX {
+            let why = format!("the answer is longer than {LINE_BYTES_MAX} bytes");
+            bytes = serde_json::to_vec(&Answer::Refused { why })?;
+        }
+        bytes.push(b'\n');
+        writer.write_all(&bytes).await?;
+    }
+}
+
+async fn say(plant: &Plant, machine: &str, word: Word, by: &str, uid: u32) -> Answer {
+    let refused = |why: String| Answer::Refused { why };
+    let report = plant.health.report();
+    let Some(ear) = plant.ears.of(machine).filter(|_| report.machines.contains_key(machine)) else {
+        let names: Vec<_> = report.machines.keys().map(String::as_str).collect();
+        return refused(format!("machine = {machine:?}: accepted is one of {}", names.join(", ")));
+    };
+    let by = crate::adapter::cut(by, BY_BYTES_MAX);
+    tracing::info!(plant = report.plant_id, machine, by, uid, ?word, "said at the console");
+    let (answer, answered) = oneshot::channel();
+    let said = Said { machine_id: machine.to_owned(), word, answer };
+    if ear.try_send(said).is_err() {
+        return refused("too much waits for this machine already; try again in a moment".to_owned());
+    }
+    match tokio::time::timeout(ANSWER_MAX, answered).await {
+        Ok(Ok(Ok(words))) => Answer::Done { words },
+        Ok(Ok(Err(error))) => {
+            tracing::info!(plant = report.plant_id, machine, %error, "not taken in");
+            refused(error.to_string())
+        }
+        Ok(Err(_)) => refused("the agent is stopping".to_owned()),
+        Err(_) => Answer::Late {
+            why: format!(
+                "no answer within {} s: the line to the machine is being opened, or the outbox is full. It may still \
+                 be taken in: look at the list before you say it again",
+                ANSWER_MAX.as_secs()
+            ),
+        },
+    }
+}
+
+fn listing(plant: &Plant) -> Listing {
+    let report = plant.health.report();
+    let kept = plant.kept.borrow().clone();
+    let status = plant.outbox.borrow().clone();
+    let machines = report.machines.into_iter().map(|(id, report)| machine_listing(id, report, &kept));
+    Listing {
+        plant_id: report.plant_id,
+        now_ms: plant.clock.now_ms(),
+        line: report.line,
+        revision: kept.revision(),
+        since_ms: kept.since_ms,
+        unsent: status.last_seq - status.acked_seq,
+        refused: report.refused_events.into(),
+        machines: machines.collect(),
+    }
+}
+
+fn machine_listing(id: String, report: MachineReport, kept: &Kept) -> MachineListing {
+    let mut items: Vec<_> = kept.items_of(&id);
+    items.sort_by_key(|item| item.start_s);
+    let more = items.len().saturating_sub(ITEMS_MAX);
+    let items = items.into_iter().take(ITEMS_MAX).map(|item| ItemListing {
+        name: format!("{}/{}", item.booking_id, item.operation),
+        start_s: item.start_s,
+        end_s: item.end_s,
+        setup_s: item.setup_s,
+        quantity: item.quantity,
+        material: item.material,
+        setup_family: item.setup_family,
+        running: item.running,
+        frozen: item.frozen,
+    });
+    MachineListing {
+        adapter: report.adapter.to_owned(),
+        adapter_state: report.adapter_state,
+        state: report.machine_state,
+        at_hand: report.operation,
+        trouble: report.trouble,
+        items: items.collect(),
+        more,
+        id,
+    }
+}
