@@ -2,12 +2,13 @@
 
 use crate::booking::Booking;
 use crate::format::Format;
-use crate::id::{BookingId, MachineId, OfferId, PlantId, PrincipalId};
+use crate::id::{BookingId, MachineId, OfferId, PlantId, PrincipalId, SessionId};
 use crate::line::MachineState;
 use crate::offer::Offer;
 use crate::order::{Order, Terms};
 use crate::refusal::Refusal;
 use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
+use crate::remote;
 use crate::window::Window;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -155,6 +156,22 @@ pub enum Command {
         /// Consecutive events.
         events: Vec<Event>,
     },
+    /// A buyer begins to operate the machine of an operation.
+    OpenSession {
+        /// The booking.
+        booking: BookingId,
+        /// Index in the route.
+        operation: u32,
+    },
+    /// A session ends before its time.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+        /// In words.
+        because: String,
+    },
+    /// Something is asked of a machine in a session.
+    Operate(remote::Asked),
 }
 
 /// Why a plan is committed.
@@ -267,6 +284,15 @@ pub enum Happening {
     },
     /// The machine takes work again.
     Up,
+    /// A command of a session was refused by the agent, or the machine was asked.
+    Operated {
+        /// The session.
+        session: SessionId,
+        /// The command's number in it.
+        nonce: u32,
+        /// What came of it.
+        outcome: remote::Outcome,
+    },
     /// Nothing was seen for a while.
     Gap {
         /// How long, seconds.
@@ -322,6 +348,8 @@ pub enum Reply {
     Plan(u32),
     /// The highest sequence number applied, and which events changed nothing, and why.
     Applied(u64, Vec<(u64, String)>),
+    /// The session, and the number of the command in it that was put on record; 0 for none.
+    Remote(SessionId, u32),
 }
 
 /// What one entry did to the state.
@@ -331,6 +359,8 @@ pub struct Changes {
     pub bookings: BTreeMap<BookingId, Arc<Booking>>,
     /// Machines whose line, windows or state changed.
     pub machines: BTreeSet<MachineId>,
+    /// Sessions that changed.
+    pub sessions: BTreeSet<SessionId>,
     /// The plan changed.
     pub plan: bool,
 }

@@ -13,7 +13,8 @@ use crate::state::State;
 /// - 1: the first;
 /// - 2: the format itself is part of the state and raised by an entry; a state knows what it was restored from;
 /// - 3: what is over is forgotten after a while ([`crate::retention`]), and of remembered answers that expire together
-///   the first that was given goes first.
+///   the first that was given goes first;
+/// - 4: remote operation ([`crate::remote`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Format(u32);
 
@@ -21,9 +22,11 @@ impl Format {
     /// In which every alliance begins.
     pub const FIRST: Format = Format(1);
     /// The newest that this version knows.
-    pub const NEWEST: Format = Format(3);
+    pub const NEWEST: Format = Format(4);
     /// From which on what is over is forgotten, and answers in their order.
     pub const FORGETTING: Format = Format(3);
+    /// From which on machines are operated remotely.
+    pub const REMOTE: Format = Format(4);
 
     /// The format of this number, if this version knows it.
     pub fn of(number: u32) -> Option<Format> {

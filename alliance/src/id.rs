@@ -94,6 +94,48 @@ impl std::fmt::Debug for BookingId {
     }
 }
 
+/// A right to operate a machine remotely, by the number that the state machine gave it: `s000001` and on. Numbers only
+/// grow, so that of two sessions of a machine the higher one counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    /// The session given as the `number`-th.
+    pub fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// Reads an id as it was given; another way to write the same number is not one.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        let number = text.strip_prefix('s').and_then(|digits| digits.parse().ok()).map(Self);
+        number.filter(|id| id.to_string() == text).ok_or_else(|| {
+            Refusal::invalid(
+                Reason::InvalidField,
+                "session_id",
+                text,
+                "an id as it was given, such as s000001",
+            )
+        })
+    }
+}
+
+impl std::fmt::Display for SessionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "s{:06}", self.0)
+    }
+}
+
+impl std::fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 fn check(field: &str, text: &str) -> Result<(), Refusal> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.is_empty() || text.len() > ID_LENGTH_MAX || !text.chars().all(fine) {

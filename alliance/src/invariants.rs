@@ -5,6 +5,7 @@ use crate::booking::{Progress, Status};
 use crate::eligibility;
 use crate::line::{Phase, Station, Use};
 use crate::price;
+use crate::remote::Session;
 use crate::state::State;
 use crate::window::TICK_S;
 use std::collections::BTreeSet;
@@ -18,8 +19,36 @@ pub fn violations(state: &State) -> Vec<String> {
     for booking in state.bookings().values() {
         check_booking(state, booking, &mut found);
     }
+    for session in state.sessions().values() {
+        check_session(state, session, &mut found);
+    }
     check_derived(state, &mut found);
     found
+}
+
+/// A session that is open stands on its ground, alone on its machine.
+fn check_session(state: &State, session: &Session, found: &mut Vec<String>) {
+    let Session { id, booking, operation, machine, closes_at, .. } = session;
+    let Some(known) = state.bookings().get(booking) else {
+        return found.push(format!("{id}: is of {booking}, which nobody knows"));
+    };
+    if !session.is_open() {
+        return;
+    }
+    let step = known.steps.get(*operation as usize).filter(|step| !step.is_finished());
+    let place = step.and_then(|step| step.place.as_ref());
+    let stands = place.is_some_and(|place| place.machine == *machine && place.end == *closes_at);
+    if !stands
+        || known.status != Status::Confirmed
+        || known.buyer != session.holder
+        || *closes_at <= state.now()
+    {
+        found.push(format!("{id}: is open, and its ground is gone"));
+    }
+    let others = state.sessions().values().filter(|other| other.is_open() && other.machine == *machine);
+    if others.count() != 1 {
+        found.push(format!("{id}: is not the only open session of {machine}"));
+    }
 }
 
 /// Occupations do not overlap, planned ones obey the rule, and each is known to its booking.
@@ -166,6 +195,10 @@ fn check_derived(state: &State, found: &mut Vec<String>) {
         ("holds", again.holds == state.holds),
         ("answers by expiry", again.answers_by_expiry == state.answers_by_expiry),
         ("tokens", again.tokens == state.tokens),
+        ("sessions by booking", again.sessions_of == state.sessions_of),
+        ("sessions by end", again.sessions_by_end == state.sessions_by_end),
+        ("open sessions", again.open_sessions == state.open_sessions),
+        ("digest of sessions", state.sessions().digest() == state.sessions().digest_anew()),
         ("hash", again.hash() == state.hash()),
         ("digest of bookings", state.bookings().digest() == state.bookings().digest_anew()),
         ("digest of machines", state.stations().digest() == state.stations().digest_anew()),

@@ -10,6 +10,7 @@
 //!   plan must obey, checked here again whoever computed it.
 //! - [`price`]: money and carbon, in integers; [`cost`]: what the plan costs the pool;
 //! - [`progress`]: what the plants report, and disturbances.
+//! - [`remote`]: the right to operate a machine from afar, and the record of it.
 //! - [`answer`]: what was answered, so that a repeated request is done once; [`retention`]: what is over, and
 //!   how long it is known.
 //! - [`mod@format`]: in which format all that is written; [`restoration`]: an alliance that begins again.
@@ -45,6 +46,7 @@ pub mod price;
 pub mod progress;
 pub mod refusal;
 pub mod registry;
+pub mod remote;
 pub mod restoration;
 pub mod retention;
 pub mod rules;
@@ -54,7 +56,7 @@ pub mod window;
 pub use booking::{Booking, Disturbance, DisturbanceKind, Place, Progress, Promise, Status, Step};
 pub use command::{Caller, Command, Entry, Move, Outcome, PlanFigures, PlanKind, Reply};
 pub use format::Format;
-pub use id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId};
+pub use id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId, SessionId};
 pub use order::{Objective, Operation, Order, Terms};
 pub use refusal::{Obstacle, Reason, Refusal};
 pub use restoration::Restoration;

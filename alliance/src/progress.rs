@@ -122,6 +122,7 @@ impl State {
                 Ok(())
             }
             Happening::Gap { .. } => Ok(()),
+            Happening::Operated { session, nonce, outcome } => self.operated(plant, session, *nonce, outcome),
             Happening::Started { booking, operation } => {
                 let cause = cause(DisturbanceKind::LatePart, "work began later than planned, or elsewhere");
                 self.started(booking, *operation, at, &cause)

@@ -4,6 +4,7 @@
 //! buyers have bookings' ids, agents and watchers have revisions. So none of them is ever given again.
 
 use crate::format::Format;
+use crate::remote::SESSIONS_SKIPPED;
 use crate::state::State;
 
 /// Booking ids that a restored alliance leaves out.
@@ -50,6 +51,9 @@ impl State {
         self.restorations.drain(..too_many);
         self.revision += REVISIONS_SKIPPED;
         self.bookings_given += BOOKINGS_SKIPPED;
+        self.sessions_given += SESSIONS_SKIPPED;
+        self.close_all_sessions("the alliance was restored");
+        self.sessions.rehash();
         self.format = Format::NEWEST;
         self
     }

@@ -122,6 +122,7 @@ impl State {
         self.over.remove(over);
         let Some(booking) = self.bookings.take(&over.id) else { return };
         self.of_buyer.remove(&(booking.buyer.clone(), over.id));
+        self.forget_sessions(&over.id);
         // The last work on a line stays while a changeover counts on it, and nobody needs to know whose it was.
         for (k, step) in booking.steps.iter().enumerate() {
             let machine = step.place.as_ref().map(|place| &place.machine);

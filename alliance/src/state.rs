@@ -5,13 +5,14 @@ use crate::booking::{Booking, Promise, Status, Step};
 use crate::command::{Changes, Command, Entry, Outcome, PlanFigures, Reply};
 use crate::digest::{Fold, Table};
 use crate::format::Format;
-use crate::id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId};
+use crate::id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId, SessionId};
 use crate::line::Station;
 use crate::offer::Offer;
 use crate::planted::{Bug, planted};
 use crate::price::{self, Carbon, Price, Trip};
 use crate::refusal::{Refusal, text};
 use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
+use crate::remote::Session;
 use crate::restoration::Restoration;
 use crate::retention::{BOOKINGS_OVER_MAX, Over};
 use crate::window::LATEST;
@@ -109,6 +110,10 @@ pub struct Image {
     pub agents: Vec<Arc<Agent>>,
     /// Remembered answers.
     pub answers: Vec<(Arc<AnswerKey>, Arc<Answer>)>,
+    /// Sessions given out so far.
+    pub sessions_given: u64,
+    /// Sessions.
+    pub sessions: Vec<Arc<Session>>,
 }
 
 /// The state of the alliance. A clone is cheap: the maps are persistent.
@@ -130,12 +135,17 @@ pub struct State {
     pub(crate) bookings: Table<BookingId, Arc<Booking>>,
     pub(crate) agents: Table<PlantId, Arc<Agent>>,
     pub(crate) answers: Table<Asked, Arc<Answer>>,
+    pub(crate) sessions_given: u64,
+    pub(crate) sessions: Table<SessionId, Arc<Session>>,
     // Derived from the tables above, for quick answers; not hashed, not in snapshots.
     pub(crate) open: imbl::OrdSet<BookingId>,
     pub(crate) over: imbl::OrdSet<Over>,
     pub(crate) of_buyer: imbl::OrdSet<(PrincipalId, BookingId)>,
     pub(crate) holds: imbl::OrdSet<(i64, BookingId)>,
     pub(crate) answers_by_expiry: imbl::OrdSet<(i64, u64, Asked)>,
+    pub(crate) sessions_of: imbl::OrdSet<(BookingId, SessionId)>,
+    pub(crate) sessions_by_end: imbl::OrdSet<(i64, SessionId)>,
+    pub(crate) open_sessions: imbl::OrdMap<MachineId, SessionId>,
     pub(crate) tokens: imbl::OrdMap<[u8; 32], (Role, PrincipalId)>,
     // What the entry being applied has changed so far.
     pub(crate) changes: Changes,
@@ -180,6 +190,7 @@ impl State {
         self.bookings.rehash();
         self.agents.rehash();
         self.answers.rehash();
+        self.sessions.rehash();
     }
 
     fn perform(&mut self, before: &State, entry: &Entry) -> Result<Reply, Refusal> {
@@ -214,6 +225,9 @@ impl State {
             Command::RaiseFormat { to } => self.raise_format(to),
             Command::AttachAgent { plant, agent, outbox } => self.attach_agent(plant, agent, outbox),
             Command::Report { plant, outbox, events } => self.report(&plant, &outbox, &events),
+            Command::OpenSession { booking, operation } => self.open_session(caller, &booking, operation),
+            Command::CloseSession { session, because } => self.close_session(caller, &session, &because),
+            Command::Operate(asked) => self.operate(caller, &asked),
         }
     }
 
@@ -241,6 +255,9 @@ impl State {
         // What an older version does not know must not make its hash another.
         if self.format > Format::FIRST {
             (self.format, &self.restorations).hash(&mut hasher);
+        }
+        if self.format >= Format::REMOTE {
+            (self.sessions_given, self.sessions.digest()).hash(&mut hasher);
         }
         hasher.finish()
     }
@@ -317,10 +334,11 @@ impl State {
             .filter_map(|(_, id)| self.bookings.get(id))
     }
 
-    /// When something next changes by itself: a hold expires, or a booking is forgotten. Seconds since the Unix epoch.
+    /// When something next changes by itself: a hold expires, a session ends, or a booking is forgotten. Seconds since the Unix epoch.
     pub fn next_due(&self) -> Option<i64> {
         let next_expiry = self.holds.get_min().map(|(at, _)| *at);
-        [next_expiry, self.next_forgetting()].into_iter().flatten().min()
+        let next_end = self.sessions_by_end.get_min().map(|(at, _)| *at);
+        [next_expiry, next_end, self.next_forgetting()].into_iter().flatten().min()
     }
 
     /// Who holds the token with this SHA-256, if it is good now.
@@ -340,6 +358,7 @@ impl State {
             self.holds.remove(&(expires_at, id));
             self.release(&id, Status::Expired);
         }
+        self.expire_sessions();
         self.forget_bookings(BOOKINGS_OVER_MAX);
     }
 
@@ -376,7 +395,8 @@ impl State {
         self.index(&booking);
         let booking = Arc::new(booking);
         self.changes.bookings.insert(id, booking.clone());
-        self.bookings.put(id, booking);
+        self.bookings.put(id, booking.clone());
+        self.follow_sessions(&booking);
     }
 
     /// Puts a booking where it is looked for.
@@ -510,6 +530,8 @@ impl State {
             bookings: all(&self.bookings),
             agents: all(&self.agents),
             answers: self.answers.iter().map(|(asked, answer)| (asked.key.clone(), answer.clone())).collect(),
+            sessions_given: self.sessions_given,
+            sessions: all(&self.sessions),
         }
     }
 
@@ -524,6 +546,7 @@ impl State {
             plan_revision: image.plan_revision,
             policy: Arc::new(image.policy),
             optimisation: image.optimisation,
+            sessions_given: image.sessions_given,
             ..State::default()
         };
         image.members.into_iter().for_each(|m| state.members.put(m.id.clone(), m));
@@ -539,6 +562,10 @@ impl State {
         for booking in image.bookings {
             state.index(&booking);
             state.bookings.put(booking.id, booking);
+        }
+        for session in image.sessions {
+            state.index_session(&session);
+            state.sessions.put(session.id, session);
         }
         for (key, answer) in image.answers {
             state.keep_answer(key.into(), answer);

@@ -11,6 +11,9 @@ use crate::dispatch::{Dispatch, DispatchError, Kept};
 use crate::ground::Ground;
 use crate::health::{Health, Line};
 use crate::outbox::{self, LogError, Outbox, OutboxError};
+use crate::remote::consent::Rule;
+use crate::remote::run::{Hand, Told};
+use crate::remote::{self, Bid};
 use crate::session::{self, Session, Timing, Tls, Token};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -53,6 +56,8 @@ pub struct Machine {
     pub id: String,
     /// What stands before it.
     pub adapter: Adapter,
+    /// What the plant allows of remote operation; none where it allows nothing.
+    pub remote: Option<Rule>,
 }
 
 /// What stands before a machine.
@@ -137,6 +142,8 @@ pub struct Agent {
     dispatch: Dispatch,
     health: Health,
     ears: Ears,
+    /// The way to remote operation, and its end.
+    remote: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
     /// Certificates for OPC UA, where a machine needs them.
     pki: Option<Pki>,
 }
@@ -181,8 +188,8 @@ impl Agent {
                 report.machine_state = "unknown".to_owned();
             });
         }
-        let ears = Ears::default();
-        Ok(Self { options, clock, ground, outbox, dispatch, health, ears, pki })
+        let (ears, remote) = (Ears::default(), mpsc::channel(remote::run::WAITING_MAX));
+        Ok(Self { options, clock, ground, outbox, dispatch, health, ears, remote, pki })
     }
 
     /// What it says about itself.
@@ -205,19 +212,27 @@ impl Agent {
         self.ears.clone()
     }
 
+    /// The way to remote operation.
+    pub fn remote(&self) -> mpsc::Sender<Told> {
+        self.remote.0.clone()
+    }
+
     /// Its outbox.
     pub fn outbox(&self) -> Outbox {
         self.outbox.clone()
     }
 
     /// Runs until `stop`, or until the outbox fails.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), AgentError> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), AgentError> {
         let plant = self.options.plant_id.clone();
         let failed = |source| AgentError::Outbox { plant: plant.clone(), source };
         let adapters_stop = stop.child_token();
         let session_stop = CancellationToken::new();
-        let mut adapters = self.start_adapters(&adapters_stop)?;
-        let mut session = tokio::spawn(self.session().run(session_stop.clone()));
+        let (mut adapters, hands) = self.start_adapters(&adapters_stop)?;
+        let (line_sender, line) = watch::channel(remote::Line::default());
+        let mut session = tokio::spawn(self.session(line_sender).run(session_stop.clone()));
+        let told = std::mem::replace(&mut self.remote.1, mpsc::channel(1).1);
+        adapters.spawn(remote::run::run(self.remote_options(line, hands), told, adapters_stop.clone()));
         let outcome = loop {
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
@@ -241,7 +256,24 @@ impl Agent {
         outcome.map_err(failed)
     }
 
-    fn session(&self) -> Session {
+    fn remote_options(
+        &self,
+        line: watch::Receiver<remote::Line>,
+        hands: BTreeMap<String, Hand>,
+    ) -> remote::run::Options {
+        remote::run::Options {
+            plant_id: self.options.plant_id.clone(),
+            clock: self.clock,
+            outbox: self.outbox.clone(),
+            kept: self.dispatch.watch(),
+            line,
+            hands,
+            #[cfg(test)]
+            omitted: None,
+        }
+    }
+
+    fn session(&self, line: watch::Sender<remote::Line>) -> Session {
         let options = session::Options {
             plant_id: self.options.plant_id.clone(),
             agent_id: self.options.agent_id.clone(),
@@ -252,23 +284,25 @@ impl Agent {
         };
         let (outbox, dispatch) = (self.outbox.clone(), self.dispatch.clone());
         let (clock, ground, health) = (self.clock, self.ground.clone(), self.health.clone());
-        Session { options, clock, ground, outbox, dispatch, health }
+        let remote = self.remote.0.clone();
+        Session { options, clock, ground, outbox, dispatch, health, line, remote }
     }
 
     fn start_adapters(
         &self,
         stop: &CancellationToken,
-    ) -> Result<JoinSet<Result<(), OutboxError>>, AgentError> {
+    ) -> Result<(JoinSet<Result<(), OutboxError>>, BTreeMap<String, Hand>), AgentError> {
         let mut adapters = JoinSet::new();
+        let mut hands = BTreeMap::new();
         let client = mtconnect::client().map_err(|error| AgentError::Http {
             plant: self.options.plant_id.clone(),
             why: error.to_string(),
         })?;
         let shop = |machines: &[&str]| {
-            let (shop, words) =
+            let (shop, ways) =
                 Shop::open(self.clock, self.outbox.clone(), self.dispatch.watch(), self.health.clone());
-            self.ears.add(machines, &words);
-            shop
+            self.ears.add(machines, &ways.words);
+            (shop, ways.bids)
         };
         // Machines behind one server, or one broker, share a line.
         let mut servers = Vec::new();
@@ -277,11 +311,11 @@ impl Agent {
             let (id, stop) = (machine.id.clone(), stop.clone());
             match &machine.adapter {
                 Adapter::Simulated(options) => {
-                    let shop = shop(&[&id]);
+                    let (shop, _) = shop(&[&id]);
                     adapters.spawn(simulated::run(id, options.clone(), shop, stop));
                 }
                 Adapter::Mtconnect(options) => {
-                    let shop = shop(&[&id]);
+                    let (shop, _) = shop(&[&id]);
                     adapters.spawn(mtconnect::run(id, *options.clone(), client.clone(), shop, stop));
                 }
                 Adapter::Opcua(options) => {
@@ -293,22 +327,33 @@ impl Agent {
                     join(&mut brokers, broker, (id, machine));
                 }
                 Adapter::Manual(options) => {
-                    let shop = shop(&[&id]);
+                    let (shop, _) = shop(&[&id]);
                     adapters.spawn(manual::run(id, options.clone(), shop, stop));
                 }
             }
         }
         for (server, machines) in servers {
             if let Some(pki) = self.pki.clone() {
-                let shop = shop(&ids(&machines));
+                let (shop, bids) = shop(&ids(&machines));
+                hands.extend(self.hands(&ids(&machines), &bids));
                 adapters.spawn(opcua::run(server, machines, pki, shop, stop.clone()));
             }
         }
         for (broker, machines) in brokers {
-            let shop = shop(&ids(&machines));
+            let (shop, _) = shop(&ids(&machines));
             adapters.spawn(sparkplug::run(broker, machines, shop, stop.clone()));
         }
-        Ok(adapters)
+        Ok((adapters, hands))
+    }
+
+    /// The machines of a line that the plant allows to be operated from afar.
+    fn hands(&self, ids: &[&str], bids: &mpsc::Sender<Bid>) -> Vec<(String, Hand)> {
+        let allowed = self.options.machines.iter().filter(|machine| ids.contains(&machine.id.as_str()));
+        let hand = |machine: &Machine| {
+            let rule = machine.remote.clone()?;
+            Some((machine.id.clone(), Hand { bids: bids.clone(), rule }))
+        };
+        allowed.filter_map(hand).collect()
     }
 
     /// Waits a moment for the coordinator to apply what is left, if there is a line to it.

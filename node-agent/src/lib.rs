@@ -14,6 +14,7 @@
 //! - [`adapter`]: what stands between a machine and the outbox: [`adapter::mtconnect`], [`adapter::opcua`],
 //!   [`adapter::sparkplug`], [`adapter::manual`], [`adapter::simulated`].
 //! - [`console`]: the operator's terminal; its words go to the adapters.
+//! - [`remote`]: remote operation: what may reach a machine, and when.
 //! - [`outbox`]: events on disk, numbered, until the coordinator has applied them.
 //! - [`dispatch`]: the dispatch list on disk.
 //! - [`session`]: the stream to the coordinator.
@@ -40,5 +41,6 @@ pub mod ground;
 pub mod health;
 pub mod http;
 pub mod outbox;
+pub mod remote;
 pub mod replay;
 pub mod session;

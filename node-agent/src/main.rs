@@ -270,6 +270,7 @@ fn open_consoles(agents: &[Agent], clock: millpool_node_agent::clock::Clock, sto
             health: agent.health(),
             outbox: agent.outbox().status(),
             ears: agent.ears(),
+            remote: agent.remote(),
         };
         match console::serve::serve(agent.data_dir(), plant, stop.clone()) {
             Ok(serving) => {

@@ -16,10 +16,12 @@ use crate::dispatch::Dispatch;
 use crate::ground::Ground;
 use crate::health::{Health, Line};
 use crate::outbox::{self, Outbox, OutboxError};
+use crate::remote;
 use millpool_proto::v1 as wire;
 use millpool_proto::v1::agent_message::Body as Up;
 use millpool_proto::v1::agent_service_client::AgentServiceClient;
 use millpool_proto::v1::coordinator_message::Body as Down;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -38,6 +40,10 @@ pub const WINDOW_EVENTS: u64 = 1024;
 const SENDING_MAX: usize = 8;
 /// NOT_LEADER refusals followed at once, before the agent falls back.
 const REDIRECTS_MAX: u32 = 4;
+/// A sign of life is sent this often while a machine is operated remotely.
+const BRISK: Duration = Duration::from_secs(1);
+/// Signs of life that are remembered, to tell how old what comes is.
+const BEATS_MAX: usize = 64;
 /// Longest delay that a coordinator may ask for.
 const RETRY_ASKED_MAX: Duration = Duration::from_secs(60);
 
@@ -156,6 +162,10 @@ pub struct Session {
     pub dispatch: Dispatch,
     /// Where its state is shown.
     pub health: Health,
+    /// What remote operation has to know of the line.
+    pub line: watch::Sender<remote::Line>,
+    /// Where remote commands go.
+    pub remote: mpsc::Sender<remote::run::Told>,
 }
 
 impl Session {
@@ -272,6 +282,7 @@ impl Session {
         let (sending, outgoing) = mpsc::channel(SENDING_MAX);
         let status = self.outbox.status();
         let hello = self.hello(&status.borrow());
+        let greeted = (hello.clock_ms, Instant::now());
         // The channel is new and has room.
         let _ = sending.try_send(message(Up::Hello(hello)));
         let mut request = Request::new(ReceiverStream::new(outgoing));
@@ -300,6 +311,8 @@ impl Session {
             acked_seq: welcome.applied_seq,
             listed_revision: None,
             heard: Instant::now(),
+            beats: VecDeque::from([greeted]),
+            brisk: false,
         };
         Ok((link, welcome))
     }
@@ -381,15 +394,22 @@ struct Link<'a> {
     acked_seq: u64,
     listed_revision: Option<u64>,
     heard: Instant,
+    /// The last signs of life that were sent: the clock in them, and when.
+    beats: VecDeque<(i64, Instant)>,
+    /// Signs of life are sent more often, because a machine is operated remotely.
+    brisk: bool,
 }
 
 impl Link<'_> {
     /// Sends and listens until the line is cut.
     async fn converse(mut self) -> Result<std::convert::Infallible, Ended> {
         let timing = self.session.options.timing.clone();
-        let mut beat = tokio::time::interval(timing.heartbeat);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = ticks(timing.heartbeat);
+        let mut brisk = false;
         loop {
+            if std::mem::replace(&mut brisk, self.brisk) != self.brisk {
+                beat = ticks(if brisk { timing.heartbeat.min(BRISK) } else { timing.heartbeat });
+            }
             let last_seq = self.status.borrow_and_update().last_seq;
             let may_send = self.sent_seq < last_seq && self.sent_seq - self.acked_seq < WINDOW_EVENTS;
             let sending = self.sending.clone();
@@ -410,7 +430,13 @@ impl Link<'_> {
                 _ = beat.tick() => {
                     // No room means that messages wait for the network already; the silence decides.
                     let clock_ms = self.session.clock.now_ms();
-                    let _ = self.sending.try_send(message(Up::Heartbeat(wire::Heartbeat { clock_ms })));
+                    let beat = wire::Heartbeat { clock_ms, echo_ms: 0 };
+                    if self.sending.try_send(message(Up::Heartbeat(beat))).is_ok() {
+                        if self.beats.len() == BEATS_MAX {
+                            self.beats.pop_front();
+                        }
+                        self.beats.push_back((clock_ms, Instant::now()));
+                    }
                 }
                 changed = self.status.changed(), if !may_send => {
                     if changed.is_err() {
@@ -450,11 +476,46 @@ impl Link<'_> {
                 let ahead_ms = self.session.clock.now_ms().saturating_sub(beat.clock_ms);
                 let plant = self.session.options.plant_id.clone();
                 metrics::gauge!("millpool_agent_clock_ahead_ms", "plant" => plant).set(ahead_ms as f64);
+                self.came_back(beat.echo_ms);
+                Ok(())
+            }
+            Some(Down::RemoteSessions(told)) => {
+                self.brisk = !told.sessions.is_empty();
+                self.session.line.send_modify(|line| line.sessions = told.sessions);
+                Ok(())
+            }
+            Some(Down::RemoteAsked(asked)) => {
+                self.ask(asked);
                 Ok(())
             }
             Some(Down::Welcome(_)) => Err(Ended::Lost("the coordinator said Welcome twice".to_owned())),
             // A later version's message that this one does not know.
             None => Ok(()),
+        }
+    }
+
+    /// When the sign of life was sent that the coordinator had heard last. Clocks are not asked for that.
+    fn sent(&self, echo_ms: i64) -> Option<Instant> {
+        self.beats.iter().rev().find(|(clock_ms, _)| *clock_ms == echo_ms).map(|(_, sent)| *sent)
+    }
+
+    fn came_back(&self, echo_ms: i64) {
+        if let Some(sent) = self.sent(echo_ms) {
+            self.session.line.send_modify(|line| line.alive = line.alive.max(Some(sent)));
+        }
+    }
+
+    /// Passes a remote command on. Where there is no room it is not passed on, and its time runs out.
+    fn ask(&self, asked: wire::RemoteAsked) {
+        self.came_back(asked.echo_ms);
+        let plant = self.session.options.plant_id.as_str();
+        match remote::Asked::read(asked, |echo_ms| self.sent(echo_ms)) {
+            Some(asked) => {
+                if self.session.remote.try_send(remote::run::Told::Asked(Box::new(asked))).is_err() {
+                    tracing::error!(plant, "a remote command found no room, and is not looked at");
+                }
+            }
+            None => tracing::error!(plant, "a remote command cannot be understood, and is not looked at"),
         }
     }
 
@@ -517,6 +578,12 @@ impl Link<'_> {
             }
         }
     }
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 fn message(body: Up) -> wire::AgentMessage {

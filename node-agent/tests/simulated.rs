@@ -38,7 +38,7 @@ fn words(happened: &[Happened]) -> Vec<String> {
             What::OperationScrapped(scrapped) => format!("{at_s} scrapped {}", scrapped.booking_id),
             What::MachineDown(down) => format!("{at_s} down until {}", down.expected_until_s),
             What::MachineUp(_) => format!("{at_s} up"),
-            What::EvidenceGap(_) => format!("{at_s} gap"),
+            What::EvidenceGap(_) | What::RemoteAnswered(_) => format!("{at_s} gap"),
         }
     });
     each.collect()

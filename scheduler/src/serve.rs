@@ -24,7 +24,7 @@ use millpool_alliance::{Format, PrincipalId, State};
 use millpool_proto::v1::{
     admin_service_server::AdminServiceServer, agent_service_server::AgentServiceServer,
     booking_service_server::BookingServiceServer, capacity_service_server::CapacityServiceServer,
-    plan_service_server::PlanServiceServer,
+    plan_service_server::PlanServiceServer, remote_service_server::RemoteServiceServer,
 };
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -258,6 +258,7 @@ pub fn services(core: &Core) -> Routes {
         .add_service(sized!(CapacityServiceServer))
         .add_service(sized!(PlanServiceServer))
         .add_service(sized!(AgentServiceServer))
+        .add_service(sized!(RemoteServiceServer))
         .add_service(sized!(AdminServiceServer))
 }
 

@@ -55,17 +55,21 @@ pub enum Kind {
     Down,
     Up,
     State,
+    OpenSession,
+    CloseSession,
+    Operate,
+    Operated,
     Repeat,
 }
 
 /// Every kind, with how often it is tried.
-pub const KINDS: [(u32, Kind); 26] = [
+pub const KINDS: [(u32, Kind); 30] = [
     (2, Kind::Tick),
     (1, Kind::PutMember),
     (2, Kind::PutPlant),
     (3, Kind::PutMachine),
     (2, Kind::PutPolicy),
-    (1, Kind::RaiseFormat),
+    (3, Kind::RaiseFormat),
     (2, Kind::PutPrincipal),
     (1, Kind::RevokePrincipal),
     (3, Kind::CreateOffer),
@@ -85,6 +89,10 @@ pub const KINDS: [(u32, Kind); 26] = [
     (2, Kind::Down),
     (2, Kind::Up),
     (1, Kind::State),
+    (8, Kind::OpenSession),
+    (4, Kind::CloseSession),
+    (8, Kind::Operate),
+    (4, Kind::Operated),
     (5, Kind::Repeat),
 ];
 

@@ -175,7 +175,7 @@ mod tests {
             What::OperationScrapped(lost) => format!("scrapped {}: {}", lost.pieces_scrapped, lost.reason),
             What::MachineDown(down) => format!("down until {}: {}", down.expected_until_s, down.reason),
             What::MachineUp(_) => "up".to_owned(),
-            What::EvidenceGap(_) => "gap".to_owned(),
+            What::EvidenceGap(_) | What::RemoteAnswered(_) => "another".to_owned(),
         });
         (answer.unwrap_or_else(|error| format!("refused: {error}")), words.collect())
     }

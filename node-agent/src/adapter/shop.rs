@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::dispatch::Kept;
 use crate::health::Health;
 use crate::outbox::{Entry, Mark, Outbox, OutboxError};
+use crate::remote::Bid;
 use millpool_proto::v1::AgentEvent;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,24 +35,46 @@ pub struct Shop {
     /// The list that was there at the start has been given out.
     listed: bool,
     words: mpsc::Receiver<Said>,
+    bids: mpsc::Receiver<Bid>,
+}
+
+/// The ways to an adapter.
+#[derive(Clone, Debug)]
+pub struct Ways {
+    /// For what people say.
+    pub words: mpsc::Sender<Said>,
+    /// For what is asked from afar; of use with an adapter that can command its machines.
+    pub bids: mpsc::Sender<Bid>,
 }
 
 impl Shop {
-    /// A shop, and the way to say something to its adapter.
+    /// A shop, and the ways to its adapter.
     pub fn open(
         clock: Clock,
         outbox: Outbox,
         kept: watch::Receiver<Arc<Kept>>,
         health: Health,
-    ) -> (Self, mpsc::Sender<Said>) {
-        let (sender, words) = mpsc::channel(WORDS_MAX);
-        (Self { clock, outbox, health, kept, listed: false, words }, sender)
+    ) -> (Self, Ways) {
+        let (to_words, words) = mpsc::channel(WORDS_MAX);
+        let (to_bids, bids) = mpsc::channel(WORDS_MAX);
+        let ways = Ways { words: to_words, bids: to_bids };
+        (Self { clock, outbox, health, kept, listed: false, words, bids }, ways)
     }
 
     /// The dispatch list, if it is another than at the last call.
     pub fn new_list(&mut self) -> Option<Arc<Kept>> {
         let other = !std::mem::replace(&mut self.listed, true) || self.kept.has_changed().unwrap_or(false);
         other.then(|| self.kept.borrow_and_update().clone())
+    }
+
+    /// The next that is said, or asked from afar. Nothing is lost when it is no longer waited for.
+    pub async fn call(&mut self) -> Call {
+        let Self { words, bids, .. } = self;
+        tokio::select! {
+            Some(said) = words.recv() => Call::Said(said),
+            Some(bid) = bids.recv() => Call::Bid(bid),
+            else => std::future::pending().await,
+        }
     }
 
     /// Waits for another list, or for a word. Nothing is lost when it is no longer waited for.
@@ -90,6 +113,14 @@ impl Shop {
         let mark = Mark { key: machine_id.to_owned(), state: memory.into() };
         self.outbox.append(Entry { events: events.collect(), mark: Some(mark) }).await
     }
+}
+
+/// What an adapter is called for.
+pub enum Call {
+    /// A person says something.
+    Said(Said),
+    /// Something is asked from afar.
+    Bid(Bid),
 }
 
 /// What comes from the plant.

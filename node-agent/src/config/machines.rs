@@ -5,6 +5,7 @@ use crate::adapter::history::Rules;
 use crate::adapter::mapping::{STATES, SignalFile, SignalTable, state_named};
 use crate::adapter::{Identity, Password, Power, Time, manual, mtconnect, opcua, simulated, sparkplug};
 use crate::agent::{Adapter, Machine};
+use crate::remote::consent::Rule;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ pub struct MachineFile {
     pub adapter: String,
     /// What it draws.
     pub power: Option<PowerFile>,
+    /// What the plant allows of remote operation; nothing where it is left out.
+    pub remote: Option<RemoteFile>,
     /// For `simulated`.
     pub simulated: Option<SimulatedFile>,
     /// For `mtconnect`.
@@ -28,6 +31,14 @@ pub struct MachineFile {
     pub opcua: Option<OpcuaFile>,
     /// For `sparkplug`.
     pub sparkplug: Option<SparkplugFile>,
+}
+
+/// `[agent.machine.remote]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RemoteFile {
+    /// Buyers with whom the plant always agrees that the machine moves; others need a person's consent.
+    pub standing: Vec<String>,
 }
 
 /// `[agent.machine.power]`
@@ -267,7 +278,22 @@ fn resolve_machine(
             "manual, simulated, mtconnect, opcua or sparkplug",
         )?,
     };
-    Some(Machine { id, adapter })
+    let remote = remote(field, machine, &adapter, found)?;
+    Some(Machine { id, adapter, remote })
+}
+
+/// What the plant allows of remote operation, where the adapter can do it at all.
+fn remote(field: &str, machine: &MachineFile, adapter: &Adapter, found: &mut Found) -> Option<Option<Rule>> {
+    let Some(own) = &machine.remote else { return Some(None) };
+    if !matches!(adapter, Adapter::Opcua(_)) {
+        let accepted = format!("none, with adapter = {:?}: it can only be read", adapter.name());
+        return found.wrong(&format!("{field}.remote"), "a table", &accepted);
+    }
+    let mut standing = Vec::new();
+    for (at, buyer) in own.standing.iter().enumerate() {
+        standing.extend(found.name(&format!("{field}.remote.standing[{at}]"), buyer));
+    }
+    Some(Some(Rule { standing }))
 }
 
 fn simulated(
@@ -365,6 +391,7 @@ fn opcua(field: &str, own: &OpcuaFile, power: Power, found: &mut Found) -> Optio
     let rules = rules(&field, [own.progress_s, own.down_after_s], own.follow_dispatch, power, found);
     let signals = signals(&field, &own.signals, &opcua::Signal::NAMED, found);
     states(&field, signals.get(&opcua::Signal::State), found);
+    doors(&field, signals.get(&opcua::Signal::Door), found);
     Some(opcua::Options {
         server: opcua::Server {
             url: own.url.clone(),
@@ -568,6 +595,19 @@ fn signals<S: Copy + Ord>(
         }
     }
     signals
+}
+
+/// A mapped door needs a meaning for each of its values.
+fn doors(field: &str, door: Option<&SignalTable>, found: &mut Found) {
+    let Some(table) = door else { return };
+    let field = format!("{field}.signals.door.values");
+    let accepted = "closed or open for each value of the source, e.g. { \"1\" = \"closed\" }";
+    let means = |meant: &str| table.values.values().any(|own| own == meant);
+    if !means(opcua::signals::DOORS[0])
+        || table.values.values().any(|own| !opcua::signals::DOORS.contains(&own.as_str()))
+    {
+        found.wrong::<()>(&field, &table.values, accepted);
+    }
 }
 
 /// A mapped state needs the machine's states for its values.

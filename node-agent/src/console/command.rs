@@ -137,6 +137,21 @@ pub enum Command {
         /// The machine.
         machine: String,
     },
+    /// The plant agrees that the machine moves when its session's holder asks from afar.
+    Consent {
+        /// The machine.
+        machine: String,
+        /// BOOKING/OPERATION; whatever is asked without.
+        operation: Option<Named>,
+        /// For so long.
+        #[arg(long = "for", value_name = "SPAN", default_value = "10m")]
+        span: String,
+    },
+    /// The plant agrees no more.
+    Withdraw {
+        /// The machine.
+        machine: String,
+    },
 }
 
 /// A line that is typed.
@@ -217,7 +232,7 @@ impl Terminal {
         let mut last = EXIT_DONE;
         if asked {
             println!(
-                "{}: list, start, count, finish, scrap, down, up; help says more, quit ends",
+                "{}: list, start, count, finish, scrap, down, up, consent, withdraw; help says more, quit ends",
                 self.socket.display()
             );
         }
@@ -285,9 +300,21 @@ impl Terminal {
                 (machine, Word::Down { reason, until_ms: self.time(until, Direction::Future)? })
             }
             Command::Up { machine } => (machine, Word::Up),
+            Command::Consent { machine, operation, span } => {
+                let for_s = when::span_s(&span).map_err(ConsoleError::Time)?;
+                let question = Question::Consent { machine: machine.clone(), operation, for_s, by: user() };
+                return self.tell(&machine, &question);
+            }
+            Command::Withdraw { machine } => {
+                return self.tell(&machine, &Question::Withdraw { machine: machine.clone(), by: user() });
+            }
         };
-        let by = std::env::var("USER").unwrap_or_default();
-        match self.ask(&Question::Say { machine: machine.clone(), word, by })? {
+        self.tell(&machine, &Question::Say { machine: machine.clone(), word, by: user() })
+    }
+
+    /// Says something of a machine.
+    fn tell(&self, machine: &str, question: &Question) -> Result<u8, ConsoleError> {
+        match self.ask(question)? {
             Answer::Done { words } => {
                 println!("{machine}: {words}");
                 Ok(EXIT_DONE)
@@ -335,6 +362,11 @@ impl Terminal {
             .map_err(|source| ConsoleError::Unreachable { path: self.socket.clone(), source })?;
         serde_json::from_slice(&line).map_err(|error| ConsoleError::Answer(error.to_string()))
     }
+}
+
+/// Who sits at the terminal.
+fn user() -> String {
+    std::env::var("USER").unwrap_or_default()
 }
 
 fn ask(socket: &Path, question: &Question) -> std::io::Result<Vec<u8>> {

@@ -12,7 +12,7 @@ pub mod serve;
 pub mod show;
 pub mod when;
 
-use crate::adapter::word::Word;
+use crate::adapter::word::{Named, Word};
 use crate::health::Line;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,24 @@ pub enum Question {
         /// What is said.
         word: Word,
         /// Who says it, as the terminal knows.
+        by: String,
+    },
+    /// The plant agrees that a machine moves when it is asked from afar.
+    Consent {
+        /// The machine's id.
+        machine: String,
+        /// For this operation alone; for whatever is asked, where none is named.
+        operation: Option<Named>,
+        /// For so long, seconds.
+        for_s: u64,
+        /// Who agrees, as the terminal knows.
+        by: String,
+    },
+    /// The plant agrees no more.
+    Withdraw {
+        /// The machine's id.
+        machine: String,
+        /// Who says so, as the terminal knows.
         by: String,
     },
 }

@@ -7,13 +7,14 @@ use crate::clock::Clock;
 use crate::dispatch::Kept;
 use crate::health::{Health, MachineReport};
 use crate::outbox::Status;
+use crate::remote::run::Told;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Terminals at one time.
@@ -42,6 +43,8 @@ pub struct Plant {
     pub outbox: watch::Receiver<Status>,
     /// The way to its machines' adapters.
     pub ears: Ears,
+    /// The way to remote operation.
+    pub remote: mpsc::Sender<Told>,
 }
 
 /// Binds the socket in the agent's folder, and answers until `stop`. What an earlier process left there is
@@ -110,6 +113,21 @@ async fn talk(mut stream: UnixStream, plant: &Plant) -> std::io::Result<()> {
         let answer = match serde_json::from_slice(&line) {
             Ok(Question::List) => Answer::Listing(Box::new(listing(plant))),
             Ok(Question::Say { machine, word, by }) => say(plant, &machine, word, &by, uid).await,
+            Ok(Question::Consent { machine: machine_id, operation, for_s, by }) => {
+                agree(plant, |answer| Told::Consent {
+                    machine_id,
+                    // The whole route's first operation is 0; a booking alone would be any of it.
+                    job: operation
+                        .map(|named| format!("{}/{}", named.booking_id, named.operation.unwrap_or(0))),
+                    within: Duration::from_secs(for_s),
+                    by: person(&by, uid),
+                    answer,
+                })
+                .await
+            }
+            Ok(Question::Withdraw { machine: machine_id, by }) => {
+                agree(plant, |answer| Told::Withdraw { machine_id, by: person(&by, uid), answer }).await
+            }
             Err(error) => Answer::Refused { why: format!("the question cannot be understood: {error}") },
         };
         let mut bytes = serde_json::to_vec(&answer)?;
@@ -150,6 +168,24 @@ async fn say(plant: &Plant, machine: &str, word: Word, by: &str, uid: u32) -> An
                 ANSWER_MAX.as_secs()
             ),
         },
+    }
+}
+
+/// Who says something: as the terminal knows, and as the system knows.
+fn person(by: &str, uid: u32) -> String {
+    format!("{} (user {uid})", crate::adapter::cut(by, BY_BYTES_MAX)).trim_start().to_owned()
+}
+
+async fn agree(plant: &Plant, told: impl FnOnce(oneshot::Sender<Result<String, String>>) -> Told) -> Answer {
+    let (answer, answered) = oneshot::channel();
+    let late = || Answer::Late { why: "no answer: the agent is busy, or stopping".to_owned() };
+    if plant.remote.try_send(told(answer)).is_err() {
+        return late();
+    }
+    match tokio::time::timeout(ANSWER_MAX, answered).await {
+        Ok(Ok(Ok(words))) => Answer::Done { words },
+        Ok(Ok(Err(why))) => Answer::Refused { why },
+        _ => late(),
     }
 }
 

@@ -38,6 +38,12 @@ pub fn read(text: &str, now_ms: i64, zone: &TimeZone, direction: Direction) -> R
     Ok(found.ok_or_else(accepted)?.timestamp().as_millisecond())
 }
 
+/// Reads a span, such as `10m` or `1h30m`. Answers in seconds.
+pub fn span_s(text: &str) -> Result<u64, String> {
+    let span_s = span_ms(text).and_then(|ms| u64::try_from(ms / 1000).ok());
+    span_s.ok_or_else(|| format!("{text:?}: accepted is a span, such as 10m or 1h30m"))
+}
+
 fn span_ms(span: &str) -> Option<i64> {
     let span: SignedDuration = span.parse().ok()?;
     i64::try_from(span.as_millis()).ok().filter(|ms| *ms >= 0)

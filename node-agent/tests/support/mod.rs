@@ -68,6 +68,10 @@ pub struct Manner {
     pub dislikes: Option<String>,
     /// Sent to whoever attaches.
     pub list: Option<wire::DispatchList>,
+    /// The open sessions of remote operation.
+    pub sessions: Vec<wire::RemoteSession>,
+    /// Commands that are asked next, once each.
+    pub asks: Vec<wire::RemoteAsked>,
 }
 
 #[derive(Clone)]
@@ -132,16 +136,37 @@ impl Coordinator {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    async fn hear(self, mut incoming: Streaming<wire::AgentMessage>, outgoing: Outgoing, outbox_id: String) {
+    async fn hear(
+        self,
+        mut incoming: Streaming<wire::AgentMessage>,
+        outgoing: Outgoing,
+        outbox_id: String,
+        mut echo_ms: i64,
+    ) {
         let mut batches = 0;
         let mut beat = tokio::time::interval(Duration::from_millis(100));
+
+        let mut sessions = None;
         loop {
             let message = tokio::select! {
                 message = incoming.message() => message,
                 _ = beat.tick() => {
                     if !self.manner.lock().unwrap().silent {
-                        let heartbeat = Down::Heartbeat(wire::Heartbeat { clock_ms: 0 });
-                        if outgoing.send(Ok(down(heartbeat))).await.is_err() { return }
+                        let heartbeat = Down::Heartbeat(wire::Heartbeat { clock_ms: 0, echo_ms });
+                        let mut says = vec![heartbeat];
+                        self.manner(|manner| {
+                            if sessions.as_ref() != Some(&manner.sessions) {
+                                sessions = Some(manner.sessions.clone());
+                                let sessions = manner.sessions.clone();
+                                says.push(Down::RemoteSessions(wire::RemoteSessions { sessions }));
+                            }
+                            says.extend(manner.asks.drain(..).map(|asked| {
+                                Down::RemoteAsked(wire::RemoteAsked { echo_ms, ..asked })
+                            }));
+                        });
+                        for say in says {
+                            if outgoing.send(Ok(down(say))).await.is_err() { return }
+                        }
                     }
                     continue;
                 }
@@ -170,7 +195,10 @@ impl Coordinator {
                     }
                 }
                 Some(Up::DispatchKept(kept)) => self.durable.lock().unwrap().kept.push(kept.revision),
-                Some(Up::Heartbeat(_)) => self.durable.lock().unwrap().heartbeats += 1,
+                Some(Up::Heartbeat(beat)) => {
+                    echo_ms = beat.clock_ms;
+                    self.durable.lock().unwrap().heartbeats += 1;
+                }
                 Some(Up::Hello(_)) => self.wrong("a second Hello".to_owned()),
                 None => self.wrong("an empty message".to_owned()),
             }
@@ -256,7 +284,7 @@ impl AgentService for Coordinator {
         let Some(wire::AgentMessage { body: Some(Up::Hello(hello)) }) = incoming.message().await? else {
             return Err(Status::invalid_argument("no Hello"));
         };
-        let outbox_id = hello.outbox_id.clone();
+        let (outbox_id, clock_ms) = (hello.outbox_id.clone(), hello.clock_ms);
         let applied_seq = {
             let mut durable = self.durable.lock().unwrap();
             durable.hellos.push(hello);
@@ -271,7 +299,7 @@ impl AgentService for Coordinator {
         if let Some(list) = manner.list.clone() {
             outgoing.try_send(Ok(down(Down::DispatchList(list)))).unwrap();
         }
-        tokio::spawn(self.clone().hear(incoming, outgoing, outbox_id));
+        tokio::spawn(self.clone().hear(incoming, outgoing, outbox_id, clock_ms));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
@@ -354,6 +382,8 @@ pub fn session(dir: &Path, outbox: &Outbox, coordinators: &[SocketAddr]) -> (Ses
         outbox: outbox.clone(),
         dispatch: dispatch.clone(),
         health: health.clone(),
+        line: watch::channel(Default::default()).0,
+        remote: mpsc::channel(1).0,
     };
     (session, health, dispatch)
 }

@@ -1,6 +1,7 @@
 //! An adapter with an outbox and a dispatch list, without a coordinator.
 
 use millpool_node_agent::adapter::Shop;
+use millpool_node_agent::adapter::shop::Ways;
 use millpool_node_agent::adapter::word::{Said, Word, WordError};
 use millpool_node_agent::clock::Clock;
 use millpool_node_agent::dispatch::Dispatch;
@@ -10,7 +11,7 @@ use millpool_node_agent::outbox::{self, BYTES_MAX_DEFAULT, Outbox, OutboxError};
 use millpool_proto::v1::{AgentEvent, MachineState, agent_event::What};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,7 @@ pub struct Plant {
     pub outbox: Outbox,
     pub health: Health,
     pub dispatch: Dispatch,
-    words: mpsc::Sender<Said>,
+    pub ways: Ways,
     stop: CancellationToken,
     pub running: JoinHandle<()>,
 }
@@ -37,11 +38,11 @@ impl Plant {
         let outbox = outbox::open(&at, &Ground::Machine).unwrap();
         let health = Health::new("plant", "agent");
         let dispatch = Dispatch::open(dir, "plant", &Ground::Machine).unwrap();
-        let (shop, words) = Shop::open(Clock::default(), outbox.clone(), dispatch.watch(), health.clone());
+        let (shop, ways) = Shop::open(Clock::default(), outbox.clone(), dispatch.watch(), health.clone());
         let stop = CancellationToken::new();
         let running = adapter(shop, stop.clone());
         let running = tokio::spawn(async move { running.await.unwrap() });
-        Self { dir: dir.to_owned(), outbox, health, dispatch, words, stop, running }
+        Self { dir: dir.to_owned(), outbox, health, dispatch, ways, stop, running }
     }
 
     pub async fn events(&self) -> Vec<AgentEvent> {
@@ -52,7 +53,7 @@ impl Plant {
     pub async fn say(&self, machine: &str, word: Word) -> Result<String, WordError> {
         let (answer, answered) = oneshot::channel();
         let said = Said { machine_id: machine.to_owned(), word, answer };
-        self.words.send(said).await.unwrap();
+        self.ways.words.send(said).await.unwrap();
         tokio::time::timeout(PATIENCE, answered).await.unwrap().unwrap()
     }
 

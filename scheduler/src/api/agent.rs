@@ -5,7 +5,7 @@ use super::answer::{failed, failure, reasons, refused};
 use super::stream::{self, Answers, Gone, Writer};
 use super::{Core, observe, operator};
 use crate::planner::Failure;
-use crate::wire::agent as wire;
+use crate::wire::{agent as wire, remote};
 use millpool_alliance::command::{Caller, Event};
 use millpool_alliance::progress::EVENTS_MAX;
 use millpool_alliance::registry::Role;
@@ -130,6 +130,8 @@ impl Core {
             outbox: hello.outbox_id,
             applied_seq,
             unkept: None,
+            echo_ms: hello.clock_ms,
+            remote: Remote::default(),
             _seat: seat,
         };
         tokio::spawn(session.run(incoming, writer));
@@ -196,7 +198,19 @@ struct Session {
     applied_seq: u64,
     /// The list that was sent last, while the agent has not said that it is kept.
     unkept: Option<Unkept>,
+    /// The agent's clock as it was last heard, ms since the Unix epoch.
+    echo_ms: i64,
+    remote: Remote,
     _seat: Seat,
+}
+
+/// What of remote operation was sent on this connection.
+#[derive(Default)]
+struct Remote {
+    /// None before the first.
+    sessions: Option<Vec<v1::RemoteSession>>,
+    /// Of each session that is open, the highest number that was asked.
+    asked: BTreeMap<u64, u32>,
 }
 
 /// A list that is not yet said to be on the agent's disk.
@@ -232,6 +246,7 @@ impl Session {
         };
         self.send(writer, coordinator_message::Body::Welcome(welcome)).await?;
         let mut listed = self.send_list(writer, None).await?;
+        self.send_remote(writer).await?;
         let mut seen = self.core.history.newest();
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         let mut heard = Instant::now();
@@ -250,6 +265,7 @@ impl Session {
                     }
                     seen = self.core.history.newest();
                     listed = self.send_list(writer, listed).await?;
+                    self.send_remote(writer).await?;
                 }
                 _ = heartbeat.tick() => {
                     self.core.must_lead()?;
@@ -257,7 +273,8 @@ impl Session {
                         return Err(Some(Status::deadline_exceeded("no sign of life from the agent")));
                     }
                     self.tell_unkept();
-                    let beat = v1::Heartbeat { clock_ms: self.core.clock.now_ms() };
+                    let beat =
+                        v1::Heartbeat { clock_ms: self.core.clock.now_ms(), echo_ms: self.echo_ms };
                     self.send(writer, coordinator_message::Body::Heartbeat(beat)).await?;
                 }
             }
@@ -292,6 +309,36 @@ impl Session {
         Ok(Some(items))
     }
 
+    /// Sends the plant's open sessions if they differ from those sent last, and what is asked in them. What is not
+    /// sent before its time is up is sent to nobody.
+    async fn send_remote(&mut self, writer: &Writer<v1::CoordinatorMessage>) -> Result<(), Option<Status>> {
+        let state = self.core.applied().as_of(self.core.clock.now_s());
+        let open: Vec<_> =
+            state.open_sessions_of(&self.plant).filter(|s| s.closes_at > state.now()).collect();
+        let sessions: Vec<_> = open.iter().map(|session| remote::agents_session(session)).collect();
+        if self.remote.sessions.as_ref() != Some(&sessions) {
+            self.remote.sessions = Some(sessions.clone());
+            self.remote.asked.retain(|epoch, _| sessions.iter().any(|session| session.epoch == *epoch));
+            let body = coordinator_message::Body::RemoteSessions(v1::RemoteSessions { sessions });
+            self.send(writer, body).await?;
+        }
+        for session in open {
+            let asked = self.remote.asked.entry(session.id.number()).or_default();
+            let before = std::mem::replace(asked, session.commands.len() as u32);
+            let new = session.commands.iter().zip(1..).skip(before as usize);
+            let fresh = new.filter(|(c, _)| c.outcome.is_none() && state.now() <= c.asked_at + c.valid_s);
+            for (command, nonce) in fresh {
+                let asked = v1::RemoteAsked {
+                    session: Some(remote::agents_session(session)),
+                    command: Some(remote::command(command, nonce)),
+                    echo_ms: self.echo_ms,
+                };
+                self.send(writer, coordinator_message::Body::RemoteAsked(asked)).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// A plant that cannot keep its list works on from an older one, and cannot be told otherwise: somebody
     /// should look.
     fn tell_unkept(&mut self) {
@@ -323,7 +370,10 @@ impl Session {
                 self.kept(kept.revision);
                 Ok(())
             }
-            Some(agent_message::Body::Heartbeat(beat)) => self.core.check_clock(beat.clock_ms).map_err(Some),
+            Some(agent_message::Body::Heartbeat(beat)) => {
+                self.echo_ms = beat.clock_ms;
+                self.core.check_clock(beat.clock_ms).map_err(Some)
+            }
             Some(agent_message::Body::Hello(_)) | None => Err(Some(failed(
                 Code::InvalidArgument,
                 reasons::OUT_OF_ORDER,

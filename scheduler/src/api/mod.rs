@@ -12,6 +12,7 @@ mod booking;
 mod capacity;
 mod forward;
 mod plan;
+mod remote;
 mod stream;
 
 pub use access::{Access, TABLE, hash as token_hash, operator};

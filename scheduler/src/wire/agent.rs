@@ -1,7 +1,7 @@
 //! What agents report, and what they are told to do.
 
 use super::registry::{machine_state, read_machine_state};
-use super::{narrow, required};
+use super::{narrow, remote, required};
 use millpool_alliance::command::{Event, Happening};
 use millpool_alliance::line::{Phase, Station, Use};
 use millpool_alliance::{BookingId, MachineId, PlantId, Refusal, State, price};
@@ -38,6 +38,10 @@ pub fn read_event(e: v1::AgentEvent) -> Result<Event, Refusal> {
         },
         What::MachineDown(d) => Happening::Down { reason: d.reason, expected_until: d.expected_until_s },
         What::MachineUp(_) => Happening::Up,
+        What::RemoteAnswered(a) => {
+            let (session, nonce, outcome) = remote::read_answered(a)?;
+            Happening::Operated { session, nonce, outcome }
+        }
         What::EvidenceGap(g) => {
             Happening::Gap { seconds: g.until_ms.saturating_sub(g.from_ms).max(0) / 1000 }
         }
@@ -91,6 +95,11 @@ pub fn event(e: &Event) -> v1::AgentEvent {
             What::MachineDown(v1::MachineDown { reason: reason.clone(), expected_until_s: *expected_until })
         }
         Happening::Up => What::MachineUp(v1::MachineUp {}),
+        Happening::Operated { session, nonce, outcome } => What::RemoteAnswered(v1::RemoteAnswered {
+            session_id: session.to_string(),
+            nonce: *nonce,
+            outcome: Some(remote::outcome(outcome)),
+        }),
         // The log keeps its length: times and reason are told to the operator as it comes in.
         Happening::Gap { seconds } => What::EvidenceGap(v1::EvidenceGap {
             from_ms: (e.at - seconds).saturating_mul(1000),

@@ -1,8 +1,10 @@
 //! Log entries as bytes: `millpool.state.v1.Entry`.
 
-use super::{agent, booking, narrow, nonzero, read_format, registry, required};
+use super::{agent, booking, narrow, nonzero, read_format, registry, remote, required};
 use millpool_alliance::command::{Command, Entry, Move, PlanFigures, PlanKind, Request};
-use millpool_alliance::{BookingId, Format, MachineId, OfferId, PlantId, PrincipalId, Reason, Refusal};
+use millpool_alliance::{
+    BookingId, Format, MachineId, OfferId, PlantId, PrincipalId, Reason, Refusal, SessionId,
+};
 use millpool_proto::state::v1::{self as state, entry::Command as Wire};
 use millpool_proto::v1;
 use prost::Message as _;
@@ -141,6 +143,17 @@ fn command(c: &Command) -> Wire {
             outbox_id: outbox.clone(),
             events: events.iter().map(agent::event).collect(),
         }),
+        Command::OpenSession { booking, operation } => Wire::OpenSession(v1::OpenSessionRequest {
+            request_id: no_id(),
+            booking_id: booking.to_string(),
+            operation: *operation,
+        }),
+        Command::CloseSession { session, because } => Wire::CloseSession(v1::CloseSessionRequest {
+            request_id: no_id(),
+            session_id: session.to_string(),
+            because: because.clone(),
+        }),
+        Command::Operate(asked) => Wire::Operate(remote::asked(asked)),
     }
 }
 
@@ -208,6 +221,13 @@ fn read_command(c: Wire) -> Result<Command, Refusal> {
             outbox: r.outbox_id,
             events: r.events.into_iter().map(agent::read_event).collect::<Result<_, _>>()?,
         },
+        Wire::OpenSession(r) => {
+            Command::OpenSession { booking: BookingId::parse(&r.booking_id)?, operation: r.operation }
+        }
+        Wire::CloseSession(r) => {
+            Command::CloseSession { session: SessionId::parse(&r.session_id)?, because: r.because }
+        }
+        Wire::Operate(r) => Command::Operate(remote::read_asked(r)?),
     })
 }
 

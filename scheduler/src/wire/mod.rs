@@ -8,6 +8,7 @@ pub mod agent;
 pub mod booking;
 pub mod command;
 pub mod registry;
+pub mod remote;
 pub mod snapshot;
 
 use millpool_alliance::{Format, Reason, Refusal};

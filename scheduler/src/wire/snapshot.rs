@@ -1,14 +1,14 @@
 //! The whole state as bytes: `millpool.state.v1.State`.
 
 use super::registry::{read_windows, window};
-use super::{booking, command, read_format, registry, required, unknown_enum};
+use super::{booking, command, read_format, registry, remote, required, unknown_enum};
 use millpool_alliance::answer::{Answer, AnswerKey};
 use millpool_alliance::command::{Disturbed, Reply};
 use millpool_alliance::line::{Down, Occupation, Phase, Station, Use};
 use millpool_alliance::state::{Agent, Image, Optimisation, Outbox};
 use millpool_alliance::{
     Booking, BookingId, Format, MachineId, Place, PlantId, PrincipalId, Progress, Reason, Refusal,
-    Restoration, Step, Window,
+    Restoration, SessionId, Step, Window,
 };
 use millpool_proto::{state::v1 as pb, v1};
 use prost::Message as _;
@@ -48,6 +48,8 @@ pub fn encode(image: &Image) -> Vec<u8> {
             })
             .collect(),
         answers: image.answers.iter().map(|(key, a)| answer(key, a)).collect(),
+        sessions_given: image.sessions_given,
+        sessions: image.sessions.iter().map(|s| remote::session(s)).collect(),
     }
     .encode_to_vec()
 }
@@ -92,6 +94,8 @@ pub fn decode(bytes: &[u8], newest: Format) -> Result<Image, Refusal> {
             })
         })?,
         answers: s.answers.into_iter().map(|a| read_answer(a, &known)).collect::<Result<_, _>>()?,
+        sessions_given: s.sessions_given,
+        sessions: all(s.sessions, remote::read_session)?,
     })
 }
 
@@ -340,6 +344,9 @@ fn answer(key: &AnswerKey, a: &Answer) -> pb::Answer {
         Reply::Principal(p) => Wire::Principal(registry::principal_with_token(p)),
         Reply::Booking(b) => Wire::Booking(stored(b)),
         Reply::Plan(moved) => Wire::Plan(*moved),
+        Reply::Remote(session, nonce) => {
+            Wire::Remote(pb::RemoteReply { session: session.number(), nonce: *nonce })
+        }
         Reply::Applied(seq, refused) => Wire::Applied(pb::AppliedReply {
             seq: *seq,
             refused: refused
@@ -390,6 +397,7 @@ fn read_answer(a: pb::Answer, known: &Known) -> Result<(Arc<AnswerKey>, Arc<Answ
         Wire::Principal(p) => Reply::Principal(Arc::new(registry::read_principal_with_token(p)?)),
         Wire::Booking(b) => Reply::Booking(shared(read_stored(b)?, known)),
         Wire::Plan(moved) => Reply::Plan(moved),
+        Wire::Remote(r) => Reply::Remote(SessionId::numbered(r.session), r.nonce),
         Wire::Applied(r) => Reply::Applied(r.seq, r.refused.into_iter().map(|e| (e.seq, e.reason)).collect()),
     };
     let key = AnswerKey {

@@ -49,13 +49,17 @@ impl Agent {
         self.to.send(v1::AgentMessage { body }).await.unwrap();
     }
 
-    /// A sign of life from a plant whose clock shows this.
-    async fn beat(&self, clock_ms: i64) {
-        let body = Some(agent_message::Body::Heartbeat(v1::Heartbeat { clock_ms }));
-        self.to.send(v1::AgentMessage { body }).await.unwrap();
+    /// Says something.
+    pub async fn send(&self, body: agent_message::Body) {
+        self.to.send(v1::AgentMessage { body: Some(body) }).await.unwrap();
     }
 
-    async fn next(&mut self) -> Result<coordinator_message::Body, Status> {
+    /// A sign of life from a plant whose clock shows this.
+    async fn beat(&self, clock_ms: i64) {
+        self.send(agent_message::Body::Heartbeat(v1::Heartbeat { clock_ms, echo_ms: 0 })).await;
+    }
+
+    pub async fn next(&mut self) -> Result<coordinator_message::Body, Status> {
         let message =
             tokio::time::timeout(PATIENCE, self.from.message()).await.expect("a message in time")?;
         message.and_then(|m| m.body).ok_or_else(|| Status::cancelled("the stream ended"))

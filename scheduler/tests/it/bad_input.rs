@@ -623,6 +623,10 @@ async fn empty(client: &Client, path: &str) -> Result<(), Status> {
         "ListPlants" => list_plants, "PutMachine" => put_machine, "ListMachines" => list_machines,
         "CreateOffer" => create_offer, "ListOffers" => list_offers, "WithdrawOffer" => withdraw_offer,
     );
+    call!(remote,
+        "OpenSession" => open_session, "CloseSession" => close_session, "Operate" => operate,
+        "GetSession" => get_session, "ListSessions" => list_sessions,
+    );
     call!(plan, "GetPlan" => get_plan, "WatchPlan" => watch_plan, "Explain" => explain,);
     call!(admin,
         "GetStatus" => get_status, "AddNode" => add_node, "RemoveNode" => remove_node,

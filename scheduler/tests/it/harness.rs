@@ -6,6 +6,7 @@ use millpool_proto::v1::agent_service_client::AgentServiceClient;
 use millpool_proto::v1::booking_service_client::BookingServiceClient;
 use millpool_proto::v1::capacity_service_client::CapacityServiceClient;
 use millpool_proto::v1::plan_service_client::PlanServiceClient;
+use millpool_proto::v1::remote_service_client::RemoteServiceClient;
 use millpool_proto::v1::{self, GetStatusResponse};
 use std::collections::HashMap;
 use std::future::Future;
@@ -302,6 +303,10 @@ impl Client {
 
     pub fn plan(&self) -> PlanServiceClient<Line> {
         PlanServiceClient::new(self.line())
+    }
+
+    pub fn remote(&self) -> RemoteServiceClient<Line> {
+        RemoteServiceClient::new(self.line())
     }
 
     pub fn agent(&self) -> AgentServiceClient<Line> {

@@ -10,6 +10,7 @@ mod harness;
 mod kills;
 mod process;
 mod recovery;
+mod remote;
 mod upgrade;
 mod wire;
 mod world;

@@ -9,7 +9,7 @@ use millpool_alliance::registry::{
 };
 use millpool_alliance::{
     BookingId, Command, Entry, Format, MachineId, MemberId, Move, Objective, OfferId, Operation, Order,
-    Outcome, PlanFigures, PlanKind, PlantId, PrincipalId, State, Terms, Window, Windows,
+    Outcome, PlanFigures, PlanKind, PlantId, PrincipalId, SessionId, State, Terms, Window, Windows, remote,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -516,7 +516,12 @@ fn any_offer(r: &mut Rng) -> Offer {
 fn any_happening(r: &mut Rng) -> Happening {
     let booking = BookingId::numbered(r.next());
     let operation = any_u32(r);
-    match r.within(0, 7) {
+    match r.within(0, 8) {
+        8 => Happening::Operated {
+            session: SessionId::numbered(r.next()),
+            nonce: any_u32(r),
+            outcome: any_outcome(r),
+        },
         0 => Happening::State(*r.one(&[
             MachineState::Unknown,
             MachineState::Off,
@@ -545,12 +550,38 @@ fn any_happening(r: &mut Rng) -> Happening {
     }
 }
 
+fn any_asked(r: &mut Rng) -> remote::Asked {
+    remote::Asked {
+        session: SessionId::numbered(r.next()),
+        verb: r.one(&remote::Verb::TABLE).0,
+        program: any_text(r),
+        valid_s: any_u32(r).into(),
+    }
+}
+
+fn any_outcome(r: &mut Rng) -> remote::Outcome {
+    use remote::Verdict;
+    remote::Outcome {
+        verdict: *r.one(&[Verdict::Refused, Verdict::Done, Verdict::Rejected, Verdict::Unknown]),
+        at: any_i64(r),
+        words: any_text(r),
+        consent: any_text(r),
+        interlocks: (0..r.within(0, 3))
+            .map(|_| remote::Interlock { name: any_text(r), holds: r.chance(50), seen: any_text(r) })
+            .collect(),
+        return_status: r.next(),
+    }
+}
+
 fn any_command(r: &mut Rng) -> Command {
     let plant = PlantId::trusted(&any_id(r));
     let booking = BookingId::numbered(r.next());
     let expected_revision = r.next();
-    match r.within(0, 15) {
+    match r.within(0, 18) {
         0 => Command::Tick,
+        16 => Command::OpenSession { booking, operation: any_u32(r) },
+        17 => Command::CloseSession { session: SessionId::numbered(r.next()), because: any_text(r) },
+        18 => Command::Operate(any_asked(r)),
         15 => Command::RaiseFormat { to: *r.one(&[Format::FIRST, Format::NEWEST]) },
         1 => Command::PutMember {
             member: Member { id: MemberId::trusted(&any_id(r)), name: any_text(r), revision: r.next() },

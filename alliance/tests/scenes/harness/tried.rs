@@ -63,6 +63,26 @@ impl Run {
                 caller = self.owner(&booking, dice);
                 Command::Cancel { booking, reason: "no longer wanted".into() }
             }
+            Kind::OpenSession => {
+                let planned = |_: &Booking, s: &booking::Step| !s.is_finished();
+                let (booking, operation, _, start, _) = self.some_step(dice, planned)?;
+                self.now = if dice.one_in(3) { self.now } else { self.now.max(start) };
+                caller = self.owner(&booking, dice);
+                Command::OpenSession { booking, operation }
+            }
+            Kind::CloseSession => {
+                let session = self.some_session(dice)?;
+                caller = self.of_a_session(&session, dice);
+                Command::CloseSession { session, because: dice.of(&["", "lunch"]).into() }
+            }
+            Kind::Operate => {
+                let session = self.some_session(dice)?;
+                caller = self.of_a_session(&session, dice);
+                let verb = dice.of(&remote::Verb::TABLE.map(|(verb, _)| verb));
+                let program = dice.of(&["", "", "", "P1"]).into();
+                let valid_s = dice.of(&[5, 5, 30, 0]);
+                Command::Operate(remote::Asked { session, verb, program, valid_s })
+            }
             Kind::MoveWell => {
                 let thaw = self.now.max(self.state.now()) + self.state.policy().freeze_s.max(3 * HOUR);
                 let from = if dice.one_in(6) { 0 } else { thaw };
@@ -107,6 +127,26 @@ impl Run {
         match self.state.bookings().get(booking) {
             Some(known) if !dice.one_in(12) => Caller { role: Role::Buyer, id: known.buyer.clone() },
             _ => buyer("bu"),
+        }
+    }
+
+    fn some_session(&self, dice: &mut Dice) -> Option<SessionId> {
+        let open = |session: &&Arc<remote::Session>| session.is_open() && session.closes_at > self.now;
+        let open: Vec<_> = self.state.sessions().values().filter(open).map(|session| session.id).collect();
+        let known: Vec<_> = self.state.sessions().values().map(|session| session.id).collect();
+        let among = if open.is_empty() || dice.one_in(4) { known } else { open };
+        dice.pick(&among).copied()
+    }
+
+    /// Somebody who has to do with a session, or has not.
+    fn of_a_session(&self, id: &SessionId, dice: &mut Dice) -> Caller {
+        let holder = self.state.sessions().get(id).map(|session| session.holder.clone());
+        let holder = holder.map(|id| Caller { role: Role::Buyer, id });
+        let member = Caller { role: Role::Member, id: PrincipalId::trusted("ya") };
+        match dice.below(6) {
+            0 => member,
+            1 => buyer("bu"),
+            _ => holder.unwrap_or(member),
         }
     }
 
@@ -508,6 +548,21 @@ impl Run {
                 let until =
                     dice.of(&[0, self.now + 2 * HOUR, self.now + DAY + 7, self.now - 1, i64::MAX, i64::MIN]);
                 (self.some_machine(dice), Happening::Down { reason: "spindle".into(), expected_until: until })
+            }
+            Kind::Operated => {
+                let session = self.some_session(dice)?;
+                let known = self.state.sessions().get(&session)?;
+                let nonce = dice.of(&[known.commands.len() as u32, 1, 0, u32::MAX]);
+                let verdict = dice.of(&[remote::Verdict::Done, remote::Verdict::Refused]);
+                let outcome = remote::Outcome {
+                    verdict,
+                    at: self.now,
+                    words: "as\ntold".into(),
+                    consent: String::new(),
+                    interlocks: Vec::new(),
+                    return_status: 1,
+                };
+                (known.machine.clone(), Happening::Operated { session, nonce, outcome })
             }
             Kind::Up => (self.some_machine(dice), Happening::Up),
             _ => (self.some_machine(dice), Happening::State(MachineState::Producing)),

@@ -4,8 +4,9 @@
 //! server says of it would break the line. So lists of jobs arrive as bytes, and are read here with limits;
 //! bytes that cannot be read say so, and nothing else happens.
 //!
-//! [`Verb`] has no `StoreAndStart`: a job that is stored may be looked at before it is allowed to start, and
-//! no call of this agent skips that. Start gives permission; the machine decides when to move.
+//! [`Verb`] has no `StoreAndStart`. Start gives permission; the machine decides when to move.
+
+pub use crate::remote::Verb;
 
 use super::{Trouble, space};
 use opcua_client::Session;
@@ -26,52 +27,6 @@ const JOB_ORDER_AND_STATE_ENCODING: u32 = 5032;
 const JOBS_MAX: usize = 1_000;
 /// Deepest nesting of parameters.
 const DEPTH_MAX: usize = 16;
-
-/// What can be asked of job control.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verb {
-    /// Puts a job on the machine's list.
-    Store,
-    /// Replaces a stored job that has not begun.
-    Update,
-    /// Allows a job to start.
-    Start,
-    /// Takes that back.
-    RevokeStart,
-    /// Interrupts a running job.
-    Pause,
-    /// Lets an interrupted job go on.
-    Resume,
-    /// Ends a job in order.
-    Stop,
-    /// Ends a job at once.
-    Abort,
-    /// Takes a job that has not begun off the list.
-    Cancel,
-    /// Takes a job that is over off the list.
-    Clear,
-}
-
-impl Verb {
-    /// Every verb, with the name of its method.
-    pub const NAMED: [(Self, &'static str); 10] = [
-        (Self::Store, "Store"),
-        (Self::Update, "Update"),
-        (Self::Start, "Start"),
-        (Self::RevokeStart, "RevokeStart"),
-        (Self::Pause, "Pause"),
-        (Self::Resume, "Resume"),
-        (Self::Stop, "Stop"),
-        (Self::Abort, "Abort"),
-        (Self::Cancel, "Cancel"),
-        (Self::Clear, "Clear"),
-    ];
-
-    /// The name of its method.
-    pub fn name(self) -> &'static str {
-        Self::NAMED.iter().find(|(verb, _)| *verb == self).map_or("", |(_, name)| name)
-    }
-}
 
 /// A job's state, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +129,7 @@ impl JobControl {
     pub async fn find(space: &mut space::Space<'_>, object: NodeId) -> Result<Option<Self>, Trouble> {
         let Some(namespace) = space.index(JOB_CONTROL) else { return Ok(None) };
         let mut methods = BTreeMap::new();
-        for (verb, name) in Verb::NAMED {
+        for (verb, name, _) in Verb::NAMED {
             let method = space.child(&object, name).await?;
             methods.extend(method.map(|method| (verb, method.id)));
         }

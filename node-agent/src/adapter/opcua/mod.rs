@@ -2,7 +2,7 @@
 //!
 //! - [`session`]: the line: security, one session, its end. [`pki`]: certificates.
 //! - [`space`]: the address space, by name. [`discover`]: what a server offers, and what it lacks.
-//! - [`jobs`]: ISA-95 job control. [`signals`]: what variables amount to. [`watch`]: a machine's history from their values.
+//! - [`jobs`]: ISA-95 job control. [`operate`]: what is asked of it from afar. [`signals`]: what variables amount to. [`watch`]: a machine's history from their values.
 //!
 //! [`run`] serves all machines behind one server over one session, because many controls allow no second.
 //! It finds the machines, subscribes, and takes values in as they come. A line that breaks is given a
@@ -14,6 +14,7 @@
 
 pub mod discover;
 pub mod jobs;
+pub mod operate;
 pub mod pki;
 pub mod session;
 pub mod signals;
@@ -25,12 +26,14 @@ pub use signals::Signal;
 
 use super::history::Rules;
 use super::mapping::SignalTable;
-use super::shop::{Post, Shop, Sight};
+use super::shop::{Call, Post, Shop, Sight};
 use super::word::Said;
 use super::{Happened, Time, cut};
 use crate::chance::{Backoff, Chance};
 use crate::outbox::OutboxError;
+use crate::remote::{Answer, Bid};
 use discover::Found;
+use jobs::JobControl;
 use opcua_types::{AttributeId, DataValue, DateTime, ReadValueId, VariableId, Variant};
 use pki::Pki;
 use session::{News, Open};
@@ -204,7 +207,7 @@ pub async fn run(
     let machines = machines.into_iter().map(|(id, options)| {
         let memory = shop.outbox.mark(&id);
         let post = Post::new(id, Watch::new(options.rules, memory.as_deref()));
-        Machine { post, options, variables: 0..0, phase: Phase::Missing { again: now } }
+        Machine { post, options, control: None, variables: 0..0, phase: Phase::Missing { again: now } }
     });
     let mut line = Line {
         server,
@@ -252,6 +255,8 @@ enum Phase {
 struct Machine {
     post: Post<Watch>,
     options: MachineOptions,
+    /// Its job control, where it has one of version 2.
+    control: Option<JobControl>,
     /// The handles of its variables.
     variables: std::ops::Range<u32>,
     phase: Phase,
@@ -328,7 +333,10 @@ impl Line {
                     self.pass_time().await?;
                     self.find_missing(open).await?;
                 }
-                said = self.shop.said() => self.hear(said).await?,
+                call = self.shop.call() => match call {
+                    Call::Said(said) => self.hear(said).await?,
+                    Call::Bid(bid) => self.operate(bid, open).await,
+                },
                 () = tokio::time::sleep_until(silent_at) => return Err(Trouble::Silent(self.silence)),
             }
         }
@@ -474,6 +482,20 @@ impl Line {
         self.machines[at].post.hear(said, sight, &self.shop).await
     }
 
+    /// Carries a bid out on a machine that is watched.
+    async fn operate(&mut self, bid: Bid, open: &Open) {
+        let machine = self.machines.iter().find(|machine| machine.post.id == bid.machine_id);
+        let watched = machine.filter(|machine| machine.phase == Phase::Watching);
+        let Some(machine) = watched else { return refuse(bid, "the machine is not seen at the moment") };
+        let Some(control) = &machine.control else {
+            return refuse(bid, "the machine has no job control of version 2 (ISA-95)");
+        };
+        let answer =
+            operate::carry_out(&open.session, control, &machine.post.watch, &self.namespaces, &bid).await;
+        // Whoever asked may have given up.
+        let _ = bid.answer.send(answer);
+    }
+
     /// Puts what happened into the outbox, and shows it.
     async fn tell(&mut self, at: usize, happened: Vec<Happened>) -> Result<(), OutboxError> {
         let sight = self.sight(at);
@@ -538,7 +560,10 @@ impl Line {
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return Ok(()),
-                said = self.shop.said() => self.hear(said).await?,
+                call = self.shop.call() => match call {
+                    Call::Said(said) => self.hear(said).await?,
+                    Call::Bid(bid) => refuse(bid, "there is no line to the machine's control"),
+                },
             }
         }
     }
@@ -572,10 +597,16 @@ impl Machine {
         }
         let words = capability.describe();
         shop.health.machine(&self.post.id, |report| report.capability = words);
-        let states = self.options.signals.get(&Signal::State).map(|table| table.values.clone());
+
         let time = if clock_believed { self.options.time } else { Time::Arrival };
-        self.post.watch.begin(capability, found.variables, states, time);
+        self.control = found.job_control;
+        self.post.watch.begin(capability, found.variables, &self.options.signals, time);
     }
+}
+
+fn refuse(bid: Bid, why: &str) {
+    // Whoever asked may have given up.
+    let _ = bid.answer.send(Answer::not_asked(why));
 }
 
 fn seen(variable: usize, value: DataValue, namespaces: &[String]) -> Seen {

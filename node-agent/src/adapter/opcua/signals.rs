@@ -58,11 +58,13 @@ pub enum Signal {
     Power,
     /// Wh after scaling; only by mapping.
     Energy,
+    /// Whether the door is closed; only by mapping, and for interlocks alone.
+    Door,
 }
 
 impl Signal {
     /// Every signal, with its name in the config.
-    pub const NAMED: [(Self, &'static str); 11] = [
+    pub const NAMED: [(Self, &'static str); 12] = [
         (Self::State, "state"),
         (Self::ItemState, "item_state"),
         (Self::OperationMode, "operation_mode"),
@@ -74,6 +76,7 @@ impl Signal {
         (Self::Load, "load"),
         (Self::Power, "power"),
         (Self::Energy, "energy"),
+        (Self::Door, "door"),
     ];
 
     /// Its name in the config.
@@ -106,6 +109,17 @@ pub enum Value {
     Node(String, u32),
     /// A list of jobs.
     Jobs(Vec<Job>),
+}
+
+impl Value {
+    /// As a mapping names it.
+    fn mapped(&self) -> Option<String> {
+        match self {
+            Self::Number(number) => Some(number.to_string()),
+            Self::Text(text) => Some(text.clone()),
+            Self::Bad | Self::Node(..) | Self::Jobs(_) => None,
+        }
+    }
 }
 
 /// The URI of the Machinery namespace.
@@ -148,7 +162,12 @@ pub struct Signals {
     values: BTreeMap<(Signal, Facet), Value>,
     /// The mapped states by value; with them nothing else decides.
     states: Option<BTreeMap<String, String>>,
+    /// What the door's values mean: closed or open.
+    doors: BTreeMap<String, String>,
 }
+
+/// What a mapped door's values can mean.
+pub const DOORS: [&str; 2] = ["closed", "open"];
 
 impl Signals {
     /// Nothing is known yet of these variables.
@@ -156,7 +175,25 @@ impl Signals {
         variables: impl IntoIterator<Item = (Signal, Facet)>,
         states: Option<BTreeMap<String, String>>,
     ) -> Self {
-        Self { values: variables.into_iter().map(|variable| (variable, Value::Bad)).collect(), states }
+        let values = variables.into_iter().map(|variable| (variable, Value::Bad)).collect();
+        Self { values, states, doors: BTreeMap::new() }
+    }
+
+    /// What the door's values mean.
+    pub fn with_doors(self, doors: BTreeMap<String, String>) -> Self {
+        Self { doors, ..self }
+    }
+
+    /// The same variables, of which nothing is known.
+    pub fn emptied(&self) -> Self {
+        let values = self.values.keys().map(|variable| (*variable, Value::Bad)).collect();
+        Self { values, ..self.clone() }
+    }
+
+    /// Whether the door is closed: none where there is none to be seen, none within where it cannot be read.
+    pub fn door(&self) -> Option<Option<bool>> {
+        let meant = |value: &Value| self.doors.get(&value.mapped()?).map(|meant| meant == DOORS[0]);
+        self.values.get(&(Signal::Door, Facet::Value)).map(meant)
     }
 
     /// Takes a value in, and says what of it is to be told beside the state.
@@ -242,12 +279,7 @@ impl Signals {
     }
 
     fn mapped(&self, states: &BTreeMap<String, String>) -> Option<MachineState> {
-        let value = match self.values.get(&(Signal::State, Facet::Value))? {
-            Value::Number(number) => number.to_string(),
-            Value::Text(text) => text.clone(),
-            Value::Bad | Value::Node(..) | Value::Jobs(_) => return None,
-        };
-        state_named(states.get(&value)?)
+        state_named(states.get(&self.values.get(&(Signal::State, Facet::Value))?.mapped()?)?)
     }
 
     fn has(&self, signal: Signal) -> bool {
@@ -287,6 +319,26 @@ mod tests {
 
     fn text(value: &str) -> Value {
         Value::Text(value.to_owned())
+    }
+
+    #[test]
+    fn a_door_is_closed_where_its_mapping_says_so_and_unreadable_otherwise() {
+        assert_eq!(Signals::default().door(), None);
+        let doors = [("1", "closed"), ("OFFEN", "open")];
+        let doors = doors.map(|(value, meant)| (value.to_owned(), meant.to_owned())).into();
+        let mut signals = Signals::new([(Signal::Door, Facet::Value)], None).with_doors(doors);
+        assert_eq!(signals.door(), Some(None));
+        for (value, closed) in [
+            (Value::Number(1.0), Some(true)),
+            (text("OFFEN"), Some(false)),
+            (Value::Number(0.0), None),
+            (Value::Bad, None),
+        ] {
+            signals.take(Signal::Door, Facet::Value, value);
+            assert_eq!(signals.door(), Some(closed));
+        }
+        signals.take(Signal::Door, Facet::Value, Value::Number(1.0));
+        assert_eq!(signals.emptied().door(), Some(None), "what was known is not what is read now");
     }
 
     fn state_of(values: &[(Signal, Facet, Value)]) -> State {

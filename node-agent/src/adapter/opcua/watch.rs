@@ -9,6 +9,7 @@ use super::discover::{Capability, Variable};
 use super::signals::{Facet, Signal, Signals, Value};
 use crate::adapter::history::{History, Rules, moments};
 use crate::adapter::job::Told;
+use crate::adapter::mapping::SignalTable;
 use crate::adapter::shop::Watched;
 use crate::adapter::{Happened, Time};
 use serde::{Deserialize, Serialize};
@@ -70,15 +71,27 @@ impl Watch {
         &mut self,
         capability: Capability,
         variables: Vec<Variable>,
-        states: Option<BTreeMap<String, String>>,
+        signals: &BTreeMap<Signal, SignalTable>,
         time: Time,
     ) {
         self.time = time;
-        self.signals =
-            Signals::new(variables.iter().map(|variable| (variable.signal, variable.facet)), states);
+        let values = |signal| signals.get(&signal).map(|table| table.values.clone());
+        let kinds = variables.iter().map(|variable| (variable.signal, variable.facet));
+        let doors = values(Signal::Door).unwrap_or_default();
+        self.signals = Signals::new(kinds, values(Signal::State)).with_doors(doors);
         self.awaited = (0..variables.len()).collect();
         self.variables = variables;
         self.memory.capability = Some(capability);
+    }
+
+    /// The variables that are watched.
+    pub fn variables(&self) -> &[Variable] {
+        &self.variables
+    }
+
+    /// What they say.
+    pub fn signals(&self) -> &Signals {
+        &self.signals
     }
 
     /// This variable will tell nothing.
@@ -199,7 +212,7 @@ mod tests {
             variable(Signal::OperationMode, Facet::Text, 1.0),
             variable(Signal::Power, Facet::Value, 1000.0),
         ];
-        watch.begin(Capability::default(), variables, None, Time::Source);
+        watch.begin(Capability::default(), variables, &BTreeMap::new(), Time::Source);
         watch
     }
 
@@ -256,7 +269,7 @@ mod tests {
         watch.settle(1_000, "");
         watch.tell(Vec::new(), 5_000);
         assert_eq!(states(&watch.history_mut().lose()), [(5_000, MachineState::Unknown)]);
-        watch.begin(Capability::default(), watch.variables.clone(), None, Time::Source);
+        watch.begin(Capability::default(), watch.variables.clone(), &BTreeMap::new(), Time::Source);
         watch.gather(vec![seen(0, 6_000, text("Executing"))]);
         let happened = watch.settle(9_000, "the server restarted");
         let gap = happened.iter().find_map(|happened| match &happened.what {

@@ -1,0 +1,226 @@
+//! Remote operation: what may reach a machine, and when.
+//!
+//! A buyer asks at the coordinator, which puts it on record and passes it on. Here it is decided whether the machine is
+//! asked. Three rooms, each of which can only say no:
+//!
+//! 1. [`guard`]: is it the machine's latest session, open, inside its window, fresh, never seen before, and on the
+//!    dispatch list? Pure. What it lets pass is on disk before anything else happens, so that nothing is ever asked
+//!    twice, through restarts neither.
+//! 2. [`consent`]: does the plant agree, for what makes the machine move? A person for a limited time, or a standing
+//!    rule.
+//! 3. [`interlock`]: is the machine fit for it now, by telemetry that is read for the purpose? Pure; the adapter reads,
+//!    and calls at once or not at all.
+//!
+//! Whatever has to wait behind a slow control is looked at once more before the call ([`permit`]).
+//!
+//! [`run`] ties them together, and tells what came of each command as an event. When the line to the coordinator or a
+//! session is lost, a permission to start that the machine has not used is taken back; a running cut is left alone.
+//!
+//! **How old is it?** Clocks are not trusted with that. The agent's own signs of life come back with each command
+//! ([`Asked::sent`]): it is no older than the last of them that the coordinator had heard.
+//!
+//! **Safety functions stay in the machine.** Nothing here may be used in their place.
+
+#[cfg(test)]
+mod adversary;
+pub mod consent;
+pub mod guard;
+pub mod interlock;
+pub mod permit;
+pub mod run;
+
+use interlock::Interlock;
+use millpool_proto::v1::{RemoteAsked, RemoteSession, RemoteVerb};
+use permit::Permit;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// What can be asked of a machine. Nothing stores a job and starts it in one: what is stored may be looked at before it
+/// is allowed to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Verb {
+    /// Puts a job on the machine's list.
+    Store,
+    /// Replaces a stored job that has not begun.
+    Update,
+    /// Allows a job to start; the machine decides when it moves.
+    Start,
+    /// Takes that back.
+    RevokeStart,
+    /// Interrupts a running job.
+    Pause,
+    /// Lets an interrupted job go on.
+    Resume,
+    /// Ends a job in order.
+    Stop,
+    /// Ends a job at once.
+    Abort,
+    /// Takes a job that has not begun off the list.
+    Cancel,
+    /// Takes a job that is over off the list.
+    Clear,
+}
+
+impl Verb {
+    /// Every verb, with the name of its method and its number in the contract.
+    pub const NAMED: [(Self, &'static str, RemoteVerb); 10] = [
+        (Self::Store, "Store", RemoteVerb::Store),
+        (Self::Update, "Update", RemoteVerb::Update),
+        (Self::Start, "Start", RemoteVerb::Start),
+        (Self::RevokeStart, "RevokeStart", RemoteVerb::RevokeStart),
+        (Self::Pause, "Pause", RemoteVerb::Pause),
+        (Self::Resume, "Resume", RemoteVerb::Resume),
+        (Self::Stop, "Stop", RemoteVerb::Stop),
+        (Self::Abort, "Abort", RemoteVerb::Abort),
+        (Self::Cancel, "Cancel", RemoteVerb::Cancel),
+        (Self::Clear, "Clear", RemoteVerb::Clear),
+    ];
+
+    /// The name of its method.
+    pub fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(verb, ..)| *verb == self).map_or("", |(_, name, _)| name)
+    }
+
+    /// It lets the machine move.
+    pub fn moves(self) -> bool {
+        matches!(self, Self::Start | Self::Resume)
+    }
+
+    /// It can only make the machine do less.
+    pub fn makes_safe(self) -> bool {
+        matches!(self, Self::Pause | Self::RevokeStart | Self::Stop | Self::Abort)
+    }
+
+    fn read(number: i32) -> Option<Self> {
+        Self::NAMED.iter().find(|(.., wire)| i32::from(*wire) == number).map(|(verb, ..)| *verb)
+    }
+}
+
+/// The line to the coordinator, as remote operation has to know it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Line {
+    /// When the agent sent the sign of life that came back last; none before the first.
+    pub alive: Option<Instant>,
+    /// The open sessions, as the coordinator told them last.
+    pub sessions: Vec<RemoteSession>,
+}
+
+/// A command, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The session's number; the fencing epoch.
+    pub epoch: u64,
+    /// The command's number in it; the nonce.
+    pub nonce: u32,
+    /// The machine.
+    pub machine_id: String,
+    /// The booking.
+    pub booking_id: String,
+    /// Index in the route.
+    pub operation: u32,
+    /// Whose session it is.
+    pub holder: String,
+    /// Who asks: role and id.
+    pub by: String,
+    /// When the session ends, ms since the Unix epoch.
+    pub closes_at_ms: i64,
+    /// What.
+    pub verb: Verb,
+    /// The program, for what puts a job on the list; empty for none.
+    pub program: String,
+    /// It is good for so long.
+    pub valid: Duration,
+    /// When the agent sent the sign of life that the coordinator had last heard when it sent this; none where that
+    /// cannot be told. By the agent's monotonic clock.
+    pub sent: Option<Instant>,
+}
+
+impl Asked {
+    /// Reads what came; what lacks something is none. `sent` finds when an echoed sign of life was sent.
+    pub fn read(asked: RemoteAsked, sent: impl Fn(i64) -> Option<Instant>) -> Option<Self> {
+        let (session, command) = (asked.session?, asked.command?);
+        Some(Self {
+            epoch: session.epoch,
+            nonce: command.nonce,
+            verb: Verb::read(command.verb)?,
+            machine_id: session.machine_id,
+            booking_id: session.booking_id,
+            operation: session.operation,
+            holder: session.holder,
+            by: command.by,
+            closes_at_ms: session.closes_at_s.saturating_mul(1000),
+            program: command.program,
+            valid: Duration::from_secs(command.valid_s.into()),
+            sent: sent(asked.echo_ms),
+        })
+    }
+
+    /// The id of the job that it is about. It cannot name another.
+    pub fn job(&self) -> String {
+        format!("{}/{}", self.booking_id, self.operation)
+    }
+
+    /// Until when it may be carried out.
+    pub fn deadline(&self) -> Option<Instant> {
+        Some(self.sent? + self.valid)
+    }
+}
+
+/// What an adapter is asked to do. Whoever has one has been through guard and consent.
+#[derive(Debug)]
+pub struct Bid {
+    /// The session and number of the command; none for what the agent does by itself.
+    pub of: Option<(u64, u32)>,
+    /// The machine.
+    pub machine_id: String,
+    /// What.
+    pub verb: Verb,
+    /// The job that it is about.
+    pub job: String,
+    /// The program, for what puts a job on the list; empty for none.
+    pub program: String,
+    /// When the operation is planned to begin and end, ms since the Unix epoch, for what puts a job on the list.
+    pub planned_ms: Option<(i64, i64)>,
+    /// The last look before the machine is asked.
+    pub permit: Permit,
+    /// What came of it.
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// What came of a bid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What the interlocks showed; none where they were not looked at.
+    pub interlocks: Vec<Interlock>,
+    /// And then.
+    pub came: Came,
+}
+
+/// What came of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// The machine was not asked, and why.
+    NotAsked(String),
+    /// The machine answered with a return status: the bits of ISA-95 job control, and what they mean.
+    Answered {
+        /// Whether it says that it is done.
+        done: bool,
+        /// The bits.
+        status: u64,
+        /// In words.
+        words: String,
+    },
+    /// The machine refused to be asked this.
+    Rejected(String),
+    /// The machine was asked, and no answer came.
+    NoAnswer(String),
+}
+
+impl Answer {
+    /// The machine was not asked.
+    pub fn not_asked(why: impl Into<String>) -> Self {
+        Self { interlocks: Vec::new(), came: Came::NotAsked(why.into()) }
+    }
+}
