@@ -1,7 +1,7 @@
 //! The command line: every command, and what all of them share.
 
 use crate::commands::{
-    backup, booking, explain, machines, members, offers, operate, plan, quote, status, watch,
+    backup, booking, explain, machines, members, offers, operate, plan, quote, remote, status, watch,
 };
 use crate::connection::ConnectionArgs;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -74,6 +74,9 @@ pub(crate) enum Command {
     Cancel(booking::CancelArgs),
     Explain(explain::ExplainArgs),
     Watch(watch::WatchArgs),
+    /// Operate a machine from afar: open, close, list, show, store, start, pause and the rest
+    #[command(subcommand)]
+    Remote(remote::RemoteCommand),
     Plan(plan::PlanArgs),
     /// Members of the alliance: list, put
     #[command(subcommand)]

@@ -14,6 +14,8 @@ pub enum Failure {
     Usage(String),
     /// The answer is no, and has been printed.
     Refused,
+    /// Nobody knows whether it was done, and that has been printed.
+    InDoubt,
     /// An answer could not be written.
     Output(io::Error),
 }
@@ -41,6 +43,7 @@ impl Failure {
             },
             Self::Usage(_) => EXIT_USAGE,
             Self::Refused => EXIT_REFUSED,
+            Self::InDoubt => EXIT_OUTCOME_UNKNOWN,
             Self::Output(_) => EXIT_REFUSED,
         }
     }
@@ -59,7 +62,7 @@ impl Failure {
                 advise(told, output)
             }
             Self::Usage(told) => writeln!(output.notices, "{error} {told}"),
-            Self::Refused => Ok(()),
+            Self::Refused | Self::InDoubt => Ok(()),
             Self::Output(told) if told.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Self::Output(told) => writeln!(output.notices, "{error} the answer could not be written: {told}"),
         }
@@ -99,6 +102,7 @@ impl fmt::Display for Failure {
             Self::Client(error) => error.fmt(f),
             Self::Usage(told) => f.write_str(told),
             Self::Refused => f.write_str("refused"),
+            Self::InDoubt => f.write_str("it may or may not be done"),
             Self::Output(error) => error.fmt(f),
         }
     }

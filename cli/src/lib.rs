@@ -111,6 +111,7 @@ async fn dispatch(command: &Command, desk: &mut Desk<'_>) -> Result<(), Failure>
         Command::List(args) => commands::booking::list(args, desk).await,
         Command::Cancel(args) => commands::booking::cancel(args, desk).await,
         Command::Explain(args) => commands::explain::run(args, desk).await,
+        Command::Remote(command) => commands::remote::run(command, desk).await,
         Command::Watch(args) => commands::watch::run(args, desk).await,
         Command::Plan(args) => commands::plan::run(args, desk).await,
         Command::Members(command) => commands::members::members(command, desk).await,

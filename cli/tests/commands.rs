@@ -303,6 +303,95 @@ async fn explain_says_why_and_what_would_help() {
 }
 
 #[tokio::test]
+async fn a_machine_is_operated_from_afar_and_the_record_shows_it() {
+    let pool = Pool::new();
+    pool.shows(
+        &["remote", "open", "B000042"],
+        expect![[r#"
+        s000007  open
+          booking  B000042, operation 0
+          machine  dmu50-1 in yubei-1
+          holder   bo
+          opened   2026-11-25 10:20+08:00 (10 min ago)
+          until    2026-11-25 12:00+08:00 (in 1 h 30 min)
+    "#]],
+    )
+    .await;
+    let told = [
+        (&["remote", "store", "s000007", "--program", "P4711"][..], 0),
+        (&["remote", "start", "s000007"], 1),
+        (&["remote", "revoke-start", "s000007", "--valid", "30s"], 0),
+        (&["remote", "stop", "s000007"], 4),
+        (&["remote", "resume", "s000007"], 4),
+    ];
+    for (words, code) in told {
+        let ran = pool.run(words).await;
+        assert_eq!(ran.exit_code, code, "{words:?}: {}{}", ran.answers, ran.notices);
+    }
+    pool.shows(
+        &["remote", "pause", "s000007"],
+        expect![[r#"
+        s000007 6 pause: done (return status 1)
+    "#]],
+    )
+    .await;
+    pool.shows(
+        &["remote", "start", "s000007"],
+        expect![[r#"
+            s000007 7 start: not asked: interlock "door" is open
+        "#]],
+    )
+    .await;
+    pool.shows(&["remote", "show", "s000007"], expect![[r#"
+        s000007  open
+          booking  B000042, operation 0
+          machine  dmu50-1 in yubei-1
+          holder   bo
+          opened   2026-11-25 10:20+08:00 (10 min ago)
+          until    2026-11-25 12:00+08:00 (in 1 h 30 min)
+
+         #   WHEN                     BY         WHAT           CONSENT            CAME OF IT
+        ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+         1   2026-11-25 10:30+08:00   buyer:bo   store P4711    anna (user 1000)   done (return status 1)
+         2   2026-11-25 10:30+08:00   buyer:bo   start          anna (user 1000)   not asked: interlock "door" is open
+         3   2026-11-25 10:30+08:00   buyer:bo   revoke-start   anna (user 1000)   done (return status 1)
+         4   2026-11-25 10:30+08:00   buyer:bo   stop           anna (user 1000)   nobody knows: no answer within 5 s
+         5   2026-11-25 10:30+08:00   buyer:bo   resume                            the plant has not answered
+         6   2026-11-25 10:30+08:00   buyer:bo   pause          anna (user 1000)   done (return status 1)
+         7   2026-11-25 10:30+08:00   buyer:bo   start          anna (user 1000)   not asked: interlock "door" is open
+    "#]]).await;
+    pool.shows(&["remote", "close", "s000007", "--because", "shift ends"], expect![[r#"
+        s000007  over
+          booking  B000042, operation 0
+          machine  dmu50-1 in yubei-1
+          holder   bo
+          opened   2026-11-25 10:20+08:00 (10 min ago)
+          until    2026-11-25 12:00+08:00 (in 1 h 30 min)
+          ended    2026-11-25 10:30+08:00 (now): closed by Buyer bo: shift ends
+
+         #   WHEN                     BY         WHAT           CONSENT            CAME OF IT
+        ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+         1   2026-11-25 10:30+08:00   buyer:bo   store P4711    anna (user 1000)   done (return status 1)
+         2   2026-11-25 10:30+08:00   buyer:bo   start          anna (user 1000)   not asked: interlock "door" is open
+         3   2026-11-25 10:30+08:00   buyer:bo   revoke-start   anna (user 1000)   done (return status 1)
+         4   2026-11-25 10:30+08:00   buyer:bo   stop           anna (user 1000)   nobody knows: no answer within 5 s
+         5   2026-11-25 10:30+08:00   buyer:bo   resume                            the plant has not answered
+         6   2026-11-25 10:30+08:00   buyer:bo   pause          anna (user 1000)   done (return status 1)
+         7   2026-11-25 10:30+08:00   buyer:bo   start          anna (user 1000)   not asked: interlock "door" is open
+    "#]]).await;
+    pool.shows(&["remote", "list"], expect![[r#"
+         SESSION   BOOKING   OP   MACHINE   HOLDER   OPENED                   UNTIL                    ENDED
+        ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+         s000007   B000042    0   dmu50-1   bo       2026-11-25 10:20+08:00   2026-11-25 12:00+08:00   closed by Buyer bo: shift ends
+    "#]]).await;
+    let json = pool.run(&["remote", "pause", "s000007", "--json"]).await.json();
+    assert_eq!(json["command"]["verb"], "REMOTE_VERB_PAUSE");
+    assert_eq!(json["command"]["outcome"]["verdict"], "REMOTE_VERDICT_DONE");
+    assert_eq!(pool.run(&["remote", "open", "B000001"]).await.exit_code, 1);
+    assert_eq!(pool.run(&["remote", "jog", "s000007"]).await.exit_code, 2);
+}
+
+#[tokio::test]
 async fn status_shows_nodes_and_plan() {
     let mut pool = Pool::new();
     let (two, mut three) = (pool.cluster.start(2), pool.cluster.start(3));
@@ -717,6 +806,8 @@ async fn help_and_completions() {
                        would help
           watch        Prints changes as they come, and goes on through the death of the node that tells
                        them
+          remote       Operate a machine from afar: open, close, list, show, store, start, pause and the
+                       rest
           plan         Shows the plan: its figures, and who is on which machine when
           members      Members of the alliance: list, put
           plants       Plants of the members: list, put

@@ -148,6 +148,9 @@ pub struct Agent {
     pki: Option<Pki>,
 }
 
+/// What runs beside the session.
+type Adapters = JoinSet<Result<(), OutboxError>>;
+
 /// The way to each machine's adapter, for what people say. Cheap to clone; a machine whose adapter does not run
 /// has none.
 #[derive(Clone, Default)]
@@ -291,7 +294,7 @@ impl Agent {
     fn start_adapters(
         &self,
         stop: &CancellationToken,
-    ) -> Result<(JoinSet<Result<(), OutboxError>>, BTreeMap<String, Hand>), AgentError> {
+    ) -> Result<(Adapters, BTreeMap<String, Hand>), AgentError> {
         let mut adapters = JoinSet::new();
         let mut hands = BTreeMap::new();
         let client = mtconnect::client().map_err(|error| AgentError::Http {

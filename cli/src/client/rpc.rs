@@ -6,7 +6,8 @@ use super::watch::{Follow, Watch};
 use super::{ANSWER_BYTES_MAX, Client, ClientError};
 use millpool_proto::v1::{
     admin_service_client::AdminServiceClient, booking_service_client::BookingServiceClient,
-    capacity_service_client::CapacityServiceClient, plan_service_client::PlanServiceClient, *,
+    capacity_service_client::CapacityServiceClient, plan_service_client::PlanServiceClient,
+    remote_service_client::RemoteServiceClient, *,
 };
 
 /// A request with a request id.
@@ -36,6 +37,9 @@ write!(
     PutPrincipalRequest,
     RevokePrincipalRequest,
     PutPolicyRequest,
+    OpenSessionRequest,
+    CloseSessionRequest,
+    OperateRequest,
 );
 
 /// Fills in an empty request id, and answers with the id.
@@ -116,6 +120,17 @@ methods! {
     read PlanServiceClient get_plan "GetPlan" (GetPlanRequest) -> GetPlanResponse;
     /// Why a booking is where it is, or why an order finds no place.
     read PlanServiceClient explain "Explain" (ExplainRequest) -> ExplainResponse;
+
+    /// Begins a session of remote operation. An empty request id is filled in.
+    write RemoteServiceClient open_session "OpenSession" (OpenSessionRequest) -> OpenSessionResponse;
+    /// Ends a session. An empty request id is filled in.
+    write RemoteServiceClient close_session "CloseSession" (CloseSessionRequest) -> CloseSessionResponse;
+    /// Asks something of a machine, and waits for what came of it. An empty request id is filled in.
+    write RemoteServiceClient operate "Operate" (OperateRequest) -> OperateResponse;
+    /// One session with its commands.
+    read RemoteServiceClient get_session "GetSession" (GetSessionRequest) -> GetSessionResponse;
+    /// One page of sessions.
+    read RemoteServiceClient list_sessions "ListSessions" (ListSessionsRequest) -> ListSessionsResponse;
 
     /// What the answering node knows of the cluster.
     read AdminServiceClient get_status "GetStatus" (GetStatusRequest) -> GetStatusResponse;

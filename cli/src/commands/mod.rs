@@ -12,6 +12,7 @@ pub mod pages;
 pub mod plan;
 pub mod put;
 pub mod quote;
+pub mod remote;
 pub mod status;
 pub mod watch;
 

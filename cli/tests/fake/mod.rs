@@ -9,6 +9,7 @@ use millpool_proto::v1::admin_service_server::{AdminService, AdminServiceServer}
 use millpool_proto::v1::booking_service_server::{BookingService, BookingServiceServer};
 use millpool_proto::v1::capacity_service_server::{CapacityService, CapacityServiceServer};
 use millpool_proto::v1::plan_service_server::{PlanService, PlanServiceServer};
+use millpool_proto::v1::remote_service_server::{RemoteService, RemoteServiceServer};
 use millpool_proto::v1::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -56,6 +57,8 @@ pub struct State {
     pub offers: Vec<Offer>,
     pub plan: GetPlanResponse,
     pub policy: Policy,
+    /// One session of remote operation.
+    pub session: Session,
     pub principals: Vec<Principal>,
     pub nodes: Vec<Node>,
     pub nodes_added: u32,
@@ -124,6 +127,7 @@ impl Cluster {
                 .add_service(BookingServiceServer::new(service.clone()))
                 .add_service(CapacityServiceServer::new(service.clone()))
                 .add_service(PlanServiceServer::new(service.clone()))
+                .add_service(RemoteServiceServer::new(service.clone()))
                 .add_service(AdminServiceServer::new(service))
                 .serve_with_incoming(incoming)
                 .await
@@ -403,6 +407,85 @@ impl BookingService for Service {
             let booking = state.bookings.get_mut(&request.booking_id).ok_or_else(unknown)?;
             booking.set_status(BookingStatus::Cancelled);
             Ok(CancelBookingResponse { header, booking: Some(booking.clone()) })
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl RemoteService for Service {
+    async fn open_session(
+        &self,
+        request: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionResponse>, Status> {
+        let (header, request) = (self.header(), request.into_inner());
+        self.serve("OpenSession", |state| {
+            let session = Session { commands: Vec::new(), ..state.session.clone() };
+            let known = request.booking_id == session.booking_id;
+            known.then_some(OpenSessionResponse { header, session: Some(session) }).ok_or_else(unknown)
+        })
+        .await
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<CloseSessionRequest>,
+    ) -> Result<Response<CloseSessionResponse>, Status> {
+        let (header, request) = (self.header(), request.into_inner());
+        self.serve("CloseSession", |state| {
+            state.session.closed_at_s = sample::NOW_S;
+            state.session.closed_because = format!("closed by Buyer bo: {}", request.because);
+            Ok(CloseSessionResponse { header, session: Some(state.session.clone()) })
+        })
+        .await
+    }
+
+    /// A start finds the door open, a resume is not heard of, everything else is done.
+    async fn operate(&self, request: Request<OperateRequest>) -> Result<Response<OperateResponse>, Status> {
+        let (header, request) = (self.header(), request.into_inner());
+        self.serve("Operate", |state| {
+            let outcome = match request.verb() {
+                RemoteVerb::Resume => None,
+                RemoteVerb::Start => {
+                    Some(sample::outcome(RemoteVerdict::Refused, "interlock \"door\" is open"))
+                }
+                RemoteVerb::Stop => Some(sample::outcome(RemoteVerdict::Unknown, "no answer within 5 s")),
+                _ => Some(sample::outcome(RemoteVerdict::Done, "done (return status 1)")),
+            };
+            let command = RemoteCommand {
+                nonce: state.session.commands.len() as u32 + 1,
+                verb: request.verb,
+                by: "buyer:bo".to_owned(),
+                asked_at_s: sample::NOW_S,
+                valid_s: request.valid_s,
+                program: request.program,
+                outcome,
+            };
+            state.session.commands.push(command.clone());
+            Ok(OperateResponse { header, command: Some(command) })
+        })
+        .await
+    }
+
+    async fn get_session(
+        &self,
+        _: Request<GetSessionRequest>,
+    ) -> Result<Response<GetSessionResponse>, Status> {
+        let header = self.header();
+        self.serve("GetSession", |state| {
+            Ok(GetSessionResponse { header, session: Some(state.session.clone()) })
+        })
+        .await
+    }
+
+    async fn list_sessions(
+        &self,
+        _: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        let header = self.header();
+        self.serve("ListSessions", |state| {
+            let sessions = vec![state.session.clone()];
+            Ok(ListSessionsResponse { header, sessions, next_page_token: String::new() })
         })
         .await
     }

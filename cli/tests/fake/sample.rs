@@ -361,8 +361,35 @@ fn policy() -> Policy {
 }
 
 /// The whole sample.
+/// A session of the booking's first operation.
+pub fn session() -> Session {
+    Session {
+        id: "s000007".to_owned(),
+        booking_id: "B000042".to_owned(),
+        operation: 0,
+        machine_id: "dmu50-1".to_owned(),
+        plant_id: "yubei-1".to_owned(),
+        holder: "bo".to_owned(),
+        opened_at_s: NOW_S - 600,
+        closes_at_s: NOW_S + 5_400,
+        ..Session::default()
+    }
+}
+
+/// What came of a command.
+pub fn outcome(verdict: RemoteVerdict, words: &str) -> RemoteOutcome {
+    RemoteOutcome {
+        verdict: verdict.into(),
+        at_s: NOW_S,
+        words: words.to_owned(),
+        consent: "anna (user 1000)".to_owned(),
+        ..RemoteOutcome::default()
+    }
+}
+
 pub fn state() -> State {
     State {
+        session: session(),
         revision: 1240,
         options: options(),
         members: vec![Member {

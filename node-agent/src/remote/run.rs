@@ -311,47 +311,31 @@ impl Remote {
     /// Hands a command to its machine's adapter, and waits for the answer aside.
     fn bid(&mut self, asked: Asked, consent: String, permit: Permit, hand: &Hand) {
         let deadline = asked.deadline().unwrap_or_else(Instant::now);
-        let of = Some((asked.epoch, asked.nonce));
-        let answer = self.send(hand, of, &asked.machine_id, asked.verb, asked.job(), &asked.program, permit);
-        self.answers.spawn(async move {
-            let answer = match tokio::time::timeout_at(deadline + ANSWER_GRACE, answer).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_)) => Answer::not_asked("the machine's adapter takes no commands at the moment"),
-                Err(_) => Answer {
-                    interlocks: Vec::new(),
-                    came: Came::NoAnswer("the machine's adapter has not answered".to_owned()),
-                },
-            };
-            (asked, consent, answer)
-        });
-    }
-
-    fn send(
-        &self,
-        hand: &Hand,
-        of: Option<(u64, u32)>,
-        machine_id: &str,
-        verb: Verb,
-        job: String,
-        program: &str,
-        permit: Permit,
-    ) -> oneshot::Receiver<Answer> {
         let (answer, answered) = oneshot::channel();
-        let items = self.options.kept.borrow().items_of(machine_id);
-        let item = items.iter().find(|item| format!("{}/{}", item.booking_id, item.operation) == job);
+        let items = self.options.kept.borrow().items_of(&asked.machine_id);
+        let item = items.iter().find(|item| format!("{}/{}", item.booking_id, item.operation) == asked.job());
         let bid = Bid {
-            of,
-            machine_id: machine_id.to_owned(),
-            verb,
-            program: program.to_owned(),
+            of: Some((asked.epoch, asked.nonce)),
+            machine_id: asked.machine_id.clone(),
+            verb: asked.verb,
+            job: asked.job(),
+            program: asked.program.clone(),
             planned_ms: item.map(|item| (item.start_s.saturating_mul(1000), item.end_s.saturating_mul(1000))),
-            job,
             permit,
             answer,
         };
-        // Where there is no room the answer's sender is dropped, and so it is told.
-        let _ = hand.bids.try_send(bid);
-        answered
+        let taken = hand.bids.try_send(bid).is_ok();
+        self.answers.spawn(async move {
+            let no_answer =
+                |why: &str| Answer { interlocks: Vec::new(), came: Came::NoAnswer(why.to_owned()) };
+            let answer = match tokio::time::timeout_at(deadline + ANSWER_GRACE, answered).await {
+                Ok(Ok(answer)) => answer,
+                _ if !taken => Answer::not_asked("too much waits for the machine already"),
+                Ok(Err(_)) => no_answer("the machine's adapter stopped while it asked the machine"),
+                Err(_) => no_answer("the machine's adapter has not answered"),
+            };
+            (asked, consent, answer)
+        });
     }
 
     /// Takes in what came of a command that was let pass.
@@ -456,9 +440,19 @@ impl Remote {
             self.memory.granted.iter().filter(|grant| !stands(grant) && !self.revoking.contains_key(*grant));
         for grant in lost.cloned().collect::<Vec<_>>() {
             let Some(hand) = self.options.hands.get(&grant.machine_id) else { continue };
-            let (job, deadline) = (grant.job.clone(), now + REVOKE_WITHIN);
-            let permit = Permit::TakeBack { deadline };
-            let answered = self.send(hand, None, &grant.machine_id, Verb::RevokeStart, job, "", permit);
+            let (deadline, (answer, answered)) = (now + REVOKE_WITHIN, oneshot::channel());
+            let bid = Bid {
+                of: None,
+                machine_id: grant.machine_id.clone(),
+                verb: Verb::RevokeStart,
+                job: grant.job.clone(),
+                program: String::new(),
+                planned_ms: None,
+                permit: Permit::TakeBack { deadline },
+                answer,
+            };
+            // Where there is no room it is tried again.
+            let _ = hand.bids.try_send(bid);
             self.revoking.insert(grant, (deadline, answered));
         }
     }

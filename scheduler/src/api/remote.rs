@@ -22,9 +22,9 @@ const GET: &str = "/millpool.v1.RemoteService/GetSession";
 const LIST: &str = "/millpool.v1.RemoteService/ListSessions";
 
 /// A command is good for so long if nothing else is asked, seconds.
-const VALID_DEFAULT_S: u32 = 10;
+const VALID_DEFAULT_S: u32 = 5;
 /// An outcome is waited for so long beyond the command's time: the machine may be slow to answer.
-const ANSWER_GRACE: Duration = Duration::from_secs(5);
+const ANSWER_GRACE: Duration = Duration::from_secs(3);
 
 #[tonic::async_trait]
 impl RemoteService for Core {
