@@ -4,10 +4,12 @@
 //! - [`closed`]: clients that ask again as soon as they are answered; [`open`]: arrivals at a rate,
 //!   whoever still waits.
 //! - [`beside`]: bookings and puts into [`etcd`] in turn.
+//! - [`agents`]: many plants' agents at once.
 //! - [`kills`]: the leader killed under load. [`overload`]: many times more than it bears. [`year`]: many bookings known.
 //!   [`soak`]: most of what it bears, for long.
 //! - [`report`]: the table and the JSON.
 
+mod agents;
 mod args;
 mod beside;
 mod closed;
@@ -56,6 +58,8 @@ async fn run(args: args::Args) -> anyhow::Result<()> {
     let mut results = Results::new(&args);
     if let Some(repeats) = args.beside_etcd {
         beside::run(&stage, &args, repeats, &mut results).await?;
+    } else if let Some(plants) = args.agents {
+        agents::run(&stage, &args, plants, &mut results).await?;
     } else if let Some(factor) = args.overload {
         overload::run(&stage, &args, factor, &mut results).await?;
     } else if let Some(minutes) = args.soak {

@@ -116,6 +116,17 @@ impl Stage {
             .context("a cluster of its own")
     }
 
+    /// Where the coordinators are.
+    pub(crate) fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    /// The time on processors of each coordinator that was started here, seconds.
+    pub(crate) fn busy_s(&self) -> Vec<f64> {
+        let Some(own) = &self.own else { return Vec::new() };
+        (0..NODES).filter_map(|index| crate::agents::busy_s(own.process_id(index)?)).collect()
+    }
+
     /// As many clients, each another buyer.
     pub(crate) fn buyers(&self, count: usize) -> anyhow::Result<Vec<(String, Client)>> {
         let buyer = |number: usize| {

@@ -86,3 +86,20 @@ fn meters_are_described() {
     let described = millpool_scheduler::meters::METERS.iter().map(|m| m.0.to_owned()).collect();
     assert_eq!(moved, described);
 }
+
+/// A machine is called in one place, and nothing there is asks for a job to be stored and started in one.
+#[test]
+fn one_way_to_a_machine() {
+    for (word, but) in [
+        ("control.ask(", "opcua/operate.rs"),
+        ("control.store(", "opcua/operate.rs"),
+        ("CallMethodRequest", "opcua/jobs.rs"),
+        (".write(&", "opcua/operate.rs"),
+        ("StoreAndStart", "nowhere"),
+    ] {
+        let said = lines_that_say("node-agent/src/adapter/opcua", word, &[but]);
+        assert_eq!(said, Vec::<String>::new(), "{word}");
+        let there = lines_that_say("node-agent/src/adapter/opcua", word, &["nowhere"]);
+        assert_eq!(there.is_empty(), matches!(word, ".write(&" | "StoreAndStart"), "{word}");
+    }
+}

@@ -39,6 +39,7 @@ pub async fn run(world: Shared, plant: usize, seed: u64) -> turmoil::Result {
             scrap_permille: SCRAP_PERMILLE,
             ..simulated::Options::default()
         }),
+        remote: None,
     };
     let (data_dir, nodes, scale) = {
         let mut world = world.borrow_mut();
