@@ -64,8 +64,9 @@ struct Truth {
     reached: Vec<(u64, u32)>,
     verbs: BTreeMap<Verb, usize>,
     highest: u64,
-    /// The session in which the machine was last allowed to start, if that stands.
+    /// The session in which the machine was last allowed to start, if that stands, and when it was.
     allowed: Option<u64>,
+    allowed_at: Instant,
     wrongs: Vec<String>,
 }
 
@@ -73,7 +74,9 @@ impl Truth {
     /// A bid reaches the machine: should it have?
     fn witness(&mut self, bid: &Bid) {
         match (bid.verb, bid.of) {
-            (Verb::Start, Some((epoch, _))) => self.allowed = Some(epoch),
+            (Verb::Start, Some((epoch, _))) => {
+                (self.allowed, self.allowed_at) = (Some(epoch), Instant::now());
+            }
             (Verb::RevokeStart | Verb::Stop | Verb::Abort | Verb::Cancel, _) => self.allowed = None,
             _ => {}
         }
@@ -225,6 +228,7 @@ impl World {
             verbs: BTreeMap::new(),
             highest: 0,
             allowed: None,
+            allowed_at: Instant::now(),
             wrongs: Vec::new(),
         };
         let truth = Arc::new(Mutex::new(truth));
@@ -251,7 +255,8 @@ impl World {
     fn look_for_permissions(&self) {
         let mut truth = self.truth.lock().unwrap();
         let Some(epoch) = truth.allowed else { return };
-        let since = [truth.ended.get(&epoch).copied(), truth.cut];
+        let disagreed = truth.agreed.or(Some(truth.allowed_at));
+        let since = [truth.ended.get(&epoch).copied(), truth.cut, disagreed];
         if since.into_iter().flatten().any(|since| since.elapsed() > TAKEN_BACK) {
             truth.wrongs.push(format!("{epoch}: the machine may still start"));
         }

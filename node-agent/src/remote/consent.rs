@@ -4,7 +4,6 @@
 //! standing rule of the plant's agrees with some buyers for ever ([`Rule`], in the agent's configuration). What a person
 //! said is not kept through a restart of the agent: whoever agreed is asked again.
 
-use super::Asked;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -51,17 +50,24 @@ impl Consents {
         self.0.len() < before
     }
 
-    /// Who agrees to a command, if anybody does.
-    pub fn find(&self, asked: &Asked, rule: &Rule, now: Instant) -> Option<String> {
+    /// Who agrees that a machine moves for a job, as its session's holder asks; if anybody does.
+    pub fn find(
+        &self,
+        machine_id: &str,
+        job: &str,
+        holder: &str,
+        rule: &Rule,
+        now: Instant,
+    ) -> Option<String> {
         let meant = |consent: &&Consent| {
-            consent.machine_id == asked.machine_id
+            consent.machine_id == machine_id
                 && now < consent.until
-                && consent.job.as_ref().is_none_or(|job| *job == asked.job())
+                && consent.job.as_ref().is_none_or(|own| own == job)
         };
-        let stands = || rule.standing.contains(&asked.holder);
+        let stands = || rule.standing.iter().any(|own| own == holder);
         match self.0.iter().find(meant) {
             Some(consent) => Some(consent.by.clone()),
-            None => stands().then(|| format!("standing rule for {}", asked.holder)),
+            None => stands().then(|| format!("standing rule for {holder}")),
         }
     }
 }

@@ -84,7 +84,8 @@ impl Command {
     }
 
     fn consent(&self) -> Option<String> {
-        lock(&self.consents).find(&self.asked, &self.rule, Instant::now())
+        let Asked { machine_id, holder, .. } = &self.asked;
+        lock(&self.consents).find(machine_id, &self.asked.job(), holder, &self.rule, Instant::now())
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Answer, Asked, Bid, Came, Line, Verb};
 use crate::clock::Clock;
 use crate::dispatch::Kept;
 use crate::outbox::{Entry, Mark, Outbox, OutboxError};
+use bytes::Bytes;
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{AgentEvent, Interlock, RemoteAnswered, RemoteOutcome, RemoteVerdict};
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,7 @@ pub struct Hand {
 
 /// What is remembered through a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Memory {
     guard: Guard,
     /// Commands that are with a machine, and not answered: (session, number, machine).
@@ -89,12 +91,14 @@ struct Grant {
     /// By which command it was given: its session and number.
     epoch: u64,
     nonce: u32,
+    /// Whose session it was.
+    holder: String,
 }
 
 impl Grant {
     fn by(asked: &Asked) -> Self {
         let (machine_id, job) = (asked.machine_id.clone(), asked.job());
-        Self { machine_id, job, epoch: asked.epoch, nonce: asked.nonce }
+        Self { machine_id, job, epoch: asked.epoch, nonce: asked.nonce, holder: asked.holder.clone() }
     }
 
     /// Whether another was given for the same job before.
@@ -142,13 +146,21 @@ pub enum Omitted {
 
 /// Decides on what is asked until `stop`.
 pub async fn run(
-    options: Options,
+    mut options: Options,
     mut told: mpsc::Receiver<Told>,
     stop: CancellationToken,
 ) -> Result<(), OutboxError> {
-    let memory = options.outbox.mark(MARK).and_then(|mark| serde_json::from_slice(&mark).ok());
+    let mark = options.outbox.mark(MARK).unwrap_or_else(|| Bytes::from_static(b"{}"));
+    let read = serde_json::from_slice(&mark);
+    let unread = read.is_err().then_some(mark);
+    if let Err(error) = &read {
+        // What was seen is not known: anything could be a repetition.
+        tracing::error!(plant = options.plant_id, %error, "remote operation is off: what it remembers cannot be read");
+        options.hands.clear();
+    }
     let mut remote = Remote {
-        memory: memory.unwrap_or_default(),
+        memory: read.unwrap_or_default(),
+        unread,
         options,
         consents: Arc::default(),
         answers: JoinSet::new(),
@@ -178,6 +190,8 @@ pub async fn run(
 struct Remote {
     options: Options,
     memory: Memory,
+    /// What is remembered and cannot be read; it stays as it is.
+    unread: Option<Bytes>,
     consents: Arc<Mutex<Consents>>,
     /// What machines answer: the command, by whose consent, the answer.
     answers: JoinSet<(Asked, String, Answer)>,
@@ -408,8 +422,8 @@ impl Remote {
     }
 
     async fn keep(&self, events: Vec<AgentEvent>) -> Result<(), OutboxError> {
-        let state = serde_json::to_vec(&self.memory).unwrap_or_default();
-        let mark = Mark { key: MARK.to_owned(), state: state.into() };
+        let state = || serde_json::to_vec(&self.memory).unwrap_or_default().into();
+        let mark = Mark { key: MARK.to_owned(), state: self.unread.clone().unwrap_or_else(state) };
         self.options.outbox.append(Entry { events, mark: Some(mark) }).await
     }
 
@@ -425,7 +439,8 @@ impl Remote {
         if events.is_empty() { Ok(()) } else { self.keep(events).await }
     }
 
-    /// Takes permissions to start back whose session is over, or that were given over a line that is lost since.
+    /// Takes permissions to start back whose session is over, that were given over a line that is lost since, or to which
+    /// nobody agrees any more.
     fn revoke_lost(&mut self) {
         if self.omits(Omitted::TakeBack) {
             return;
@@ -434,8 +449,13 @@ impl Remote {
         let now = Instant::now();
         let line = self.options.line.borrow().clone();
         let alive = line.alive.is_some_and(|alive| now - alive <= LEASE);
-        let stands =
-            |grant: &Grant| alive && line.sessions.iter().any(|session| session.epoch == grant.epoch);
+        let consents = lock(&self.consents).clone();
+        let agreed = |Grant { machine_id, job, holder, .. }: &Grant| {
+            let hand = self.options.hands.get(machine_id);
+            hand.is_some_and(|hand| consents.find(machine_id, job, holder, &hand.rule, now).is_some())
+        };
+        let open = |grant: &Grant| line.sessions.iter().any(|session| session.epoch == grant.epoch);
+        let stands = |grant: &Grant| alive && open(grant) && (agreed(grant) || self.omits(Omitted::Consent));
         let lost =
             self.memory.granted.iter().filter(|grant| !stands(grant) && !self.revoking.contains_key(*grant));
         for grant in lost.cloned().collect::<Vec<_>>() {
