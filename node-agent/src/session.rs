@@ -494,9 +494,10 @@ impl Link<'_> {
         }
     }
 
-    /// When the sign of life was sent that the coordinator had heard last. Clocks are not asked for that.
+    /// When the sign of life was sent that the coordinator had heard last. Clocks are not asked for that: where one was
+    /// set back, so that two said the same, the earlier counts.
     fn sent(&self, echo_ms: i64) -> Option<Instant> {
-        self.beats.iter().rev().find(|(clock_ms, _)| *clock_ms == echo_ms).map(|(_, sent)| *sent)
+        self.beats.iter().find(|(clock_ms, _)| *clock_ms == echo_ms).map(|(_, sent)| *sent)
     }
 
     fn came_back(&self, echo_ms: i64) {

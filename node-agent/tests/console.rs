@@ -130,6 +130,7 @@ async fn a_shift_at_a_machine_that_reports_nothing_is_told_once_through_a_cut_li
         (&["count", "lathe-3", "13"], 1, "good = 13: accepted is at most 12"),
         (&["consent", "lathe-3", "--for", "5m"], 1, "the machine is not remotely operated"),
         (&["consent", "lathe-3", "--for", "soon"], 1, "accepted is a span, such as 10m"),
+        (&["consent", "lathe-3", "a"], 1, "operation = a: accepted is BOOKING/OPERATION"),
         (&["withdraw", "lathe-3"], 1, "nobody had agreed to anything"),
         (&["finish", "lathe-3", "--at", "+5m"], 1, "at = "),
         (&["finish", "lathe-3", "--at", "late"], 1, "accepted is a time of day (14:30)"),

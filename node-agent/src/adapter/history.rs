@@ -6,7 +6,8 @@
 //!
 //! What happens is told in the time of what was seen, and that time never goes back.
 
-use super::job::{self, DoneByHand, Downtime, Follower, Listed, Told};
+use super::job::by_hand::DoneByHand;
+use super::job::{self, Downtime, Follower, Listed, Told};
 use super::word::{Word, WordError};
 use super::{Happened, Power, cut};
 use millpool_proto::v1::agent_event::What;

@@ -21,17 +21,19 @@
 //! list decides, and nothing is guessed: the item begins when its job is at work, and ends when it is done.
 //! While a job of the list may begin or is at work, whosoever it is, activity belongs to it and to nothing else.
 //!
-//! A person's word goes before all of it: what is started by hand is at hand, and what is finished is over.
+//! A person's word goes before all of it ([`by_hand`]): what is started by hand is at hand, and what is finished is over.
 //!
 //! Everything is told in the time of the observations, so the same recording gives the same history
 //! however fast it is played.
 
-use super::word::{Named, WordError, stamp, told_reason, told_time};
+pub mod by_hand;
+
+use super::word::{WordError, stamp, told_reason};
 use super::{Happened, Power, cut};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{
     DispatchItem, MachineDown, MachineState, MachineUp, OperationFinished, OperationProgress,
-    OperationScrapped, OperationStarted,
+    OperationStarted,
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,23 +46,8 @@ const ACTIVE_SHARE_PERMILLE: i64 = 500;
 /// Items over that are remembered while they are listed.
 const OVER_MAX: usize = 1024;
 
-/// Items that are named in an answer.
-const NAMED_MAX: usize = 8;
 /// Furthest that something may be expected, ms: 90 days.
 const AHEAD_MAX_MS: i64 = 90 * 24 * 3_600_000;
-
-/// What a person says of an operation that is done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DoneByHand {
-    /// Pieces finished well.
-    pub good: Option<u32>,
-    /// Pieces scrapped.
-    pub scrapped: u32,
-    /// What a meter says, Wh.
-    pub energy_wh: Option<u64>,
-    /// When, ms since the Unix epoch.
-    pub at_ms: Option<i64>,
-}
 
 /// How a follower behaves.
 #[derive(Clone, Debug, PartialEq)]
@@ -367,128 +354,6 @@ impl Follower {
         self.over.iter().any(|over| item.is(over)) || self.scrapped.iter().any(lost)
     }
 
-    /// An operation was begun by hand. One that has begun, as far as the coordinator knows, is taken up
-    /// again and not told twice. Answers with its name.
-    pub fn start_by_hand(
-        &mut self,
-        now_ms: i64,
-        named: Option<&Named>,
-        at_ms: Option<i64>,
-        options: &Options,
-        happened: &mut Vec<Happened>,
-    ) -> Result<String, WordError> {
-        happened.extend(self.tell(now_ms, Told::Time, options));
-        if let Some(running) = &self.running {
-            return Err(WordError::AtHand(running.item.job_id()));
-        }
-        let item = self.named(named)?.clone();
-        let started_ms = told_time(at_ms, i64::MIN, now_ms)?;
-        let (name, begun) = (item.job_id(), item.begun);
-        let mut started = Vec::new();
-        self.start(item, started_ms, false, options, &mut started);
-        happened.extend(started.into_iter().filter(|_| !begun));
-        Ok(name)
-    }
-
-    /// The item on the list that is meant: the first that is not over, where none is named.
-    fn named(&self, named: Option<&Named>) -> Result<&Item, WordError> {
-        let mut open = self.items.iter().filter(|item| !self.is_over(item));
-        let Some(named) = named else { return open.next().ok_or(WordError::NothingListed) };
-        let meant = |item: &&Item| {
-            item.booking_id == named.booking_id && named.operation.is_none_or(|own| own == item.operation)
-        };
-        let listed: Vec<_> = open.collect();
-        match listed.iter().filter(|item| meant(item)).collect::<Vec<_>>()[..] {
-            [only] => Ok(only),
-            _ if listed.is_empty() => Err(WordError::NothingListed),
-            _ => {
-                let names: Vec<_> = listed.iter().take(NAMED_MAX).map(|item| item.job_id()).collect();
-                Err(WordError::NotListed { named: named.to_string(), listed: names.join(", ") })
-            }
-        }
-    }
-
-    /// So many pieces of the operation at hand are good, and it is expected to end then.
-    pub fn count_by_hand(
-        &mut self,
-        now_ms: i64,
-        good: u32,
-        end_ms: Option<i64>,
-        options: &Options,
-        happened: &mut Vec<Happened>,
-    ) -> Result<String, WordError> {
-        happened.extend(self.tell(now_ms, Told::Time, options));
-        let running = self.running.as_mut().ok_or(WordError::NothingAtHand)?;
-        running.item.check_pieces("good", good)?;
-        if let Some(end_ms) = end_ms.filter(|end_ms| *end_ms < now_ms || *end_ms > now_ms + AHEAD_MAX_MS) {
-            return Err(WordError::field("end", stamp(end_ms), "a time to come, within 90 days"));
-        }
-        running.counted = good;
-        running.item.end_ms = end_ms.unwrap_or(running.item.end_ms);
-        let mut progress = running.progress(now_ms);
-        if let (What::OperationProgress(told), Some(end_ms)) = (&mut progress.what, end_ms) {
-            told.expected_end_s = end_ms / 1000;
-        }
-        happened.push(progress);
-        Ok(running.item.job_id())
-    }
-
-    /// The operation at hand is done: so many pieces, so much energy, as far as is said.
-    pub fn finish_by_hand(
-        &mut self,
-        now_ms: i64,
-        done: &DoneByHand,
-        options: &Options,
-        happened: &mut Vec<Happened>,
-    ) -> Result<String, WordError> {
-        happened.extend(self.tell(now_ms, Told::Time, options));
-        let running = self.running.as_ref().ok_or(WordError::NothingAtHand)?;
-        let at_ms = told_time(done.at_ms, running.started_ms, now_ms)?;
-        let mut finished = running.finished(at_ms);
-        if done.good.is_none() && running.counted == 0 {
-            finished.pieces_good = running.item.quantity.saturating_sub(done.scrapped);
-        }
-        finished.pieces_good = done.good.unwrap_or(finished.pieces_good);
-        finished.pieces_scrapped = done.scrapped;
-        running.item.check_pieces("good", done.good.unwrap_or(0))?;
-        running.item.check_pieces("scrapped", done.scrapped)?;
-        if let Some(energy_wh) = done.energy_wh {
-            (finished.energy_wh, finished.energy_measured) = (energy_wh, true);
-        }
-        let item = running.item.clone();
-        self.running = None;
-        self.end(&item);
-        happened.push(Happened { at_ms, what: What::OperationFinished(finished) });
-        Ok(item.job_id())
-    }
-
-    /// The operation at hand is lost, and has to be done again.
-    pub fn scrap_by_hand(
-        &mut self,
-        now_ms: i64,
-        pieces: Option<u32>,
-        reason: &str,
-        at_ms: Option<i64>,
-        options: &Options,
-        happened: &mut Vec<Happened>,
-    ) -> Result<String, WordError> {
-        happened.extend(self.tell(now_ms, Told::Time, options));
-        let running = self.running.as_ref().ok_or(WordError::NothingAtHand)?;
-        let at_ms = told_time(at_ms, running.started_ms, now_ms)?;
-        let reason = told_reason(reason)?;
-        let item = running.item.clone();
-        let pieces_scrapped = pieces.unwrap_or(item.quantity);
-        item.check_pieces("pieces", pieces_scrapped)?;
-        let (booking_id, operation) = (item.booking_id.clone(), item.operation);
-        self.running = None;
-        self.active_since_ms = None;
-        self.scrapped.retain(|lost| (&lost.0, lost.1) != (&booking_id, operation));
-        self.scrapped.push((booking_id.clone(), operation, now_ms));
-        let scrapped = OperationScrapped { booking_id, operation, pieces_scrapped, reason };
-        happened.push(Happened { at_ms, what: What::OperationScrapped(scrapped) });
-        Ok(item.job_id())
-    }
-
     fn state(&self) -> MachineState {
         MachineState::try_from(self.state).unwrap_or(MachineState::Unknown)
     }
@@ -562,13 +427,6 @@ impl Item {
 
     fn is(&self, over: &(String, u32)) -> bool {
         self.booking_id == over.0 && self.operation == over.1
-    }
-
-    fn check_pieces(&self, field: &'static str, pieces: u32) -> Result<(), WordError> {
-        if pieces <= self.quantity {
-            return Ok(());
-        }
-        Err(WordError::field(field, pieces, format!("at most {}, the booking's pieces", self.quantity)))
     }
 }
 

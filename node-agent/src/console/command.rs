@@ -141,7 +141,7 @@ pub enum Command {
     Consent {
         /// The machine.
         machine: String,
-        /// BOOKING/OPERATION; whatever is asked without.
+        /// BOOKING/OPERATION, for that alone; whatever is asked without.
         operation: Option<Named>,
         /// For so long.
         #[arg(long = "for", value_name = "SPAN", default_value = "10m")]

@@ -1,7 +1,7 @@
 //! The agent's side of the console: answers on a socket in its folder.
 
 use super::{Answer, ITEMS_MAX, ItemListing, LINE_BYTES_MAX, Listing, MachineListing, Question, SOCKET};
-use crate::adapter::word::{Said, Word};
+use crate::adapter::word::{Named, Said, Word};
 use crate::agent::Ears;
 use crate::clock::Clock;
 use crate::dispatch::Kept;
@@ -113,18 +113,13 @@ async fn talk(mut stream: UnixStream, plant: &Plant) -> std::io::Result<()> {
         let answer = match serde_json::from_slice(&line) {
             Ok(Question::List) => Answer::Listing(Box::new(listing(plant))),
             Ok(Question::Say { machine, word, by }) => say(plant, &machine, word, &by, uid).await,
-            Ok(Question::Consent { machine: machine_id, operation, for_s, by }) => {
-                agree(plant, |answer| Told::Consent {
-                    machine_id,
-                    // The whole route's first operation is 0; a booking alone would be any of it.
-                    job: operation
-                        .map(|named| format!("{}/{}", named.booking_id, named.operation.unwrap_or(0))),
-                    within: Duration::from_secs(for_s),
-                    by: person(&by, uid),
-                    answer,
-                })
-                .await
-            }
+            Ok(Question::Consent { machine: machine_id, operation, for_s, by }) => match job(operation) {
+                Ok(job) => {
+                    let (within, by) = (Duration::from_secs(for_s), person(&by, uid));
+                    agree(plant, |answer| Told::Consent { machine_id, job, within, by, answer }).await
+                }
+                Err(why) => Answer::Refused { why },
+            },
             Ok(Question::Withdraw { machine: machine_id, by }) => {
                 agree(plant, |answer| Told::Withdraw { machine_id, by: person(&by, uid), answer }).await
             }
@@ -168,6 +163,16 @@ async fn say(plant: &Plant, machine: &str, word: Word, by: &str, uid: u32) -> An
                 ANSWER_MAX.as_secs()
             ),
         },
+    }
+}
+
+/// The one operation that is agreed to, if one is named: a whole booking is more than anybody looks at.
+fn job(named: Option<Named>) -> Result<Option<String>, String> {
+    match named {
+        Some(Named { operation: None, booking_id }) => Err(format!(
+            "operation = {booking_id}: accepted is BOOKING/OPERATION, or none for whatever is asked"
+        )),
+        named => Ok(named.map(|named| named.to_string())),
     }
 }
 

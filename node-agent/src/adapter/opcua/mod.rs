@@ -2,7 +2,8 @@
 //!
 //! - [`session`]: the line: security, one session, its end. [`pki`]: certificates.
 //! - [`space`]: the address space, by name. [`discover`]: what a server offers, and what it lacks.
-//! - [`jobs`]: ISA-95 job control. [`operate`]: what is asked of it from afar. [`signals`]: what variables amount to. [`watch`]: a machine's history from their values.
+//! - [`jobs`]: ISA-95 job control. [`operate`]: what is asked of it from afar.
+//! - [`signals`]: what variables amount to. [`watch`]: a machine's history from their values.
 //!
 //! [`run`] serves all machines behind one server over one session, because many controls allow no second.
 //! It finds the machines, subscribes, and takes values in as they come. A line that breaks is given a
