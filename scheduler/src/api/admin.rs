@@ -129,7 +129,7 @@ async fn get_status(
         applied_index: status.applied_index,
         snapshot_index: status.snapshot_index,
         state_hash: state.hash(),
-        agents_connected: core.sessions.len() as u32,
+        agents_connected: core.seats.len() as u32,
         counts: Some(v1::Counts {
             members: state.members().len() as u32,
             plants: state.plants().len() as u32,

@@ -2,10 +2,12 @@
 //! dispatch list comes back whenever it changes.
 
 use super::answer::{failed, failure, reasons, refused};
+use super::seats::Seat;
 use super::stream::{self, Answers, Gone, Writer};
 use super::{Core, observe, operator};
 use crate::planner::Failure;
 use crate::wire::{agent as wire, remote};
+use futures::FutureExt as _;
 use millpool_alliance::command::{Caller, Event};
 use millpool_alliance::progress::EVENTS_MAX;
 use millpool_alliance::registry::Role;
@@ -14,7 +16,6 @@ use millpool_proto::v1::{
     self, agent_event, agent_message, agent_service_server::AgentService, coordinator_message,
 };
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -26,58 +27,6 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// How far an agent's clock may be off, ms of the alliance's clock at normal speed.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
-
-/// The agents connected to this node, by plant.
-#[derive(Default)]
-pub struct Sessions {
-    connected: Mutex<BTreeMap<PlantId, String>>,
-}
-
-impl Sessions {
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PlantId, String>> {
-        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place for the plant's agent, unless another is there.
-    fn enter(self: &Arc<Self>, plant: &PlantId, agent: &str) -> Result<Seat, Refusal> {
-        let mut connected = self.lock();
-        if let Some(present) = connected.get(plant) {
-            return Err(Refusal::invalid(
-                Reason::AgentAlreadyConnected,
-                "agent_id",
-                agent,
-                &format!("one agent a plant; {present} is connected for {plant}: stop it first"),
-            ));
-        }
-        connected.insert(plant.clone(), agent.to_owned());
-        metrics::gauge!("millpool_agents_connected").set(connected.len() as f64);
-        Ok(Seat { sessions: self.clone(), plant: plant.clone() })
-    }
-}
-
-/// A connected agent's place; given up when dropped.
-struct Seat {
-    sessions: Arc<Sessions>,
-    plant: PlantId,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut connected = self.sessions.lock();
-        connected.remove(&self.plant);
-        metrics::gauge!("millpool_agents_connected").set(connected.len() as f64);
-    }
-}
 
 #[tonic::async_trait]
 impl AgentService for Core {
@@ -109,7 +58,7 @@ impl Core {
             return Err(refused(&Refusal::unknown("plant_id", &plant)));
         }
         self.check_hello(&plant, &hello)?;
-        let seat = self.sessions.enter(&plant, &hello.agent_id).map_err(|r| refused(&r))?;
+        let seat = self.seats.enter(&plant, &hello.agent_id).map_err(|r| refused(&r))?;
         let attach = Command::AttachAgent {
             plant: plant.clone(),
             agent: hello.agent_id.clone(),
@@ -132,9 +81,9 @@ impl Core {
             unkept: None,
             echo_ms: hello.clock_ms,
             remote: Remote::default(),
-            _seat: seat,
+            seat,
         };
-        tokio::spawn(session.run(incoming, writer));
+        tokio::spawn(session.run(Incoming { stream: incoming, ahead: None }, writer));
         Ok(answers)
     }
 }
@@ -190,6 +139,38 @@ impl Core {
     }
 }
 
+/// What an agent says.
+struct Incoming {
+    stream: Streaming<v1::AgentMessage>,
+    /// Taken from the stream and not yet given.
+    ahead: Option<Result<Option<v1::AgentMessage>, Status>>,
+}
+
+impl Incoming {
+    async fn next(&mut self) -> Result<Option<v1::AgentMessage>, Status> {
+        match self.ahead.take() {
+            Some(message) => message,
+            None => self.stream.message().await,
+        }
+    }
+
+    /// Adds the events that are here already, so that one entry of the log takes them all: an agent that reports
+    /// while its last report is on its way does not queue up behind it, message after message.
+    fn gather(&mut self, events: &mut Vec<v1::AgentEvent>) {
+        while self.ahead.is_none() {
+            match self.stream.message().now_or_never() {
+                Some(Ok(Some(v1::AgentMessage { body: Some(agent_message::Body::Events(more)) })))
+                    if events.len() + more.events.len() <= EVENTS_MAX =>
+                {
+                    events.extend(more.events);
+                }
+                Some(other) => self.ahead = Some(other),
+                None => return,
+            }
+        }
+    }
+}
+
 struct Session {
     core: Core,
     caller: Caller,
@@ -201,7 +182,7 @@ struct Session {
     /// The agent's clock as it was last heard, ms since the Unix epoch.
     echo_ms: i64,
     remote: Remote,
-    _seat: Seat,
+    seat: Seat,
 }
 
 /// What of remote operation was sent on this connection.
@@ -223,11 +204,7 @@ struct Unkept {
 }
 
 impl Session {
-    async fn run(
-        mut self,
-        mut incoming: Streaming<v1::AgentMessage>,
-        writer: Writer<v1::CoordinatorMessage>,
-    ) {
+    async fn run(mut self, mut incoming: Incoming, writer: Writer<v1::CoordinatorMessage>) {
         if let Err(Some(status)) = self.serve(&mut incoming, &writer).await {
             tracing::info!(plant = %self.plant, caller = %self.caller.id, %status, "agent's session ends");
             writer.end(status).await;
@@ -237,7 +214,7 @@ impl Session {
     /// Until the agent goes (None) or has to be told to (a status).
     async fn serve(
         &mut self,
-        incoming: &mut Streaming<v1::AgentMessage>,
+        incoming: &mut Incoming,
         writer: &Writer<v1::CoordinatorMessage>,
     ) -> Result<(), Option<Status>> {
         let welcome = v1::Welcome {
@@ -247,23 +224,21 @@ impl Session {
         self.send(writer, coordinator_message::Body::Welcome(welcome)).await?;
         let mut listed = self.send_list(writer, None).await?;
         self.send_remote(writer).await?;
-        let mut seen = self.core.history.newest();
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         let mut heard = Instant::now();
         loop {
             tokio::select! {
-                message = incoming.message() => {
+                message = incoming.next() => {
                     heard = Instant::now();
                     match message {
-                        Ok(Some(message)) => self.receive(message, writer).await?,
+                        Ok(Some(message)) => self.receive(message, incoming, writer).await?,
                         Ok(None) | Err(_) => return Err(None),
                     }
                 }
-                alive = self.core.history.wait_after(seen) => {
+                alive = self.seat.rung() => {
                     if !alive {
                         return Err(Some(failure(Failure::Stopped)));
                     }
-                    seen = self.core.history.newest();
                     listed = self.send_list(writer, listed).await?;
                     self.send_remote(writer).await?;
                 }
@@ -276,6 +251,9 @@ impl Session {
                     let beat =
                         v1::Heartbeat { clock_ms: self.core.clock.now_ms(), echo_ms: self.echo_ms };
                     self.send(writer, coordinator_message::Body::Heartbeat(beat)).await?;
+                    // What time alone changes: work freezes, a session's window ends.
+                    listed = self.send_list(writer, listed).await?;
+                    self.send_remote(writer).await?;
                 }
             }
         }
@@ -362,10 +340,14 @@ impl Session {
     async fn receive(
         &mut self,
         message: v1::AgentMessage,
+        incoming: &mut Incoming,
         writer: &Writer<v1::CoordinatorMessage>,
     ) -> Result<(), Option<Status>> {
         match message.body {
-            Some(agent_message::Body::Events(events)) => self.report(events.events, writer).await,
+            Some(agent_message::Body::Events(v1::AgentEvents { mut events })) => {
+                incoming.gather(&mut events);
+                self.report(events, writer).await
+            }
             Some(agent_message::Body::DispatchKept(kept)) => {
                 self.kept(kept.revision);
                 Ok(())

@@ -13,6 +13,7 @@ mod capacity;
 mod forward;
 mod plan;
 mod remote;
+mod seats;
 mod stream;
 
 pub use access::{Access, TABLE, hash as token_hash, operator};
@@ -71,7 +72,7 @@ pub struct Core {
     /// Who may call.
     pub access: Access,
     /// Agents connected here.
-    pub sessions: Arc<agent::Sessions>,
+    pub seats: Arc<seats::Seats>,
     /// Quotes on what this node has applied.
     pub quotes: Quotes,
     /// Backups that may be on their way at once: each holds the state's bytes.
@@ -88,8 +89,10 @@ impl Core {
     ) -> Self {
         let history = History::start(&consensus);
         let backups = Arc::new(Semaphore::new(BACKUPS_MAX));
-        let (sessions, quotes) = (Arc::default(), Quotes::default());
-        Core { consensus, planner, history, clock, access, sessions, quotes, backups }
+        let (seats, quotes) = (Arc::default(), Quotes::default());
+        let core = Core { consensus, planner, history, clock, access, seats, quotes, backups };
+        core.attend_agents();
+        core
     }
 
     fn admit<T>(&self, path: &str, request: &Request<T>) -> Result<Caller, Status> {
