@@ -303,6 +303,70 @@ async fn events_are_applied_once_and_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reports_that_pile_up_go_to_the_log_together_and_what_comes_between_them_is_heard() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    found_alliance(&cluster.operator(leader)).await;
+    let mut agent = Agent::attach(&cluster.client(leader, "agent:p-1"), "p-1", "a-1", "box").await.unwrap();
+    let state = |seq| {
+        let state = if seq % 2 == 0 { v1::MachineState::Idle } else { v1::MachineState::Producing };
+        event(seq, "mill-1", What::StateChanged(v1::StateChanged { state: state.into() }))
+    };
+    let before = cluster.status(leader).await.unwrap().header.unwrap().revision;
+    for seq in 1..=200 {
+        agent.report(vec![state(seq)]).await;
+    }
+    while agent.applied().await.seq < 200 {}
+    let entries = cluster.status(leader).await.unwrap().header.unwrap().revision - before;
+    assert!((1..50).contains(&entries), "{entries} entries for 200 reports");
+    let listed = cluster.operator(leader).capacity().list_machines(v1::ListMachinesRequest::default()).await;
+    assert_eq!(listed.unwrap().into_inner().machines[0].state(), v1::MachineState::Idle);
+
+    // A clock that is an hour off, said among reports: what was said before it counts, and what comes after it does not.
+    for seq in 201..=220 {
+        agent.report(vec![state(seq)]).await;
+    }
+    agent.beat((now_s() - 3600) * 1000).await;
+    for seq in 221..=240 {
+        agent.report(vec![state(seq)]).await;
+    }
+    let mut applied = 200;
+    let ended = loop {
+        match agent.acknowledged().await {
+            Ok(acknowledged) => applied = acknowledged.seq,
+            Err(status) => break said(&status),
+        }
+    };
+    assert_eq!((applied, ended.reason.as_str()), (220, "CLOCK_SKEW"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plant_hears_of_its_work_at_once() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    found_alliance(&cluster.operator(leader)).await;
+    let bo = cluster.client(leader, "buyer:bo");
+    let mut agents = Vec::new();
+    for plant in ["p-1", "p-2"] {
+        let client = cluster.client(leader, &format!("agent:{plant}"));
+        let mut agent = Agent::attach(&client, plant, "a-1", "box").await.unwrap();
+        assert_eq!(agent.dispatch().await.items, []);
+        agents.push(agent);
+    }
+    // Well before the next sign of life, with which every list is looked at again.
+    for _ in 0..4 {
+        for (agent, elsewhere) in agents.iter_mut().zip(["p-2", "p-1"]) {
+            let mut wanted = order(vec![operation("a", 120)]);
+            wanted.excluded_plants = vec![elsewhere.into()];
+            let booking = bo.book(wanted).await;
+            let list = tokio::time::timeout(Duration::from_secs(1), agent.dispatch()).await;
+            let items = list.expect("a list at once").items;
+            assert!(items.iter().any(|item| item.booking_id == booking.id), "{items:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_breakdown_displaced_work_is_placed_anew_and_the_buyer_is_told() {
     let mut cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
