@@ -8,7 +8,7 @@ BINARIES := -p millpool-scheduler -p millpool-node-agent -p millpool-cli -p mill
 say = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup build demo test fmt clippy unit doctest deps bench-load bench-agents bench-etcd bench-failover bench-overload \
+.PHONY: help setup test-setup build demo test fmt clippy unit doctest deps bench-load bench-agents bench-failures bench-etcd bench-failover bench-overload \
 	bench-year soak bench-fjsp \
 	fuzz fuzz-build faults faults-bugs faults-setup sim sim-bugs sim-build bench-ablation bench-alliance bench-solver bench-kernels clean-demo
 
@@ -181,6 +181,10 @@ bench-failover: build ## A hundred leaders killed under load (eleven minutes)
 bench-agents: build ## 300 plants' agents, 3,000 machines with a change of state a second each
 	$(say) "Many agents"
 	@target/release/millpool-load --agents 300 --seconds 30 --optimise-for-ms 0 $(LOAD)
+
+bench-failures: build ## Machines that fail among 300: until plants and buyers know where the work goes
+	$(say) "Machines that fail"
+	@target/release/millpool-load --failures 200 --machines 300 $(LOAD)
 
 bench-overload: build ## Ten times what the cluster bears: what still gets done
 	$(say) "Overload"

@@ -14,7 +14,8 @@ use crate::state::State;
 /// - 2: the format itself is part of the state and raised by an entry; a state knows what it was restored from;
 /// - 3: what is over is forgotten after a while ([`crate::retention`]), and of remembered answers that expire together
 ///   the first that was given goes first;
-/// - 4: remote operation ([`crate::remote`]).
+/// - 4: remote operation ([`crate::remote`]);
+/// - 5: the machines' time is counted ([`crate::tally`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Format(u32);
 
@@ -22,11 +23,13 @@ impl Format {
     /// In which every alliance begins.
     pub const FIRST: Format = Format(1);
     /// The newest that this version knows.
-    pub const NEWEST: Format = Format(4);
+    pub const NEWEST: Format = Format(5);
     /// From which on what is over is forgotten, and answers in their order.
     pub const FORGETTING: Format = Format(3);
     /// From which on machines are operated remotely.
     pub const REMOTE: Format = Format(4);
+    /// From which on the machines' time is counted.
+    pub const TALLIED: Format = Format(5);
 
     /// The format of this number, if this version knows it.
     pub fn of(number: u32) -> Option<Format> {
@@ -63,7 +66,15 @@ impl State {
             let accepted = format!("a format above {}, which the cluster writes", self.format);
             return Err(Refusal::invalid(Reason::InvalidField, "format", to, &accepted));
         }
-        self.format = to;
+        self.go_on_in(to);
         Ok(Reply::Done)
+    }
+
+    /// What a newer format keeps begins with it.
+    pub(crate) fn go_on_in(&mut self, format: Format) {
+        self.format = format;
+        if format >= Format::TALLIED {
+            self.open_accounts();
+        }
     }
 }

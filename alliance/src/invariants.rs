@@ -7,6 +7,7 @@ use crate::line::{Phase, Station, Use};
 use crate::price;
 use crate::remote::Session;
 use crate::state::State;
+use crate::tally::Counted;
 use crate::window::TICK_S;
 use std::collections::BTreeSet;
 
@@ -22,8 +23,29 @@ pub fn violations(state: &State) -> Vec<String> {
     for session in state.sessions().values() {
         check_session(state, session, &mut found);
     }
+    check_time(state, &mut found);
     check_derived(state, &mut found);
     found
+}
+
+/// No second is counted twice, and none of those that nobody has lived.
+fn check_time(state: &State, found: &mut Vec<String>) {
+    for ((machine, grain, start), Counted { end, tally }) in state.tallies().iter().map(|(k, v)| (k, &**v)) {
+        let Some(account) = state.accounts().get(machine) else {
+            found.push(format!("{machine}: its time is counted, and it has no account"));
+            continue;
+        };
+        let lived = (account.until.min(*end) - account.since.max(*start)).max(0);
+        let counted: i64 = tally.seconds().map(|(_, seconds)| seconds).sum();
+        if counted > lived || tally.seconds().any(|(_, seconds)| seconds <= 0) {
+            found.push(format!(
+                "{machine}: {counted} s are counted of the {grain:?} from {start}, of {lived}"
+            ));
+        }
+    }
+    for account in state.accounts().values().filter(|a| a.since > a.until || a.until > state.now()) {
+        found.push(format!("{}: its time is counted to {}", account.machine, account.until));
+    }
 }
 
 /// A session that is open stands on its ground, alone on its machine.
@@ -199,6 +221,8 @@ fn check_derived(state: &State, found: &mut Vec<String>) {
         ("sessions by end", again.sessions_by_end == state.sessions_by_end),
         ("open sessions", again.open_sessions == state.open_sessions),
         ("digest of sessions", state.sessions().digest() == state.sessions().digest_anew()),
+        ("digest of accounts", state.accounts().digest() == state.accounts().digest_anew()),
+        ("digest of tallies", state.tallies().digest() == state.tallies().digest_anew()),
         ("hash", again.hash() == state.hash()),
         ("digest of bookings", state.bookings().digest() == state.bookings().digest_anew()),
         ("digest of machines", state.stations().digest() == state.stations().digest_anew()),

@@ -258,6 +258,7 @@ impl State {
         let offers: Vec<Arc<Offer>> = self.offers.values().filter(counts).cloned().collect();
         let lent = Windows::union(offers.iter().flat_map(|o| o.open.iter().copied()));
         let notice_s = offers.iter().map(|o| o.notice_s).max().unwrap_or(0);
+        self.note_lent(machine, &lent);
         self.edit_station(machine, |s| {
             s.set_open(lent.without(s.down.as_ref().map(|d| Window::new(d.since, d.until))));
             s.notice_s = notice_s;
@@ -276,6 +277,14 @@ impl State {
             let accepted = "0 while a coordinator of a former version is in the cluster: upgrade all first";
             let (field, value) = ("policy.history_keep_s", policy.history_keep_s);
             return Err(Refusal::invalid(Reason::InvalidField, field, value, accepted));
+        }
+        for (field, value) in [("policy.day_start_s", policy.day_start_s), ("policy.shift_s", policy.shift_s)]
+        {
+            if value != 0 && self.format() < Format::TALLIED {
+                let accepted =
+                    "0 while a coordinator of a former version is in the cluster: upgrade all first";
+                return Err(Refusal::invalid(Reason::InvalidField, field, value, accepted));
+            }
         }
         if policy.transport != self.policy.transport && !self.open.is_empty() {
             return Err(Refusal::because(

@@ -10,6 +10,7 @@
 //!   plan must obey, checked here again whoever computed it.
 //! - [`price`]: money and carbon, in integers; [`cost`]: what the plan costs the pool;
 //! - [`progress`]: what the plants report, and disturbances.
+//! - [`tally`]: what machines did with their time, by shift and day.
 //! - [`remote`]: the right to operate a machine from afar, and the record of it.
 //! - [`answer`]: what was answered, so that a repeated request is done once; [`retention`]: what is over, and
 //!   how long it is known.
@@ -51,6 +52,7 @@ pub mod restoration;
 pub mod retention;
 pub mod rules;
 pub mod state;
+pub mod tally;
 pub mod window;
 
 pub use booking::{Booking, Disturbance, DisturbanceKind, Place, Progress, Promise, Status, Step};

@@ -23,7 +23,7 @@ const NEIGHBOURS: usize = 16;
 const LINE_ROOM: usize = 4;
 
 /// What a machine was last reported to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MachineState {
     /// Nobody knows.
     Unknown,

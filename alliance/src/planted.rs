@@ -27,6 +27,8 @@ pub enum Bug {
     OutboxForgotten,
     /// What is over is known for half of the time that it should be.
     ForgottenTooSoon,
+    /// A machine's time is counted again with every report.
+    TimeCountedTwice,
 }
 
 /// Whether `bug` is planted: never, but for tests.
@@ -94,6 +96,7 @@ mod tests {
             Bug::EventsRepeated,
             Bug::OutboxForgotten,
             Bug::ForgottenTooSoon,
+            Bug::TimeCountedTwice,
         ] {
             let found = hunt(Some(bug), 2000);
             println!("{bug:?}: {found:?}");

@@ -90,7 +90,10 @@ impl State {
             agent.applied_seq = event.seq;
             let before = self.clone();
             match self.happen(&before, plant, event) {
-                Ok(()) => in_hand.extend(event.what.in_hand()),
+                Ok(()) => {
+                    self.count(&before, event);
+                    in_hand.extend(event.what.in_hand());
+                }
                 Err(refusal) => {
                     *self = before;
                     refused.push((event.seq, refusal.message));

@@ -3,6 +3,7 @@
 use crate::id::{MachineId, MemberId, PlantId, PrincipalId};
 use crate::refusal::{Reason, Refusal, text, within};
 use crate::retention::{HISTORY_KEEP_MAX_S, HISTORY_KEEP_MIN_S};
+use crate::tally::{DAY_S, SHIFT_MIN_S};
 use crate::window::TICK_S;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
@@ -356,6 +357,10 @@ pub struct Policy {
     pub revision: u64,
     /// What is over is known for this long, seconds; 0: as long as there is room ([`crate::retention`]). From format 3 on.
     pub history_keep_s: i64,
+    /// When the alliance's day begins, seconds after midnight UTC ([`crate::tally`]). From format 5 on.
+    pub day_start_s: i64,
+    /// Length of a shift, seconds, the first of which begins with the day; 0: [`crate::tally::SHIFT_S`]. From format 5 on.
+    pub shift_s: i64,
 }
 
 /// What former formats did not have adds nothing to the hash where it is not set, so that versions agree.
@@ -373,11 +378,16 @@ impl Hash for Policy {
             holds_max_per_buyer,
             revision,
             history_keep_s,
+            day_start_s,
+            shift_s,
         } = self;
         (freeze_s, lead_s, promise_slack_s, quote_valid_s, tardiness_fen_per_minute).hash(hasher);
         (transport, grid_factors, request_id_keep_s, holds_max_per_buyer, revision).hash(hasher);
         if *history_keep_s != 0 {
             history_keep_s.hash(hasher);
+        }
+        if (*day_start_s, *shift_s) != (0, 0) {
+            (day_start_s, shift_s).hash(hasher);
         }
     }
 }
@@ -409,6 +419,8 @@ impl Default for Policy {
             holds_max_per_buyer: 20,
             revision: 0,
             history_keep_s: 0,
+            day_start_s: 0,
+            shift_s: 0,
         }
     }
 }
@@ -444,6 +456,16 @@ impl Policy {
             let accepted = format!("0, or {HISTORY_KEEP_MIN_S} to {HISTORY_KEEP_MAX_S}");
             let (field, value) = ("policy.history_keep_s", self.history_keep_s);
             return Err(Refusal::invalid(Reason::InvalidField, field, value, &accepted));
+        }
+        if !(0..DAY_S).contains(&self.day_start_s) || self.day_start_s % TICK_S != 0 {
+            let accepted = format!("whole minutes, 0 to {}", DAY_S - TICK_S);
+            let (field, value) = ("policy.day_start_s", self.day_start_s);
+            return Err(Refusal::invalid(Reason::InvalidField, field, value, &accepted));
+        }
+        let shift_s = self.shift_s;
+        if shift_s != 0 && (!(SHIFT_MIN_S..=DAY_S).contains(&shift_s) || DAY_S % shift_s != 0) {
+            let accepted = format!("0, or {SHIFT_MIN_S} to {DAY_S} of which a day is a multiple");
+            return Err(Refusal::invalid(Reason::InvalidField, "policy.shift_s", shift_s, &accepted));
         }
         within("policy.grid_factors (count)", self.grid_factors.len() as i64, 0, 256)?;
         for f in &self.grid_factors {

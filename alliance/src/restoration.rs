@@ -53,8 +53,8 @@ impl State {
         self.bookings_given += BOOKINGS_SKIPPED;
         self.sessions_given += SESSIONS_SKIPPED;
         self.close_all_sessions("the alliance was restored");
-        self.sessions.rehash();
-        self.format = Format::NEWEST;
+        self.go_on_in(Format::NEWEST);
+        self.rehash();
         self
     }
 }

@@ -15,6 +15,7 @@ use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
 use crate::remote::Session;
 use crate::restoration::Restoration;
 use crate::retention::{BOOKINGS_OVER_MAX, Over};
+use crate::tally::{Account, Counted, TallyKey};
 use crate::window::LATEST;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -114,6 +115,10 @@ pub struct Image {
     pub sessions_given: u64,
     /// Sessions.
     pub sessions: Vec<Arc<Session>>,
+    /// How far machines' time is counted.
+    pub accounts: Vec<Arc<Account>>,
+    /// What it was counted as.
+    pub tallies: Vec<(TallyKey, Arc<Counted>)>,
 }
 
 /// The state of the alliance. A clone is cheap: the maps are persistent.
@@ -137,6 +142,8 @@ pub struct State {
     pub(crate) answers: Table<Asked, Arc<Answer>>,
     pub(crate) sessions_given: u64,
     pub(crate) sessions: Table<SessionId, Arc<Session>>,
+    pub(crate) accounts: Table<MachineId, Arc<Account>>,
+    pub(crate) tallies: Table<TallyKey, Arc<Counted>>,
     // Derived from the tables above, for quick answers; not hashed, not in snapshots.
     pub(crate) open: imbl::OrdSet<BookingId>,
     pub(crate) over: imbl::OrdSet<Over>,
@@ -181,7 +188,7 @@ impl State {
         Outcome { result, revision: at, changes: std::mem::take(&mut self.changes) }
     }
 
-    fn rehash(&mut self) {
+    pub(crate) fn rehash(&mut self) {
         self.members.rehash();
         self.plants.rehash();
         self.stations.rehash();
@@ -191,6 +198,8 @@ impl State {
         self.agents.rehash();
         self.answers.rehash();
         self.sessions.rehash();
+        self.accounts.rehash();
+        self.tallies.rehash();
     }
 
     fn perform(&mut self, before: &State, entry: &Entry) -> Result<Reply, Refusal> {
@@ -258,6 +267,9 @@ impl State {
         }
         if self.format >= Format::REMOTE {
             (self.sessions_given, self.sessions.digest()).hash(&mut hasher);
+        }
+        if self.format >= Format::TALLIED {
+            (self.accounts.digest(), self.tallies.digest()).hash(&mut hasher);
         }
         hasher.finish()
     }
@@ -532,6 +544,8 @@ impl State {
             answers: self.answers.iter().map(|(asked, answer)| (asked.key.clone(), answer.clone())).collect(),
             sessions_given: self.sessions_given,
             sessions: all(&self.sessions),
+            accounts: all(&self.accounts),
+            tallies: self.tallies.iter().map(|(key, counted)| (key.clone(), counted.clone())).collect(),
         }
     }
 
@@ -567,6 +581,8 @@ impl State {
             state.index_session(&session);
             state.sessions.put(session.id, session);
         }
+        image.accounts.into_iter().for_each(|a| state.accounts.put(a.machine.clone(), a));
+        image.tallies.into_iter().for_each(|(key, counted)| state.tallies.put(key, counted));
         for (key, answer) in image.answers {
             state.keep_answer(key.into(), answer);
         }

@@ -1,36 +1,28 @@
 //! Many plants' agents at once, each machine with a change of state a second: how soon the leader knows of each, whether
 //! every one arrives, and what it costs the coordinators.
 //!
-//! The agents are the shipped ones, in this process; a change is put into an agent's outbox as its adapters do it, and
-//! counts as known when the leader says that it is applied, which a majority has on disk by then. In reality every agent
-//! has a disk of its own: here their outboxes are in memory (`/dev/shm`, where there is one).
+//! A change is put into an agent's outbox as its adapters do it, and counts as known when the leader says that it is
+//! applied, which a majority has on disk by then.
 
 use crate::args::Args;
+use crate::floor::{self, Floor};
 use crate::report::{Measured, Results};
 use crate::sample::{Done, Sample};
 use crate::stage::Stage;
 use anyhow::{Context as _, ensure};
 use millpool_cli::client::Client;
-use millpool_node_agent::adapter::{Power, manual};
-use millpool_node_agent::agent::{Adapter, Agent, Machine, Options};
-use millpool_node_agent::clock::Clock;
-use millpool_node_agent::ground::Ground;
-use millpool_node_agent::health::{Health, Line};
-use millpool_node_agent::outbox::{BYTES_MAX_LEAST, Entry, Outbox};
-use millpool_node_agent::session::{Timing, Token};
+use millpool_node_agent::outbox::Outbox;
 use millpool_proto::v1::agent_event::What;
-use millpool_proto::v1::{self, AgentEvent, MachineState, StateChanged};
+use millpool_proto::v1::{self, MachineState, StateChanged};
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 /// Machines of each plant.
 const MACHINES: usize = 10;
 /// Clients that register plants and machines.
 const CLERKS: usize = 8;
-/// How long all agents may take to be connected, and the last changes to be known.
+/// How long the last changes may take to be known.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Lets `plants` agents report for as long as a measurement takes.
@@ -41,21 +33,14 @@ pub(crate) async fn run(
     results: &mut Results,
 ) -> anyhow::Result<()> {
     register(stage, plants).await?;
-    let dir = folder()?;
-    let stop = CancellationToken::new();
-    let mut running = JoinSet::new();
-    let mut floor = Vec::new();
-    for plant in 0..plants {
-        let agent = Agent::open(options(stage, plant, &dir), Clock::default(), Ground::Machine)?;
-        floor.push((plant, agent.outbox(), agent.health()));
-        running.spawn(agent.run(stop.clone()));
-    }
-    connected(&floor).await?;
+    let machines = |plant| (0..MACHINES).map(|machine| machine_id(plant, machine)).collect();
+    let floor = Floor::open(stage, (0..plants).map(|plant| (plant_id(plant), machines(plant)))).await?;
     let warm = Duration::from_secs(args.warm_up.max(2));
     let begun = Instant::now() + warm;
     let until = begun + Duration::from_secs(args.seconds);
+    let outboxes = floor.plants.iter().map(|plant| plant.outbox.clone()).enumerate();
     let mut reporting: JoinSet<_> =
-        floor.iter().map(|(plant, outbox, _)| report(*plant, plants, outbox.clone(), begun, until)).collect();
+        outboxes.map(|(plant, outbox)| report(plant, plants, outbox, begun, until)).collect();
     tokio::time::sleep_until(begun.into()).await;
     let before = stage.busy_s();
     tokio::time::sleep_until(until.into()).await;
@@ -76,11 +61,7 @@ pub(crate) async fn run(
         plants * MACHINES
     ));
     check(stage, plants).await?;
-    stop.cancel();
-    while let Some(ended) = running.join_next().await {
-        ended??;
-    }
-    std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))
+    floor.close().await
 }
 
 fn plant_id(plant: usize) -> String {
@@ -152,45 +133,6 @@ async fn register_plant(client: &Client, plant: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A new folder, in memory where there is one.
-fn folder() -> anyhow::Result<PathBuf> {
-    let memory = Path::new("/dev/shm");
-    let root = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let dir = root.join(format!("millpool-agents-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    Ok(dir)
-}
-
-fn options(stage: &Stage, plant: usize, dir: &Path) -> Options {
-    let adapter = || Adapter::Manual(manual::Options { progress_s: 900, power: Power::default() });
-    let machine = |machine| Machine { id: machine_id(plant, machine), adapter: adapter(), remote: None };
-    Options {
-        plant_id: plant_id(plant),
-        agent_id: "agent".to_owned(),
-        data_dir: dir.join(plant_id(plant)),
-        outbox_bytes_max: BYTES_MAX_LEAST,
-        coordinators: stage.endpoints().to_vec(),
-        token: Token::Given(format!("agent:{}", plant_id(plant))),
-        tls: None,
-        timing: Timing::default(),
-        machines: (0..MACHINES).map(machine).collect(),
-    }
-}
-
-async fn connected(floor: &[(usize, Outbox, Health)]) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    let up = |health: &Health| matches!(health.report().line, Line::Connected { .. });
-    loop {
-        let count = floor.iter().filter(|(_, _, health)| up(health)).count();
-        if count == floor.len() {
-            eprintln!("{count} agents connected after {:.1} s", begun.elapsed().as_secs_f64());
-            return Ok(());
-        }
-        ensure!(begun.elapsed() < PATIENCE, "{count} of {} agents are connected", floor.len());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 /// What a machine is last told to be.
 const LAST: MachineState = MachineState::Held;
 
@@ -217,14 +159,9 @@ async fn report(
                 let state = if over { LAST } else { states[(count as usize / MACHINES) % 2] };
                 let machine = if over { last } else { count as usize % MACHINES };
                 last += usize::from(over);
-                let change = AgentEvent {
-                    seq: 0,
-                    at_ms: Clock::default().now_ms(),
-                    machine_id: machine_id(plant, machine),
-                    what: Some(What::StateChanged(StateChanged { state: state.into() })),
-                };
                 let since = Instant::now();
-                outbox.append(Entry { events: vec![change], mark: None }).await?;
+                let what = What::StateChanged(StateChanged { state: state.into() });
+                floor::report(&outbox, &machine_id(plant, machine), what).await?;
                 count += 1;
                 waiting.push_back((status.borrow().last_seq, since));
                 next += every;

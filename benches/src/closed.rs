@@ -5,7 +5,7 @@ use crate::args::Args;
 use crate::report::{Measured, Results};
 use crate::sample::{Done, Sample};
 use crate::stage::Stage;
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use futures::future::join_all;
 use millpool_cli::client::Client;
 use millpool_demo::small::Orders;
@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// Bookings of a measurement that are cancelled at the same time afterwards.
 const CANCELLED_AT_ONCE: usize = 32;
+
+/// Clients that make the bookings of a measurement that needs some.
+const FILLING: usize = 16;
 
 /// Clients at which the most is got done.
 const PEAK_CLIENTS: usize = 64;
@@ -58,6 +61,24 @@ pub(crate) async fn book(stage: &Stage, args: &Args, clients: usize) -> anyhow::
     let (booked, made) = book_and_keep(stage, args, clients).await?;
     cancel(made).await;
     Ok(booked)
+}
+
+/// Makes `count` bookings, which stay.
+pub(crate) async fn fill(stage: &Stage, args: &Args, count: usize) -> anyhow::Result<()> {
+    eprintln!("making {count} bookings");
+    let start_s = stage.alliance.blueprint.start_s;
+    let run = format!("fill-{}", std::process::id());
+    let buyers = stage.buyers(FILLING)?.into_iter().enumerate();
+    let fill = buyers.map(|(number, (_, client))| {
+        let mut orders = Orders::new(args.seed, number, start_s, &run);
+        async move {
+            for _ in (number..count).step_by(FILLING) {
+                client.book(orders.request()).await.context("making a booking")?;
+            }
+            anyhow::Ok(())
+        }
+    });
+    join_all(fill).await.into_iter().collect()
 }
 
 async fn book_and_keep(stage: &Stage, args: &Args, clients: usize) -> anyhow::Result<(Sample, Vec<Made>)> {

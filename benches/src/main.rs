@@ -4,7 +4,7 @@
 //! - [`closed`]: clients that ask again as soon as they are answered; [`open`]: arrivals at a rate,
 //!   whoever still waits.
 //! - [`beside`]: bookings and puts into [`etcd`] in turn.
-//! - [`agents`]: many plants' agents at once.
+//! - [`agents`]: many plants' agents at once; [`disturbed`]: machines that fail. [`floor`]: the agents of both.
 //! - [`kills`]: the leader killed under load. [`overload`]: many times more than it bears. [`year`]: many bookings known.
 //!   [`soak`]: most of what it bears, for long.
 //! - [`report`]: the table and the JSON.
@@ -13,7 +13,9 @@ mod agents;
 mod args;
 mod beside;
 mod closed;
+mod disturbed;
 mod etcd;
+mod floor;
 mod kills;
 mod open;
 mod overload;
@@ -60,6 +62,8 @@ async fn run(args: args::Args) -> anyhow::Result<()> {
         beside::run(&stage, &args, repeats, &mut results).await?;
     } else if let Some(plants) = args.agents {
         agents::run(&stage, &args, plants, &mut results).await?;
+    } else if let Some(failures) = args.failures {
+        disturbed::run(&stage, &args, failures, &mut results).await?;
     } else if let Some(factor) = args.overload {
         overload::run(&stage, &args, factor, &mut results).await?;
     } else if let Some(minutes) = args.soak {

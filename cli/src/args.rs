@@ -1,7 +1,7 @@
 //! The command line: every command, and what all of them share.
 
 use crate::commands::{
-    backup, booking, explain, machines, members, offers, operate, plan, quote, remote, status, watch,
+    backup, booking, explain, kpi, machines, members, offers, operate, plan, quote, remote, status, watch,
 };
 use crate::connection::ConnectionArgs;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -78,6 +78,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Remote(remote::RemoteCommand),
     Plan(plan::PlanArgs),
+    Kpi(kpi::KpiArgs),
     /// Members of the alliance: list, put
     #[command(subcommand)]
     Members(members::MembersCommand),

@@ -114,6 +114,7 @@ async fn dispatch(command: &Command, desk: &mut Desk<'_>) -> Result<(), Failure>
         Command::Remote(command) => commands::remote::run(command, desk).await,
         Command::Watch(args) => commands::watch::run(args, desk).await,
         Command::Plan(args) => commands::plan::run(args, desk).await,
+        Command::Kpi(args) => commands::kpi::run(args, desk).await,
         Command::Members(command) => commands::members::members(command, desk).await,
         Command::Plants(command) => commands::members::plants(command, desk).await,
         Command::Machines(command) => commands::machines::run(command, desk).await,

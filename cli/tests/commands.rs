@@ -5,83 +5,10 @@
 
 mod fake;
 
-use expect_test::{Expect, expect};
-use fake::{Cluster, FakeNode, Fault, sample};
-use jiff::{Timestamp, tz::TimeZone};
-use millpool_cli::connection::Environment;
-use millpool_cli::written::Clock;
-use millpool_cli::{Surroundings, run};
-use millpool_proto::v1::*;
+use expect_test::expect;
+use fake::pool::{Pool, bare};
+use fake::{Fault, sample};
 use serde_json::Value;
-
-/// What a run left behind.
-struct Ran {
-    exit_code: u8,
-    answers: String,
-    notices: String,
-}
-
-impl Ran {
-    fn json(&self) -> Value {
-        assert_eq!(self.exit_code, 0, "{}", self.notices);
-        serde_json::from_str(&self.answers).unwrap()
-    }
-}
-
-/// A pool with one node to run commands against.
-struct Pool {
-    cluster: Cluster,
-    node: FakeNode,
-}
-
-impl Pool {
-    fn new() -> Self {
-        let cluster = Cluster::new(sample::state());
-        let node = cluster.start(1);
-        Self { cluster, node }
-    }
-
-    async fn run(&self, words: &[&str]) -> Ran {
-        let endpoints = format!("--endpoints={}", self.node.address);
-        let mut all = vec!["millpool".to_owned()];
-        all.extend(words.iter().map(ToString::to_string));
-        all.push(endpoints.clone());
-        let mut ran = bare(all).await;
-        for text in [&mut ran.answers, &mut ran.notices] {
-            *text = text.replace(&format!(" {endpoints}"), "").replace(&self.node.address, "node1:7400");
-        }
-        ran
-    }
-
-    /// Runs it and compares what people read.
-    async fn shows(&self, words: &[&str], expected: Expect) {
-        let ran = self.run(words).await;
-        expected.assert_eq(&(ran.answers + &ran.notices));
-    }
-
-    fn with_booking(self, booking: Booking) -> Self {
-        self.cluster.change(booking);
-        self
-    }
-}
-
-/// Runs the command at the sample's time, with nothing from this machine's environment.
-async fn bare(words: Vec<String>) -> Ran {
-    let (mut answers, mut notices) = (Vec::new(), Vec::new());
-    let around = Surroundings {
-        answers: &mut answers,
-        notices: &mut notices,
-        clock: Clock {
-            now: Timestamp::from_second(sample::NOW_S).unwrap(),
-            zone: TimeZone::get("Asia/Shanghai").unwrap(),
-        },
-        environment: Environment::default(),
-        terminal: None,
-    };
-    let exit_code = run(words, around).await;
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran { exit_code, answers: text(answers), notices: text(notices) }
-}
 
 const ORDER: [&str; 14] = [
     "--quantity",
@@ -607,23 +534,25 @@ async fn policy_is_shown_and_replaced() {
     pool.shows(
         &["policy", "get"],
         expect![[r#"
-        Policy, revision 12
-          freeze horizon             2 h
-          lead before new work       30 min
-          promise slack              4 h
-          quotes stand for           15 min
-          a late minute costs        0.50 CNY
-          transport time             30 min + 2 min a km
-          transport price            30.00 CNY + 3.50 CNY a km
-          transport carbon           210 g CO2e a km
-          request ids kept           1 d
-          holds a buyer may have     20
-          what is over is known for  400 d
+            Policy, revision 12
+              freeze horizon             2 h
+              lead before new work       30 min
+              promise slack              4 h
+              quotes stand for           15 min
+              a late minute costs        0.50 CNY
+              transport time             30 min + 2 min a km
+              transport price            30.00 CNY + 3.50 CNY a km
+              transport carbon           210 g CO2e a km
+              request ids kept           1 d
+              holds a buyer may have     20
+              what is over is known for  400 d
+              days begin at              16:00 UTC
+              a shift is                 8 h
 
-         GRID    YEAR   G CO2E/KWH   BASIS                SOURCE
-        ────────────────────────────────────────────────────────────────────
-         CN-CQ   2022        522.7   provincial average   a national record
-    "#]],
+             GRID    YEAR   G CO2E/KWH   BASIS                SOURCE
+            ────────────────────────────────────────────────────────────────────
+             CN-CQ   2022        522.7   provincial average   a national record
+        "#]],
     )
     .await;
     let folder = tempfile::tempdir().unwrap();
@@ -809,6 +738,7 @@ async fn help_and_completions() {
           remote       Operate a machine from afar: open, close, list, show, store, start, pause and the
                        rest
           plan         Shows the plan: its figures, and who is on which machine when
+          kpi          Shows what machines did with their time: the indicators of ISO 22400-2
           members      Members of the alliance: list, put
           plants       Plants of the members: list, put
           machines     Machines of the plants: list, put

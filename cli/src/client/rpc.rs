@@ -120,6 +120,8 @@ methods! {
     read PlanServiceClient get_plan "GetPlan" (GetPlanRequest) -> GetPlanResponse;
     /// Why a booking is where it is, or why an order finds no place.
     read PlanServiceClient explain "Explain" (ExplainRequest) -> ExplainResponse;
+    /// What machines did with their time.
+    read PlanServiceClient get_indicators "GetIndicators" (GetIndicatorsRequest) -> GetIndicatorsResponse;
 
     /// Begins a session of remote operation. An empty request id is filled in.
     write RemoteServiceClient open_session "OpenSession" (OpenSessionRequest) -> OpenSessionResponse;

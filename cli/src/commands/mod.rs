@@ -4,6 +4,7 @@
 pub mod backup;
 pub mod booking;
 pub mod explain;
+pub mod kpi;
 pub mod machines;
 pub mod members;
 pub mod offers;

@@ -282,6 +282,9 @@ pub async fn policy(command: &PolicyCommand, desk: &mut Desk<'_>) -> Result<(), 
     }
 }
 
+/// A shift where the policy says nothing else, seconds; the contract's number.
+const SHIFT_S: u32 = 28_800;
+
 fn show_policy(policy: &Policy, output: &mut Output) -> Result<(), Failure> {
     let time = |seconds: u32| shown::duration(i64::from(seconds));
     let transport = policy.transport.unwrap_or_default();
@@ -305,6 +308,11 @@ fn show_policy(policy: &Policy, output: &mut Output) -> Result<(), Failure> {
         ("request ids kept", time(policy.request_id_keep_s)),
         ("holds a buyer may have", policy.holds_max_per_buyer.to_string()),
         ("what is over is known for", history),
+        (
+            "days begin at",
+            format!("{:02}:{:02} UTC", policy.day_start_s / 3600, policy.day_start_s / 60 % 60),
+        ),
+        ("a shift is", time(if policy.shift_s == 0 { SHIFT_S } else { policy.shift_s })),
     ])?;
     if policy.grid_factors.is_empty() {
         return Ok(());

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod pool;
 pub mod sample;
 
 use millpool_proto::v1::admin_service_server::{AdminService, AdminServiceServer};
@@ -56,6 +57,7 @@ pub struct State {
     pub machines: Vec<Machine>,
     pub offers: Vec<Offer>,
     pub plan: GetPlanResponse,
+    pub indicators: Vec<Indicators>,
     pub policy: Policy,
     /// One session of remote operation.
     pub session: Session,
@@ -633,6 +635,19 @@ impl PlanService for Service {
     async fn get_plan(&self, _: Request<GetPlanRequest>) -> Result<Response<GetPlanResponse>, Status> {
         let header = self.header();
         self.serve("GetPlan", |state| Ok(GetPlanResponse { header, ..state.plan.clone() })).await
+    }
+
+    async fn get_indicators(
+        &self,
+        request: Request<GetIndicatorsRequest>,
+    ) -> Result<Response<GetIndicatorsResponse>, Status> {
+        let header = self.header();
+        self.serve("GetIndicators", |state| {
+            let grouped = request.get_ref().group() != IndicatorGroup::All;
+            let indicators = state.indicators.iter().filter(|i| i.group_id.is_empty() != grouped);
+            Ok(GetIndicatorsResponse { header, indicators: indicators.cloned().collect() })
+        })
+        .await
     }
 
     async fn watch_plan(

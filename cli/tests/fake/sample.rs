@@ -282,6 +282,51 @@ pub fn plan() -> GetPlanResponse {
     GetPlanResponse { header: None, summary: Some(summary), rows, entries }
 }
 
+/// The alliance's week as a whole, and two machines' of it.
+pub fn indicators() -> Vec<Indicators> {
+    let of = |group_id: &str, machines: u32, share: i64| {
+        let hours = |hours: i64| hours * HOUR * share / 100;
+        let state = |state: MachineState, time, lent, in_hand| StateTime {
+            state: state.into(),
+            seconds: hours(time),
+            lent_s: hours(lent),
+            in_hand_s: hours(in_hand),
+        };
+        Indicators {
+            group_id: group_id.to_owned(),
+            start_s: NOW_S - 7 * DAY,
+            end_s: NOW_S,
+            machines,
+            planned_busy_s: hours(500),
+            busy_s: hours(390),
+            production_s: hours(312),
+            setup_s: hours(39),
+            unknown_s: hours(15),
+            states: vec![
+                state(MachineState::Unknown, 200, 15, 10),
+                state(MachineState::Idle, 110, 84, 29),
+                state(MachineState::Setup, 39, 39, 39),
+                state(MachineState::Producing, 330, 320, 312),
+                state(MachineState::Maintenance, 20, 20, 0),
+            ],
+            pieces_good: 970 * share / 100,
+            pieces_scrapped: 30 * share / 100,
+            run_planned_s: hours(300),
+            energy_measured_wh: 1_500_000 * share / 100,
+            energy_modelled_wh: 500_000 * share / 100,
+            carbon_g: 1_045_400 * share / 100,
+            allocation: Some(0.78),
+            utilisation: Some(0.8),
+            availability: Some(0.624),
+            effectiveness: Some(300.0 / 312.0),
+            quality: Some(0.97),
+            oee: Some(0.582),
+            setup_ratio: None,
+        }
+    };
+    vec![of("", 5, 100), of("dmu50-1", 1, 40), of("zeiss-1", 1, 20)]
+}
+
 fn entry(
     machine: &str,
     plant: &str,
@@ -356,6 +401,8 @@ fn policy() -> Policy {
         request_id_keep_s: 86_400,
         holds_max_per_buyer: 20,
         history_keep_s: 400 * 86_400,
+        day_start_s: 57_600,
+        shift_s: 28_800,
         revision: 12,
     }
 }
@@ -410,6 +457,7 @@ pub fn state() -> State {
         machines: machines(),
         offers: offers(),
         plan: plan(),
+        indicators: indicators(),
         policy: policy(),
         principals: vec![Principal {
             id: "acme".to_owned(),

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use Role::{Agent, Auditor, Buyer, Member, Operator};
 
 /// Every RPC of the public services and the roles that it admits.
-pub const TABLE: [(&str, &[Role]); 36] = [
+pub const TABLE: [(&str, &[Role]); 37] = [
     ("/millpool.v1.BookingService/Quote", &[Buyer, Operator]),
     ("/millpool.v1.BookingService/Book", &[Buyer, Operator]),
     ("/millpool.v1.BookingService/ConfirmBooking", &[Buyer, Operator]),
@@ -32,6 +32,7 @@ pub const TABLE: [(&str, &[Role]); 36] = [
     ("/millpool.v1.PlanService/GetPlan", &[Buyer, Member, Operator, Auditor]),
     ("/millpool.v1.PlanService/WatchPlan", &[Member, Operator, Auditor]),
     ("/millpool.v1.PlanService/Explain", &[Buyer, Operator]),
+    ("/millpool.v1.PlanService/GetIndicators", &[Member, Operator, Auditor]),
     ("/millpool.v1.RemoteService/OpenSession", &[Buyer]),
     ("/millpool.v1.RemoteService/CloseSession", &[Buyer, Member, Operator]),
     ("/millpool.v1.RemoteService/Operate", &[Buyer, Member]),

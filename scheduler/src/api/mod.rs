@@ -11,6 +11,7 @@ mod answer;
 mod booking;
 mod capacity;
 mod forward;
+mod indicators;
 mod plan;
 mod remote;
 mod seats;

@@ -4,7 +4,7 @@ use super::answer::{self, refused};
 use super::booking::{compacted, read_id, visible};
 use super::capacity::sees_plant;
 use super::stream::{self, Answers, Gone, Writer};
-use super::{Core, WATCH_PROGRESS};
+use super::{Core, WATCH_PROGRESS, indicators};
 use crate::planner::explain::Question;
 use crate::wire::{booking as wire, registry, required};
 use millpool_alliance::command::Caller;
@@ -21,6 +21,7 @@ pub(super) const EXPLAIN: &str = "/millpool.v1.PlanService/Explain";
 const FIGURES_APART: Duration = Duration::from_millis(100);
 const GET_PLAN: &str = "/millpool.v1.PlanService/GetPlan";
 const WATCH_PLAN: &str = "/millpool.v1.PlanService/WatchPlan";
+const GET_INDICATORS: &str = "/millpool.v1.PlanService/GetIndicators";
 
 #[tonic::async_trait]
 impl PlanService for Core {
@@ -45,6 +46,13 @@ impl PlanService for Core {
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
         self.led(EXPLAIN, request, explain).await
+    }
+
+    async fn get_indicators(
+        &self,
+        request: Request<v1::GetIndicatorsRequest>,
+    ) -> Result<Response<v1::GetIndicatorsResponse>, Status> {
+        self.local(GET_INDICATORS, request, indicators::get_indicators).await
     }
 }
 

@@ -10,6 +10,7 @@ pub mod command;
 pub mod registry;
 pub mod remote;
 pub mod snapshot;
+pub mod tally;
 
 use millpool_alliance::{Format, Reason, Refusal};
 

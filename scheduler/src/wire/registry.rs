@@ -366,6 +366,8 @@ pub fn policy(p: &Policy) -> v1::Policy {
         holds_max_per_buyer: narrow(p.holds_max_per_buyer),
         revision: p.revision,
         history_keep_s: narrow(p.history_keep_s),
+        day_start_s: narrow(p.day_start_s),
+        shift_s: narrow(p.shift_s),
     }
 }
 
@@ -400,5 +402,7 @@ pub fn read_policy(p: v1::Policy) -> Result<Policy, Refusal> {
         holds_max_per_buyer: p.holds_max_per_buyer.into(),
         revision: p.revision,
         history_keep_s: p.history_keep_s.into(),
+        day_start_s: p.day_start_s.into(),
+        shift_s: p.shift_s.into(),
     })
 }

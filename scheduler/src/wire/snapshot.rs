@@ -1,7 +1,7 @@
 //! The whole state as bytes: `millpool.state.v1.State`.
 
 use super::registry::{read_windows, window};
-use super::{booking, command, read_format, registry, remote, required, unknown_enum};
+use super::{booking, command, read_format, registry, remote, required, tally, unknown_enum};
 use millpool_alliance::answer::{Answer, AnswerKey};
 use millpool_alliance::command::{Disturbed, Reply};
 use millpool_alliance::line::{Down, Occupation, Phase, Station, Use};
@@ -50,6 +50,8 @@ pub fn encode(image: &Image) -> Vec<u8> {
         answers: image.answers.iter().map(|(key, a)| answer(key, a)).collect(),
         sessions_given: image.sessions_given,
         sessions: image.sessions.iter().map(|s| remote::session(s)).collect(),
+        accounts: image.accounts.iter().map(|a| tally::account(a)).collect(),
+        tallies: image.tallies.iter().map(tally::tally).collect(),
     }
     .encode_to_vec()
 }
@@ -96,6 +98,8 @@ pub fn decode(bytes: &[u8], newest: Format) -> Result<Image, Refusal> {
         answers: s.answers.into_iter().map(|a| read_answer(a, &known)).collect::<Result<_, _>>()?,
         sessions_given: s.sessions_given,
         sessions: all(s.sessions, remote::read_session)?,
+        accounts: all(s.accounts, tally::read_account)?,
+        tallies: s.tallies.into_iter().map(tally::read_tally).collect::<Result<_, _>>()?,
     })
 }
 

@@ -627,7 +627,9 @@ async fn empty(client: &Client, path: &str) -> Result<(), Status> {
         "OpenSession" => open_session, "CloseSession" => close_session, "Operate" => operate,
         "GetSession" => get_session, "ListSessions" => list_sessions,
     );
-    call!(plan, "GetPlan" => get_plan, "WatchPlan" => watch_plan, "Explain" => explain,);
+    call!(plan, "GetPlan" => get_plan, "WatchPlan" => watch_plan, "Explain" => explain,
+        "GetIndicators" => get_indicators,
+    );
     call!(admin,
         "GetStatus" => get_status, "AddNode" => add_node, "RemoveNode" => remove_node,
         "TransferLeader" => transfer_leader, "TakeSnapshot" => take_snapshot, "Backup" => backup, "PutPrincipal" => put_principal,

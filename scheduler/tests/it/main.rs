@@ -7,6 +7,7 @@ mod agreement;
 mod bad_input;
 mod flow;
 mod harness;
+mod indicators;
 mod kills;
 mod process;
 mod recovery;

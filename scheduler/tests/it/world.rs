@@ -87,7 +87,7 @@ impl World {
         let mut policy = world.policy();
         if world.rng.chance(50) {
             world.must(Command::RaiseFormat { to: Format::NEWEST });
-            policy = Policy { history_keep_s: 600, ..policy };
+            policy = Policy { history_keep_s: 600, day_start_s: 3600, shift_s: 7200, ..policy };
         }
         world.must(Command::PutPolicy { policy, expected_revision: 0 });
         let member = MemberId::trusted("ya");
@@ -630,6 +630,8 @@ fn any_command(r: &mut Rng) -> Command {
                 holds_max_per_buyer: any_u32(r).into(),
                 revision: r.next(),
                 history_keep_s: any_u32(r).into(),
+                day_start_s: any_u32(r).into(),
+                shift_s: any_u32(r).into(),
             },
             expected_revision,
         },

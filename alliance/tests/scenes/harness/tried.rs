@@ -21,7 +21,9 @@ impl Run {
                 let transport =
                     TransportTariff { base_s: dice.of(&[known.transport.base_s, 1200]), ..known.transport };
                 let history_keep_s = dice.of(&[known.history_keep_s, 0, 60, HOUR]);
-                let policy = Policy { freeze_s, transport, history_keep_s, ..known };
+                let day_start_s = dice.of(&[known.day_start_s, 0, 16 * HOUR, 61]);
+                let shift_s = dice.of(&[known.shift_s, 0, 6 * HOUR, DAY]);
+                let policy = Policy { freeze_s, transport, history_keep_s, day_start_s, shift_s, ..known };
                 Command::PutPolicy { policy, expected_revision }
             }
             Kind::RaiseFormat => Command::RaiseFormat { to: Format::NEWEST },

@@ -1,0 +1,430 @@
+//! What machines did with their time, by shift and by day: the seconds, pieces and energy from which the indicators of
+//! ISO 22400-2 are reckoned ([`Tally`] gives their terms; the quotients are for who shows them).
+//!
+//! Each machine has an [`Account`] of its time up to the last that was heard of it. What is heard next closes a stretch,
+//! in which nothing changed: its seconds are counted by what the machine was reported to do, whether work of the alliance
+//! was in hand, and whether it was lent; and they are cut where shifts and days begin. So every second is counted once, and
+//! what is heard late, but in order, counts where it belongs. What nobody knows is counted as unknown, never as idle.
+//!
+//! Days and shifts are the alliance's ([`Policy::day_start_s`]), not each plant's: a calendar's time zones are no matter
+//! for a state machine, whose nodes must never differ. All of it from format 5 on.
+
+use crate::booking::Progress;
+use crate::command::{Event, Happening};
+use crate::format::Format;
+use crate::id::{BookingId, MachineId};
+use crate::line::MachineState;
+use crate::planted::{Bug, planted};
+use crate::price;
+use crate::registry::Policy;
+use crate::state::State;
+use crate::window::{LATEST, Windows};
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+use std::sync::Arc;
+
+/// A day, seconds.
+pub const DAY_S: i64 = 86_400;
+/// A shift where the policy says nothing else, seconds.
+pub const SHIFT_S: i64 = 8 * 3600;
+/// Shifts are known for so long, seconds.
+pub const SHIFTS_KEEP_S: i64 = 35 * DAY_S;
+/// Days are known for so long, seconds.
+pub const DAYS_KEEP_S: i64 = 400 * DAY_S;
+/// Shortest shift, seconds.
+pub const SHIFT_MIN_S: i64 = 3600;
+/// Of more pieces than so many times what was ordered nobody is believed.
+const PIECES_TIMES_MAX: i64 = 100;
+/// Tallies of a machine that one event forgets at most; the next one goes on.
+const FORGOTTEN_MAX: usize = 16;
+
+/// How finely time is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Grain {
+    /// Shifts, known for [`SHIFTS_KEEP_S`].
+    Shift,
+    /// Days, known for [`DAYS_KEEP_S`].
+    Day,
+}
+
+impl Grain {
+    /// Both.
+    pub const ALL: [Grain; 2] = [Grain::Shift, Grain::Day];
+
+    /// How long its tallies are known, seconds.
+    pub fn keep_s(self) -> i64 {
+        match self {
+            Grain::Shift => SHIFTS_KEEP_S,
+            Grain::Day => DAYS_KEEP_S,
+        }
+    }
+}
+
+impl Policy {
+    /// The shift or day in which `at` lies: its start and its end, seconds since the Unix epoch.
+    pub fn span(&self, grain: Grain, at: i64) -> (i64, i64) {
+        let length = match (grain, self.shift_s) {
+            (Grain::Day, _) => DAY_S,
+            (Grain::Shift, 0) => SHIFT_S,
+            (Grain::Shift, shift_s) => shift_s,
+        };
+        let start = at - (at - self.day_start_s).rem_euclid(length);
+        (start, start + length)
+    }
+}
+
+/// A kind of time of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Spent {
+    /// What it was reported to do.
+    pub state: MachineState,
+    /// Work of the alliance was in hand.
+    pub in_hand: bool,
+    /// It was lent.
+    pub lent: bool,
+}
+
+/// What a machine did in a shift or on a day, or many machines in many of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tally {
+    /// Seconds by kind, sorted, none of them 0.
+    seconds: Vec<(Spent, i64)>,
+    /// Good pieces of operations that ended.
+    pub pieces_good: i64,
+    /// Pieces lost.
+    pub pieces_scrapped: i64,
+    /// What running the pieces made, good and lost, should have taken, seconds.
+    pub run_planned_s: i64,
+    /// What running the good ones of them should have taken, seconds.
+    pub run_planned_good_s: i64,
+    /// Measured energy of operations that ended, Wh.
+    pub energy_measured_wh: i64,
+    /// Modelled energy of others that ended, Wh.
+    pub energy_modelled_wh: i64,
+    /// Emissions of that energy, g CO2e, by the grid factor that the policy had when each ended.
+    pub carbon_g: i64,
+}
+
+impl Tally {
+    /// A tally of these seconds and no output.
+    pub fn of_seconds(seconds: impl IntoIterator<Item = (Spent, i64)>) -> Tally {
+        let mut tally = Tally::default();
+        seconds.into_iter().for_each(|(spent, seconds)| tally.spend(spent, seconds));
+        tally
+    }
+
+    /// Counts `seconds` more of a kind.
+    pub fn spend(&mut self, spent: Spent, seconds: i64) {
+        if seconds == 0 {
+            return;
+        }
+        match self.seconds.binary_search_by_key(&spent, |(known, _)| *known) {
+            Ok(at) => self.seconds[at].1 += seconds,
+            Err(at) => self.seconds.insert(at, (spent, seconds)),
+        }
+    }
+
+    /// Seconds by kind, those that there were.
+    pub fn seconds(&self) -> impl Iterator<Item = (Spent, i64)> {
+        self.seconds.iter().copied()
+    }
+
+    /// Seconds of the kinds that are meant.
+    pub fn seconds_of(&self, meant: impl Fn(Spent) -> bool) -> i64 {
+        self.seconds().filter(|(spent, _)| meant(*spent)).map(|(_, seconds)| seconds).sum()
+    }
+
+    /// Planned busy time (PBT): lent, less maintenance.
+    pub fn planned_busy_s(&self) -> i64 {
+        self.seconds_of(|spent| spent.lent && spent.state != MachineState::Maintenance)
+    }
+
+    /// Actual unit busy time (AUBT): work of the alliance in hand, whatever the machine did.
+    pub fn busy_s(&self) -> i64 {
+        self.seconds_of(|spent| spent.in_hand)
+    }
+
+    /// Actual production time (APT): producing with work of the alliance in hand.
+    pub fn production_s(&self) -> i64 {
+        self.seconds_of(|spent| spent.in_hand && spent.state == MachineState::Producing)
+    }
+
+    /// Actual unit setup time (AUST): set up for work of the alliance that is in hand.
+    pub fn setup_s(&self) -> i64 {
+        self.seconds_of(|spent| spent.in_hand && spent.state == MachineState::Setup)
+    }
+
+    /// Lent time of which nobody knows what the machine did, seconds.
+    pub fn unknown_s(&self) -> i64 {
+        self.seconds_of(|spent| spent.lent && spent.state == MachineState::Unknown)
+    }
+}
+
+impl AddAssign<&Tally> for Tally {
+    fn add_assign(&mut self, other: &Tally) {
+        other.seconds().for_each(|(spent, seconds)| self.spend(spent, seconds));
+        self.pieces_good += other.pieces_good;
+        self.pieces_scrapped += other.pieces_scrapped;
+        self.run_planned_s += other.run_planned_s;
+        self.run_planned_good_s += other.run_planned_good_s;
+        self.energy_measured_wh += other.energy_measured_wh;
+        self.energy_modelled_wh += other.energy_modelled_wh;
+        self.carbon_g += other.carbon_g;
+    }
+}
+
+/// Which tally: a machine's, of the shift or day that begins then.
+pub type TallyKey = (MachineId, Grain, i64);
+
+/// A shift or a day of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Counted {
+    /// Its end, seconds since the Unix epoch.
+    pub end: i64,
+    /// What the machine did.
+    pub tally: Tally,
+}
+
+/// How far a machine's time is counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Account {
+    /// The machine.
+    pub machine: MachineId,
+    /// Since when its time is counted, seconds since the Unix epoch.
+    pub since: i64,
+    /// Up to when, seconds since the Unix epoch.
+    pub until: i64,
+    /// The operation in hand.
+    pub in_hand: Option<(BookingId, u32)>,
+    /// When it was and is lent, from `until` on.
+    pub lent: Windows,
+}
+
+impl Account {
+    /// The seconds from where it stands to `until`, by shift or day; of these only what is still known.
+    fn stretches(
+        &self,
+        policy: &Policy,
+        grain: Grain,
+        state: MachineState,
+        until: i64,
+    ) -> BTreeMap<i64, Counted> {
+        let in_hand = self.in_hand.is_some();
+        let mut at = self.until.max(until - grain.keep_s());
+        let mut stretches = BTreeMap::new();
+        while at < until {
+            let (start, end) = policy.span(grain, at);
+            let to = end.min(until);
+            let lent_s = self.lent.between(at, to).map(|window| window.length()).sum();
+            let seconds = [(true, lent_s), (false, to - at - lent_s)];
+            let seconds = seconds.map(|(lent, seconds)| (Spent { state, in_hand, lent }, seconds));
+            stretches.insert(start, Counted { end, tally: Tally::of_seconds(seconds) });
+            at = to;
+        }
+        stretches
+    }
+}
+
+impl State {
+    /// How far each machine's time is counted.
+    pub fn accounts(&self) -> &crate::digest::Table<MachineId, Arc<Account>> {
+        &self.accounts
+    }
+
+    /// Tallies as far as time is counted.
+    pub fn tallies(&self) -> &crate::digest::Table<TallyKey, Arc<Counted>> {
+        &self.tallies
+    }
+
+    /// A machine's shifts or days that begin in `[from, until)`, the last up to now as it was reported to be last.
+    pub fn tallies_of(
+        &self,
+        machine: &MachineId,
+        grain: Grain,
+        from: i64,
+        until: i64,
+    ) -> BTreeMap<i64, Counted> {
+        let from = from.max(self.now - grain.keep_s());
+        let first = (machine.clone(), grain, from);
+        let kept = self
+            .tallies
+            .from(first)
+            .take_while(|((of, at_grain, start), _)| of == machine && *at_grain == grain && *start < until);
+        let mut all: BTreeMap<_, _> =
+            kept.map(|((_, _, start), counted)| (*start, Counted::clone(counted))).collect();
+        if let (Some(account), Some(station)) = (self.accounts.get(machine), self.stations.get(machine)) {
+            let open = account.stretches(&self.policy, grain, station.state, self.now);
+            for (start, more) in open.into_iter().filter(|(start, _)| (from..until).contains(start)) {
+                let counted = all.entry(start).or_insert(Counted { end: more.end, ..Counted::default() });
+                counted.tally += &more.tally;
+            }
+        }
+        all
+    }
+
+    /// Whether time is counted at all.
+    fn counts_time(&self) -> bool {
+        self.format >= Format::TALLIED
+    }
+
+    /// Opens every machine's account, now.
+    pub(crate) fn open_accounts(&mut self) {
+        let machines: Vec<_> = self.stations.values().map(|station| station.id().clone()).collect();
+        for machine in machines {
+            self.open_account(&machine);
+        }
+    }
+
+    /// A machine's account, which begins now if there is none.
+    fn open_account(&mut self, machine: &MachineId) -> Arc<Account> {
+        if let Some(known) = self.accounts.get(machine) {
+            return known.clone();
+        }
+        let lent = self.offers.values().filter(|offer| offer.machine == *machine && !offer.withdrawn);
+        let lent =
+            Windows::union(lent.flat_map(|offer| offer.open.between(self.now, LATEST).collect::<Vec<_>>()));
+        let (since, until) = (self.now, self.now);
+        let account = Arc::new(Account { machine: machine.clone(), since, until, in_hand: None, lent });
+        self.accounts.put(machine.clone(), account.clone());
+        account
+    }
+
+    /// From now on the machine is lent at these times. What was lent before now was lent.
+    pub(crate) fn note_lent(&mut self, machine: &MachineId, lent: &Windows) {
+        if !self.counts_time() {
+            return;
+        }
+        let account = self.open_account(machine);
+        let past = account.lent.between(account.until, self.now);
+        let lent = Windows::union(past.chain(lent.between(self.now, LATEST)));
+        self.accounts.put(machine.clone(), Arc::new(Account { lent, ..Account::clone(&account) }));
+    }
+
+    /// Counts what has happened to a machine; `before` is the state before it happened.
+    pub(crate) fn count(&mut self, before: &State, event: &Event) {
+        if !self.counts_time() {
+            return;
+        }
+        let machine = &event.machine;
+        match &event.what {
+            Happening::State(_) => {
+                let since = self.stations.get(machine).map_or(event.at, |station| station.state_since);
+                self.count_until(before, machine, since, |in_hand| in_hand);
+            }
+            Happening::Started { booking, operation } => {
+                self.count_until(before, machine, event.at, |_| Some((*booking, *operation)));
+            }
+            Happening::Finished { booking, operation, pieces_scrapped, .. } => {
+                let done = Some((*booking, *operation));
+                let began = self.progress(booking, *operation).and_then(|progress| match progress {
+                    Progress::Finished { started_at, .. } => Some(*started_at),
+                    _ => None,
+                });
+                // Where the start was never told, it is known now.
+                if self.accounts.get(machine).is_none_or(|account| account.in_hand != done) {
+                    self.count_until(before, machine, began.unwrap_or(event.at), |_| done);
+                }
+                self.count_until(before, machine, event.at, |_| None);
+                self.count_output(machine, booking, *operation, *pieces_scrapped);
+            }
+            Happening::Scrapped { booking, operation, pieces_scrapped, .. } => {
+                let lost = Some((*booking, *operation));
+                self.count_until(before, machine, event.at, |in_hand| in_hand.filter(|_| in_hand != lost));
+                let pieces_scrapped = self.believable(booking, *pieces_scrapped);
+                self.add_output(machine, Tally { pieces_scrapped, ..Tally::default() });
+            }
+            Happening::Progress { .. }
+            | Happening::Down { .. }
+            | Happening::Up
+            | Happening::Gap { .. }
+            | Happening::Operated { .. } => {}
+        }
+    }
+
+    /// Counts a machine's time up to `at`, in which it was what it was before; from there on something else is in hand.
+    fn count_until(
+        &mut self,
+        before: &State,
+        machine: &MachineId,
+        at: i64,
+        in_hand: impl Fn(Option<(BookingId, u32)>) -> Option<(BookingId, u32)>,
+    ) {
+        let account = self.open_account(machine);
+        let at = at.min(self.now).max(account.until);
+        let state = before.stations.get(machine).map_or(MachineState::Unknown, |station| station.state);
+        for grain in Grain::ALL {
+            for (start, more) in account.stretches(&self.policy, grain, state, at) {
+                self.add((machine.clone(), grain, start), more.end, &more.tally);
+            }
+            self.forget_tallies(machine, grain);
+        }
+        let until = if planted(Bug::TimeCountedTwice) { account.until } else { at };
+        let account = Account { until, in_hand: in_hand(account.in_hand), ..Account::clone(&account) };
+        self.accounts.put(machine.clone(), Arc::new(account));
+    }
+
+    fn believable(&self, booking: &BookingId, pieces: u32) -> i64 {
+        let ordered = self.bookings.get(booking).map_or(0, |booking| booking.order.quantity);
+        i64::from(pieces).min(ordered * PIECES_TIMES_MAX)
+    }
+
+    fn progress(&self, booking: &BookingId, operation: u32) -> Option<&Progress> {
+        Some(&self.bookings.get(booking)?.steps.get(operation as usize)?.progress)
+    }
+
+    /// Counts what an operation that has ended has made and used.
+    fn count_output(&mut self, machine: &MachineId, id: &BookingId, operation: u32, scrapped: u32) {
+        let Some(&Progress::Finished { pieces_good, energy_wh, energy_measured, .. }) =
+            self.progress(id, operation)
+        else {
+            return;
+        };
+        let (Some(booking), Some(station)) = (self.bookings.get(id), self.stations.get(machine)) else {
+            return;
+        };
+        let Some(wanted) = booking.order.route.get(operation as usize) else { return };
+        let run_s = |pieces: i64| price::reckon(wanted, pieces, &station.machine).run_s;
+        let (good, scrapped) = (self.believable(id, pieces_good), self.believable(id, scrapped));
+        let energy_wh = energy_wh as i64;
+        let factor = self.plants.get(&station.machine.plant);
+        let factor = factor.and_then(|plant| self.policy.grid_factor(&plant.grid_region));
+        let output = Tally {
+            seconds: Vec::new(),
+            pieces_good: good,
+            pieces_scrapped: scrapped,
+            run_planned_s: run_s(good + scrapped),
+            run_planned_good_s: run_s(good),
+            energy_measured_wh: if energy_measured { energy_wh } else { 0 },
+            energy_modelled_wh: if energy_measured { 0 } else { energy_wh },
+            carbon_g: factor.map_or(0, |factor| price::machine_grams(energy_wh, factor.mg_per_kwh)),
+        };
+        self.add_output(machine, output);
+    }
+
+    /// Output counts where the machine's time is counted to.
+    fn add_output(&mut self, machine: &MachineId, output: Tally) {
+        let Some(at) = self.accounts.get(machine).map(|account| account.until) else { return };
+        for grain in Grain::ALL {
+            let (start, end) = self.policy.span(grain, at);
+            self.add((machine.clone(), grain, start), end, &output);
+        }
+    }
+
+    fn add(&mut self, key: TallyKey, end: i64, more: &Tally) {
+        let mut counted = self.tallies.get(&key).map(|known| Counted::clone(known)).unwrap_or_default();
+        counted.end = end;
+        counted.tally += more;
+        self.tallies.put(key, Arc::new(counted));
+    }
+
+    fn forget_tallies(&mut self, machine: &MachineId, grain: Grain) {
+        let known_since = self.now - grain.keep_s();
+        for _ in 0..FORGOTTEN_MAX {
+            let first =
+                self.tallies.from((machine.clone(), grain, i64::MIN)).next().map(|(key, _)| key.clone());
+            let over = first.filter(|(of, at_grain, _)| of == machine && *at_grain == grain);
+            let Some(over) = over.filter(|(_, _, start)| *start < known_since) else { return };
+            self.tallies.take(&over);
+        }
+    }
+}

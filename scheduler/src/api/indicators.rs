@@ -1,0 +1,135 @@
+//! What machines did with their time, taken together as asked.
+
+use super::Core;
+use super::answer::refused;
+use super::capacity::sees_plant;
+use crate::wire::{tally as wire, unknown_enum};
+use millpool_alliance::command::Caller;
+use millpool_alliance::line::Station;
+use millpool_alliance::registry::Role;
+use millpool_alliance::tally::{Grain, Tally};
+use millpool_alliance::{Reason, Refusal, State};
+use millpool_proto::v1::{self, IndicatorGrain, IndicatorGroup};
+use std::collections::BTreeMap;
+use tonic::Status;
+
+/// Without a time the last days are meant.
+const SPAN_S: i64 = 7 * 86_400;
+/// Most indicators in an answer.
+const INDICATORS_MAX: usize = 20_000;
+
+/// O(machines × shifts or days).
+pub(super) async fn get_indicators(
+    core: Core,
+    caller: Caller,
+    request: v1::GetIndicatorsRequest,
+) -> Result<v1::GetIndicatorsResponse, Status> {
+    let view = core.read(request.consistency).await?;
+    let state = view.state.0.as_of(core.clock.now_s());
+    let indicators = Asked::read(&state, &request)
+        .and_then(|asked| gather(&state, &caller, &request, &asked))
+        .map_err(|refusal| refused(&refusal))?;
+    Ok(v1::GetIndicatorsResponse { header: Some(core.header(view.revision)), indicators })
+}
+
+struct Asked {
+    group: IndicatorGroup,
+    grain: IndicatorGrain,
+    from: i64,
+    until: i64,
+}
+
+impl Asked {
+    fn read(state: &State, request: &v1::GetIndicatorsRequest) -> Result<Self, Refusal> {
+        let group = IndicatorGroup::try_from(request.group)
+            .map_err(|_| unknown_enum("group", request.group, "all, member, plant or machine"))?;
+        let grain = IndicatorGrain::try_from(request.grain)
+            .map_err(|_| unknown_enum("grain", request.grain, "whole, day or shift"))?;
+        let from = if request.from_s == 0 { state.now() - SPAN_S } else { request.from_s };
+        let until = if request.until_s == 0 { state.now() } else { request.until_s };
+        if from >= until {
+            let accepted = format!("after from_s ({from})");
+            return Err(Refusal::invalid(Reason::InvalidField, "until_s", until, &accepted));
+        }
+        Ok(Self { group, grain, from, until })
+    }
+}
+
+/// Machines that were taken together in one stretch.
+#[derive(Default)]
+struct Together {
+    end: i64,
+    machines: u32,
+    tally: Tally,
+}
+
+fn gather(
+    state: &State,
+    caller: &Caller,
+    request: &v1::GetIndicatorsRequest,
+    asked: &Asked,
+) -> Result<Vec<v1::Indicators>, Refusal> {
+    let grain = match asked.grain {
+        IndicatorGrain::Shift => Grain::Shift,
+        IndicatorGrain::Day | IndicatorGrain::Whole => Grain::Day,
+    };
+    let mut all: BTreeMap<(String, i64), Together> = BTreeMap::new();
+    for station in
+        state.stations().values().filter(|station| is_meant(state, caller, request, asked, station))
+    {
+        let group = group_id(state, station, asked.group);
+        let mut counted: BTreeMap<i64, (i64, Tally)> = BTreeMap::new();
+        for (start, found) in state.tallies_of(station.id(), grain, asked.from, asked.until) {
+            let start = if asked.grain == IndicatorGrain::Whole { asked.from } else { start };
+            let (end, tally) = counted.entry(start).or_default();
+            *end = found.end.min(state.now());
+            *tally += &found.tally;
+        }
+        for (start, (end, tally)) in counted {
+            let together = all.entry((group.clone(), start)).or_default();
+            together.end = together.end.max(end);
+            together.machines += 1;
+            together.tally += &tally;
+        }
+        if all.len() > INDICATORS_MAX {
+            let words = "fewer than 20,000: ask by plant, by day, or for a shorter time";
+            return Err(Refusal::invalid(Reason::InvalidField, "indicators (count)", all.len(), words));
+        }
+    }
+    let shown = |((group, start), t): ((String, i64), Together)| {
+        wire::indicators(group, start, t.end, t.machines, &t.tally)
+    };
+    Ok(all.into_iter().map(shown).collect())
+}
+
+/// Whether a machine is asked for, by somebody who may know. The alliance as a whole is known to all its members.
+fn is_meant(
+    state: &State,
+    caller: &Caller,
+    request: &v1::GetIndicatorsRequest,
+    asked: &Asked,
+    station: &Station,
+) -> bool {
+    let plant = &station.machine.plant;
+    let member = state.plants().get(plant).map(|plant| plant.member.as_str());
+    let named = |filter: &str, is: Option<&str>| filter.is_empty() || is == Some(filter);
+    let all =
+        [&request.member_id, &request.plant_id, &request.machine_id].iter().all(|filter| filter.is_empty());
+    let as_a_whole = caller.role == Role::Member && all && asked.group == IndicatorGroup::All;
+    named(&request.member_id, member)
+        && named(&request.plant_id, Some(plant.as_str()))
+        && named(&request.machine_id, Some(station.id().as_str()))
+        && (as_a_whole || sees_plant(state, caller, plant))
+}
+
+fn group_id(state: &State, station: &Station, group: IndicatorGroup) -> String {
+    let plant = &station.machine.plant;
+    match group {
+        IndicatorGroup::All => String::new(),
+        IndicatorGroup::Member => {
+            state.plants().get(plant).map(|plant| plant.member.to_string()).unwrap_or_default()
+        }
+        IndicatorGroup::Plant => plant.to_string(),
+        IndicatorGroup::Machine => station.id().to_string(),
+    }
+}
