@@ -70,7 +70,7 @@ clippy:
 unit: build
 	$(say) "Tests"
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --release --locked --workspace --exclude millpool-sim --cargo-quiet --status-level fail --final-status-level flaky; \
+		$(CARGO) nextest run --release --locked --workspace --exclude millpool-sim --lib --bins --tests --cargo-quiet --status-level fail --final-status-level flaky; \
 	else \
 		$(CARGO) test --release --locked --quiet --workspace --exclude millpool-sim --lib --bins --tests; \
 	fi

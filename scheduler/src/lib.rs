@@ -4,7 +4,7 @@
 //! [`consensus`] replicates it, [`replica`] applies it on every node, [`watch`] tells whoever follows.
 //! [`wire`] maps messages to the alliance's types and back; [`config`] and [`serve`] start and stop it all;
 //! [`upgrade`] goes on to a newer format, [`recovery`] begins again from a backup;
-//! [`meters`] tells how it fares, and [`planted`] has bugs that the simulation must find.
+//! [`meters`] tells how it fares, [`today`] what the plants did, and [`planted`] has bugs that the simulation must find.
 
 pub mod api;
 pub mod clock;
@@ -16,6 +16,7 @@ pub mod planted;
 pub mod recovery;
 pub mod replica;
 pub mod serve;
+pub mod today;
 pub mod upgrade;
 pub mod watch;
 pub mod wire;

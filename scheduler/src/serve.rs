@@ -9,8 +9,8 @@ use crate::consensus::{
 use crate::meters;
 use crate::planner::{self, Schedule};
 use crate::replica::Replica;
-use crate::upgrade;
 use crate::watch::REVISIONS_KEPT;
+use crate::{today, upgrade};
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -400,6 +400,7 @@ fn gauges(core: &Core) {
     for (of, limit) in LIMITS {
         metrics::gauge!("millpool_limit", "of" => of).set(limit as f64);
     }
+    today::meter(&state.as_of(core.clock.now_s()));
 }
 
 /// On an empty data folder: the first of the configured members forms the cluster, once all are up.
