@@ -316,6 +316,8 @@ impl State {
             }
             Happening::Finished { booking, operation, pieces_scrapped, .. } => {
                 let done = Some((*booking, *operation));
+                // Whichever machine of the plant tells of it.
+                let Some(machine) = &self.machine_of(booking, *operation) else { return };
                 let began = self.progress(booking, *operation).and_then(|progress| match progress {
                     Progress::Finished { started_at, .. } => Some(*started_at),
                     _ => None,
@@ -329,6 +331,7 @@ impl State {
             }
             Happening::Scrapped { booking, operation, pieces_scrapped, .. } => {
                 let lost = Some((*booking, *operation));
+                let Some(machine) = &before.machine_of(booking, *operation) else { return };
                 self.count_until(before, machine, event.at, |in_hand| in_hand.filter(|_| in_hand != lost));
                 let pieces_scrapped = self.believable(booking, *pieces_scrapped);
                 self.add_output(machine, Tally { pieces_scrapped, ..Tally::default() });
@@ -361,6 +364,12 @@ impl State {
         let until = if planted(Bug::TimeCountedTwice) { account.until } else { at };
         let account = Account { until, in_hand: in_hand(account.in_hand), ..Account::clone(&account) };
         self.accounts.put(machine.clone(), Arc::new(account));
+    }
+
+    /// The machine on which an operation stands.
+    fn machine_of(&self, booking: &BookingId, operation: u32) -> Option<MachineId> {
+        let step = self.bookings.get(booking)?.steps.get(operation as usize)?;
+        step.place.as_ref().map(|place| place.machine.clone())
     }
 
     fn believable(&self, booking: &BookingId, pieces: u32) -> i64 {

@@ -158,6 +158,19 @@ fn work_whose_start_was_never_told_was_in_hand_since_it_was_planned() {
 }
 
 #[test]
+fn an_end_that_another_machine_of_the_plant_tells_ends_it_where_it_was_in_hand() {
+    let (mut alliance, booking) = mill_with_work();
+    alliance.lend(machine("m2", "ya-1", registry::MachineClass::Mill), &[(EIGHT, MONDAY + 10 * DAY)]);
+    at(&mut alliance, EIGHT, started(&booking, 0));
+    alliance.now = NINE;
+    assert_eq!(alliance.happens("m2", finished(&booking, 0)), None);
+    alliance.tick(NOON);
+    let elsewhere = alliance.state.tallies_of(&machine_id("m2"), Grain::Day, 0, i64::MAX);
+    assert_eq!(elsewhere[&MONDAY].tally.busy_s(), 0);
+    assert_eq!((whole(&alliance).busy_s(), whole(&alliance).pieces_good), (HOUR, 1));
+}
+
+#[test]
 fn scrap_counts_and_what_comes_after_it_is_not_in_hand() {
     let (mut alliance, booking) = mill_with_work();
     at(&mut alliance, EIGHT, started(&booking, 0));
