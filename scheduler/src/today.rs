@@ -1,15 +1,15 @@
 //! What each plant did with its machines' time since the alliance's day began, as meters: for who watches by Prometheus.
 
-use millpool_alliance::State;
 use millpool_alliance::tally::{Grain, Tally};
+use millpool_alliance::{PlantId, State};
 use std::collections::BTreeMap;
 
 /// Sets the meters. O(machines).
 pub fn meter(state: &State) {
     let (since, until) = state.policy().span(Grain::Day, state.now());
-    let mut plants: BTreeMap<&str, Tally> = BTreeMap::new();
+    let mut plants: BTreeMap<&PlantId, Tally> = BTreeMap::new();
     for station in state.stations().values() {
-        let tally = plants.entry(station.machine.plant.as_str()).or_default();
+        let tally = plants.entry(&station.machine.plant).or_default();
         let day = state.tallies_of(station.id(), Grain::Day, since, until);
         day.values().for_each(|counted| *tally += &counted.tally);
     }
@@ -29,7 +29,7 @@ pub fn meter(state: &State) {
             ("millpool_day_energy_wh", "modelled", tally.energy_modelled_wh),
             ("millpool_day_carbon_g", "machines", tally.carbon_g),
         ] {
-            let labels = [("member", member.to_owned()), ("plant", plant.to_owned()), ("of", of.to_owned())];
+            let labels = [("member", member.to_owned()), ("plant", plant.to_string()), ("of", of.to_owned())];
             metrics::gauge!(name, &labels).set(value as f64);
         }
     }
