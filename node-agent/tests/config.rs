@@ -196,6 +196,20 @@ fn two_lines_of_one_name_to_a_broker_are_refused() {
 }
 
 #[test]
+fn a_machine_is_like_a_recorded_one_or_like_none() {
+    let text = GOOD.replace("simulated = { progress_s = 60 }", "simulated = { like = \"Mazak03\" }");
+    let config = read(&text, &Overrides::default()).unwrap();
+    let Adapter::Simulated(like) = &config.agents[1].machines[0].adapter else { panic!() };
+    let Adapter::Simulated(other) = &config.agents[0].machines[0].adapter else { panic!() };
+    assert_eq!((like.like.map(|recorded| recorded.name.as_str()), other.like), (Some("Mazak03"), None));
+    assert_eq!(
+        problems(&text.replace("Mazak03", "mazak03")),
+        ["agent[1].machine[0].simulated.like = \"mazak03\": accepted is a recorded machine: \
+          GFAgie01, Mazak01, Mazak03"]
+    );
+}
+
+#[test]
 fn a_line_without_certificates_or_token_is_refused() {
     let text = GOOD.replace("insecure_dev = true", "");
     let found = problems(&text);

@@ -3,6 +3,7 @@
 use super::{AgentFile, File, Found, MACHINES_MAX};
 use crate::adapter::history::Rules;
 use crate::adapter::mapping::{STATES, SignalFile, SignalTable, state_named};
+use crate::adapter::simulated::recorded::Recorded;
 use crate::adapter::{Identity, Password, Power, Time, manual, mtconnect, opcua, simulated, sparkplug};
 use crate::agent::{Adapter, Machine};
 use crate::remote::consent::Rule;
@@ -73,6 +74,8 @@ pub struct SimulatedFile {
     pub scrap_permille: Option<u32>,
     /// Pieces of a thousand that are bad.
     pub piece_scrap_permille: Option<u32>,
+    /// The recorded machine whose cuts, pauses and drop-outs the work is made of.
+    pub like: Option<String>,
     /// What machines draw that do not say.
     pub power: Option<PowerFile>,
 }
@@ -326,6 +329,11 @@ fn simulated(
         span("repair_min", own.repair_min.or(all.repair_min).unwrap_or(default.repair_min), 43_200);
     let extra = own.overrun_extra_permille.or(all.overrun_extra_permille);
     let extra = span("overrun_extra_permille", extra.unwrap_or(default.overrun_extra_permille), 10_000);
+    let like = own.like.as_ref().or(all.like.as_ref()).and_then(|name| {
+        let names: Vec<_> = Recorded::names().collect();
+        let accepted = format!("a recorded machine: {}", names.join(", "));
+        Recorded::named(name).or_else(|| found.wrong(&format!("{field}.simulated.like"), name, &accepted))
+    });
     simulated::Options {
         seed: own.seed.or(all.seed).unwrap_or(default.seed),
         progress_s,
@@ -336,6 +344,7 @@ fn simulated(
         scrap_permille,
         piece_scrap_permille,
         power,
+        like,
     }
 }
 
