@@ -13,13 +13,14 @@
 //! [`run`] drives a machine by the plant's clock, and puts what happens into the outbox together with the
 //! machine's memory, so that a restart continues where the machine stood.
 
-use super::shop::{News, Shop};
-use super::word::WordError;
+mod drive;
 pub mod recorded;
+
+pub use drive::run;
 
 use super::{Happened, Power};
 use crate::chance::Chance;
-use crate::outbox::OutboxError;
+use crate::health;
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{
     DispatchItem, MachineDown, MachineState, MachineUp, OperationFinished, OperationProgress,
@@ -27,8 +28,6 @@ use millpool_proto::v1::{
 };
 use prost::Message;
 use recorded::{Course, Recorded};
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// Operations that a machine remembers to have done while they are still on its list.
 const DONE_MAX: usize = 4096;
@@ -505,6 +504,14 @@ impl Machine {
 }
 
 impl Over {
+    fn shown(&self) -> health::Over {
+        let Self { booking_id, operation, at_ms, scrapped, .. } = self;
+        match scrapped {
+            true => health::Over::lost(booking_id, *operation, *at_ms),
+            false => health::Over::done(booking_id, *operation),
+        }
+    }
+
     fn is(&self, item: &DispatchItem) -> bool {
         self.booking_id == item.booking_id && self.operation == item.operation
     }
@@ -530,70 +537,4 @@ impl Running {
         let span_ms = self.end_ms - extra_ms - self.down_ms - self.work_from_ms();
         self.work_from_ms() + self.down_ms + span_ms * permille as i64 / 1000
     }
-}
-
-/// Runs a simulated machine by the plant's clock until `stop`.
-pub async fn run(
-    machine_id: String,
-    options: Options,
-    mut shop: Shop,
-    stop: CancellationToken,
-) -> Result<(), OutboxError> {
-    let memory = shop.outbox.mark(&machine_id).and_then(|mark| Memory::decode(mark).ok());
-    let mut machine = Machine::new(&machine_id, options, memory.unwrap_or_default());
-    if let Some(kept) = shop.new_list() {
-        machine.set_items(kept.items_of(&machine_id), kept.since_ms);
-    }
-    show(&machine, &shop);
-    loop {
-        let now_ms = shop.clock.now_ms();
-        let happened = machine.advance(now_ms);
-        if !happened.is_empty() {
-            tokio::select! {
-                // It waits while the outbox is full. What is not written has not happened: its memory is
-                // written with it.
-                () = stop.cancelled() => return Ok(()),
-                told = tell(&machine, happened, &shop) => told?,
-            }
-            continue;
-        }
-        let wake = machine.next_ms().map_or(Duration::from_secs(30), |next_ms| shop.clock.until(next_ms));
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(wake) => {}
-            news = shop.news() => match news {
-                News::Over => return Ok(()),
-                News::Said(said) => {
-                    // Whoever asked may have gone.
-                    let _ = said.answer.send(Err(WordError::Simulated));
-                }
-                News::List(kept) => {
-                    // What was due on the old list has happened on the old list.
-                    let happened = machine.advance(kept.since_ms);
-                    machine.set_items(kept.items_of(&machine_id), kept.since_ms);
-                    if !happened.is_empty() {
-                        tokio::select! {
-                            () = stop.cancelled() => return Ok(()),
-                            told = tell(&machine, happened, &shop) => told?,
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-async fn tell(machine: &Machine, happened: Vec<Happened>, shop: &Shop) -> Result<(), OutboxError> {
-    let memory = machine.memory().encode_to_vec();
-    shop.append(&machine.id, happened, memory).await?;
-    show(machine, shop);
-    Ok(())
-}
-
-fn show(machine: &Machine, shop: &Shop) {
-    shop.health.machine(&machine.id, |report| {
-        report.adapter_state = "running".to_owned();
-        report.machine_state = super::mapping::state_name(machine.state()).to_owned();
-        report.operation = machine.operation().map(|(booking, operation)| format!("{booking}/{operation}"));
-    });
 }
