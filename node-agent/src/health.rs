@@ -1,8 +1,13 @@
-//! What the agent says about itself: one report a plant, shown as JSON under `/health`.
+//! What the agent says about itself: one report a plant, shown as JSON under `/health`, and published where the plant
+//! wants it.
 
+use crate::adapter::Happened;
+use millpool_proto::v1::DispatchItem;
+use millpool_proto::v1::agent_event::What;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// Refused events that the report remembers.
 const REFUSED_KEPT: usize = 20;
@@ -63,6 +68,87 @@ pub struct MachineReport {
     pub trouble: Option<String>,
     /// What was found on the machine.
     pub capability: String,
+    /// The agent sees it, or is told of it.
+    #[serde(skip)]
+    pub there: bool,
+    /// How the operation at hand goes, as it was told last.
+    #[serde(skip)]
+    pub work: Option<Work>,
+    /// Operations of its list that are over.
+    #[serde(skip)]
+    pub over: Vec<Over>,
+}
+
+/// How an operation goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Pieces finished well so far.
+    pub pieces_good: u32,
+    /// When it is expected to end, seconds since the Unix epoch; 0 before anybody has said.
+    pub expected_end_s: i64,
+}
+
+/// An operation that is over, though it may still be listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Over {
+    booking_id: String,
+    operation: u32,
+    /// One that was lost is listed again, to begin after this, ms since the Unix epoch.
+    lost_ms: Option<i64>,
+}
+
+impl Over {
+    /// It is done.
+    pub fn done(booking_id: &str, operation: u32) -> Self {
+        Self { booking_id: booking_id.to_owned(), operation, lost_ms: None }
+    }
+
+    /// Its pieces were lost at a time.
+    pub fn lost(booking_id: &str, operation: u32, at_ms: i64) -> Self {
+        Self { lost_ms: Some(at_ms), ..Self::done(booking_id, operation) }
+    }
+
+    /// Whether it is this item.
+    pub fn is(&self, item: &DispatchItem) -> bool {
+        let later = |lost_ms: i64| item.start_s.saturating_mul(1000) > lost_ms;
+        self.booking_id == item.booking_id
+            && self.operation == item.operation
+            && !self.lost_ms.is_some_and(later)
+    }
+}
+
+impl MachineReport {
+    /// The operation at hand: booking and number.
+    pub fn at_hand(&self) -> Option<(&str, u32)> {
+        let (booking_id, operation) = self.operation.as_deref()?.rsplit_once('/')?;
+        Some((booking_id, operation.parse().ok()?))
+    }
+
+    /// Takes in how the work goes, from what has happened.
+    pub fn learn(&mut self, happened: &[Happened]) {
+        for happened in happened {
+            match &happened.what {
+                What::OperationStarted(_) => self.work = Some(Work::default()),
+                What::OperationProgress(progress) => {
+                    let (pieces_good, expected_end_s) = (progress.pieces_good, progress.expected_end_s);
+                    self.work = Some(Work { pieces_good, expected_end_s });
+                }
+                What::OperationFinished(_) | What::OperationScrapped(_) => self.work = None,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The plant's own broker, where its list and states are published.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Publishing {
+    /// The broker.
+    pub broker: String,
+    /// Whether there is a line to it.
+    pub connected: bool,
+    /// What went wrong last.
+    pub trouble: Option<String>,
 }
 
 /// The report of one plant's agent.
@@ -82,17 +168,29 @@ pub struct Report {
     pub refused_events: VecDeque<String>,
     /// The machines.
     pub machines: BTreeMap<String, MachineReport>,
+    /// The plant's own broker, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publishing: Option<Publishing>,
 }
 
 /// A plant's report, shared by its parts. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Health(Arc<Mutex<Report>>);
+#[derive(Clone)]
+pub struct Health {
+    report: Arc<Mutex<Report>>,
+    /// Whoever waits for another report is woken.
+    changed: watch::Sender<()>,
+}
 
 impl Health {
     /// An empty report.
     pub fn new(plant_id: &str, agent_id: &str) -> Self {
         let report = Report { plant_id: plant_id.into(), agent_id: agent_id.into(), ..Report::default() };
-        Self(Arc::new(Mutex::new(report)))
+        Self { report: Arc::new(Mutex::new(report)), changed: watch::Sender::new(()) }
+    }
+
+    /// A wake-up when something about the machines or the line may be other than before.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// The report as it is.
@@ -103,6 +201,12 @@ impl Health {
     /// The line to the coordinator is like this now.
     pub fn set_line(&self, line: Line) {
         self.lock().line = line;
+        self.changed.send_replace(());
+    }
+
+    /// The line to the plant's own broker is like this now.
+    pub fn set_publishing(&self, publishing: Publishing) {
+        self.lock().publishing = Some(publishing);
     }
 
     /// A list was kept, or not.
@@ -124,9 +228,10 @@ impl Health {
     /// Changes what is said of a machine.
     pub fn machine(&self, machine_id: &str, change: impl FnOnce(&mut MachineReport)) {
         change(self.lock().machines.entry(machine_id.to_owned()).or_default());
+        self.changed.send_replace(());
     }
 
     fn lock(&self) -> MutexGuard<'_, Report> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

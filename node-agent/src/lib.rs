@@ -14,6 +14,7 @@
 //! - [`adapter`]: what stands between a machine and the outbox: [`adapter::mtconnect`], [`adapter::opcua`],
 //!   [`adapter::sparkplug`], [`adapter::manual`], [`adapter::simulated`].
 //! - [`console`]: the operator's terminal; its words go to the adapters.
+//! - [`publish`]: the plant's own list and states on its broker, as a Sparkplug B edge node.
 //! - [`remote`]: remote operation: what may reach a machine, and when.
 //! - [`outbox`]: events on disk, numbered, until the coordinator has applied them.
 //! - [`dispatch`]: the dispatch list on disk.
@@ -41,6 +42,7 @@ pub mod ground;
 pub mod health;
 pub mod http;
 pub mod outbox;
+pub mod publish;
 pub mod remote;
 pub mod replay;
 pub mod session;

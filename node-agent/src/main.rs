@@ -8,7 +8,8 @@ use millpool_node_agent::agent::Agent;
 use millpool_node_agent::config::{self, Config, Overrides};
 use millpool_node_agent::console;
 use millpool_node_agent::ground::Ground;
-use millpool_node_agent::http;
+use millpool_node_agent::{http, publish};
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -215,6 +216,7 @@ async fn run(config: Config) -> u8 {
         return EXIT_ADDRESS;
     }
     open_consoles(&agents, config.clock, &stop);
+    let mut publishers = start_publishers(&agents, &config.publish, config.clock, &stop);
     let mut running: JoinSet<_> = agents.into_iter().map(|agent| agent.run(stop.clone())).collect();
     tracing::info!(plants = running.len(), "running");
     let mut code = EXIT_STOPPED;
@@ -226,6 +228,8 @@ async fn run(config: Config) -> u8 {
     while let Some(ended) = running.join_next().await {
         code = code.max(outcome(ended));
     }
+    // Each says that it goes, and takes a moment at most.
+    while publishers.join_next().await.is_some() {}
     tracing::info!(code, "stopped");
     code
 }
@@ -282,6 +286,32 @@ fn open_consoles(agents: &[Agent], clock: millpool_node_agent::clock::Clock, sto
             }
         }
     }
+}
+
+/// Publishes the plants that want it. What becomes of it is no matter of the agents.
+fn start_publishers(
+    agents: &[Agent],
+    options: &BTreeMap<String, publish::Options>,
+    clock: millpool_node_agent::clock::Clock,
+    stop: &CancellationToken,
+) -> JoinSet<()> {
+    let mut publishers = JoinSet::new();
+    for agent in agents {
+        let health = agent.health();
+        let report = health.report();
+        if let Some(options) = options.get(&report.plant_id) {
+            let plant = publish::Plant {
+                id: report.plant_id,
+                clock,
+                machines: report.machines.into_keys().collect(),
+                health,
+                kept: agent.kept(),
+                data_dir: agent.data_dir().to_owned(),
+            };
+            publishers.spawn(publish::run(options.clone(), plant, stop.clone()));
+        }
+    }
+    publishers
 }
 
 /// SIGTERM or SIGINT.

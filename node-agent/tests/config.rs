@@ -195,6 +195,91 @@ fn two_lines_of_one_name_to_a_broker_are_refused() {
     assert!(found.iter().any(|problem| problem.starts_with(expected)), "{found:#?}");
 }
 
+/// The good settings, with a `[agent.publish]` for the second plant.
+fn publishing(table: &str) -> String {
+    format!("{GOOD}\n[agent.publish]\n{table}\n")
+}
+
+#[test]
+fn a_plant_is_published_where_it_says() {
+    let config =
+        read(&publishing("broker = \"mqtt://10.0.0.5:1883\"\ngroup = \"member\""), &Overrides::default());
+    let config = config.unwrap();
+    assert_eq!(config.publish.keys().collect::<Vec<_>>(), ["p2"], "only where there is a table");
+    let options = &config.publish["p2"];
+    assert_eq!((options.group.as_str(), options.node.as_str()), ("member", "p2"));
+    assert_eq!((options.broker.port, options.broker.client_id.as_str()), (1883, "millpool-p2-publish"));
+}
+
+#[test]
+fn what_is_wrong_with_what_is_published_is_named() {
+    let broker = "broker = \"mqtt://10.0.0.5:1883\"";
+    for (table, expected) in [
+        ("group = \"g\"".to_owned(), ".broker = \"\": accepted is mqtts://host:port, or mqtt://host:port"),
+        (broker.to_owned(), ".group = \"\": accepted is 1 to 256 bytes, none of them /, + or #"),
+        (
+            format!("{broker}\ngroup = \"a/b\""),
+            ".group = \"a/b\": accepted is 1 to 256 bytes, none of them /, + or #",
+        ),
+        (
+            format!("{broker}\ngroup = \"a+b\""),
+            ".group = \"a+b\": accepted is 1 to 256 bytes, none of them /, + or #",
+        ),
+        (
+            format!("{broker}\ngroup = \"g\"\nnode = \"#\""),
+            ".node = \"#\": accepted is 1 to 256 bytes, none of them /, + or #",
+        ),
+        (
+            format!("{broker}\ngroup = \"g\"\nuser = \"u\"\npassword_file = \"/dev/null\""),
+            ".user = \"u\": accepted is none, with mqtt:// to another host",
+        ),
+        (
+            "broker = \"mqtts://10.0.0.5:8883\"\ngroup = \"g\"".to_owned(),
+            ".ca_file = \"none\": accepted is a PEM file, with mqtts://",
+        ),
+        (
+            format!("{broker}\ngroup = \"g\"\nclient_id = \"millpool-p2\""),
+            ".client_id = \"millpool-p2\": accepted is another name than that with which m5 is read",
+        ),
+        (
+            format!("{broker}\ngroup = \"shop\"\nnode = \"line1\""),
+            ".node = \"line1\": accepted is an edge node of one's own: behind this one m5 is read",
+        ),
+    ] {
+        let expected = format!("agent[1].publish{expected}");
+        let found = problems(&publishing(&table));
+        assert!(
+            found.iter().any(|problem| problem.starts_with(&expected)),
+            "{expected} is not in {found:#?}"
+        );
+    }
+    let table = "broker = \"mqtt://10.0.0.5:1883\"\ngroup = \"g\"\nnode = \"n\"\nclient_id = \"c\"\n";
+    let first = "[[agent]]\nplant = \"p1\"\n";
+    let both = publishing(table)
+        .replace(first, &format!("{first}publish = {{ {} }}\n", table.trim().replace('\n', ", ")));
+    assert_eq!(
+        problems(&both),
+        [
+            "agent[1].publish.client_id = \"c\": accepted is a name that no other [[agent]] has on the broker",
+            "agent[1].publish.node = \"n\": accepted is an edge node that no other [[agent]] is",
+        ]
+    );
+}
+
+#[test]
+fn a_machine_is_like_a_recorded_one_or_like_none() {
+    let text = GOOD.replace("simulated = { progress_s = 60 }", "simulated = { like = \"Mazak03\" }");
+    let config = read(&text, &Overrides::default()).unwrap();
+    let Adapter::Simulated(like) = &config.agents[1].machines[0].adapter else { panic!() };
+    let Adapter::Simulated(other) = &config.agents[0].machines[0].adapter else { panic!() };
+    assert_eq!((like.like.map(|recorded| recorded.name.as_str()), other.like), (Some("Mazak03"), None));
+    assert_eq!(
+        problems(&text.replace("Mazak03", "mazak03")),
+        ["agent[1].machine[0].simulated.like = \"mazak03\": accepted is a recorded machine: \
+          GFAgie01, Mazak01, Mazak03"]
+    );
+}
+
 #[test]
 fn a_line_without_certificates_or_token_is_refused() {
     let text = GOOD.replace("insecure_dev = true", "");

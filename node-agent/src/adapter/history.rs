@@ -10,6 +10,7 @@ use super::job::by_hand::DoneByHand;
 use super::job::{self, Downtime, Follower, Listed, Told};
 use super::word::{Word, WordError};
 use super::{Happened, Power, cut};
+use crate::health::Over;
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{DispatchItem, EvidenceGap, MachineState, StateChanged};
 use serde::{Deserialize, Serialize};
@@ -91,6 +92,11 @@ impl History {
     /// The operation at hand.
     pub fn operation(&self) -> Option<(&str, u32)> {
         self.follower.operation()
+    }
+
+    /// Operations of its list that are over.
+    pub fn over(&self) -> Vec<Over> {
+        self.follower.over()
     }
 
     /// The machine's items on the dispatch list.

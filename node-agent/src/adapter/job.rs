@@ -30,6 +30,7 @@ pub mod by_hand;
 
 use super::word::{WordError, stamp, told_reason};
 use super::{Happened, Power, cut};
+use crate::health;
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{
     DispatchItem, MachineDown, MachineState, MachineUp, OperationFinished, OperationProgress,
@@ -176,6 +177,16 @@ impl Follower {
     pub fn operation(&self) -> Option<(&str, u32)> {
         let item = &self.running.as_ref()?.item;
         Some((&item.booking_id, item.operation))
+    }
+
+    /// Operations of the list that are over.
+    pub fn over(&self) -> Vec<health::Over> {
+        let done = self.over.iter().map(|(booking_id, operation)| health::Over::done(booking_id, *operation));
+        let lost = self
+            .scrapped
+            .iter()
+            .map(|(booking_id, operation, at_ms)| health::Over::lost(booking_id, *operation, *at_ms));
+        done.chain(lost).collect()
     }
 
     /// Takes in what was seen at a time, and answers with what follows from it. Times never go back.

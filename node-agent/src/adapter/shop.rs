@@ -104,14 +104,16 @@ impl Shop {
         happened: Vec<Happened>,
         memory: Vec<u8>,
     ) -> Result<(), OutboxError> {
-        let events = happened.into_iter().map(|happened| AgentEvent {
+        let events = happened.iter().cloned().map(|happened| AgentEvent {
             seq: 0,
             at_ms: happened.at_ms,
             machine_id: machine_id.to_owned(),
             what: Some(happened.what),
         });
         let mark = Mark { key: machine_id.to_owned(), state: memory.into() };
-        self.outbox.append(Entry { events: events.collect(), mark: Some(mark) }).await
+        self.outbox.append(Entry { events: events.collect(), mark: Some(mark) }).await?;
+        self.health.machine(machine_id, |report| report.learn(&happened));
+        Ok(())
     }
 }
 
@@ -219,6 +221,8 @@ impl<W: Watched> Post<W> {
             let operation = history.operation();
             report.operation = operation.map(|(booking, operation)| format!("{booking}/{operation}"));
             report.program = program.map(|program| cut(&program, PROGRAM_LENGTH_MAX).to_owned());
+            report.there = sight != Sight::Lost;
+            report.over = history.over();
             if sight != Sight::Lost {
                 report.trouble = None;
             }

@@ -7,22 +7,27 @@
 //! at its end, or as long after as it was late or disturbed. Energy comes from the power model in the
 //! config, and is reported as modelled.
 //!
+//! Where it is to be `like` a recorded machine ([`recorded`]), its work is made of that machine's cuts and pauses, and
+//! it drops out of sight as often. When its operations begin and end, and what comes of them, stays the same.
+//!
 //! [`run`] drives a machine by the plant's clock, and puts what happens into the outbox together with the
 //! machine's memory, so that a restart continues where the machine stood.
 
-use super::shop::{News, Shop};
-use super::word::WordError;
+mod drive;
+pub mod recorded;
+
+pub use drive::run;
+
 use super::{Happened, Power};
 use crate::chance::Chance;
-use crate::outbox::OutboxError;
+use crate::health;
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{
     DispatchItem, MachineDown, MachineState, MachineUp, OperationFinished, OperationProgress,
     OperationScrapped, OperationStarted, StateChanged,
 };
 use prost::Message;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
+use recorded::{Course, Recorded};
 
 /// Operations that a machine remembers to have done while they are still on its list.
 const DONE_MAX: usize = 4096;
@@ -50,6 +55,8 @@ pub struct Options {
     pub piece_scrap_permille: u32,
     /// What it draws.
     pub power: Power,
+    /// The recorded machine whose cuts, pauses and drop-outs its work is made of; without, it cuts without a pause.
+    pub like: Option<&'static Recorded>,
 }
 
 impl Default for Options {
@@ -64,6 +71,7 @@ impl Default for Options {
             scrap_permille: 0,
             piece_scrap_permille: 0,
             power: Power::default(),
+            like: None,
         }
     }
 }
@@ -108,6 +116,9 @@ struct Running {
     broke_down: bool,
     #[prost(bool, tag = "10")]
     overran: bool,
+    /// Where its work stands, like the recorded machine's.
+    #[prost(message, optional, tag = "11")]
+    course: Option<Course>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -144,6 +155,7 @@ enum Next {
     Scrapped,
     Finished,
     Progress,
+    Turns,
 }
 
 /// A machine without a clock.
@@ -191,7 +203,7 @@ impl Machine {
 
     /// When something happens next, if nothing is said to it.
     pub fn next_ms(&self) -> Option<i64> {
-        if self.memory.state() == MachineState::Unknown {
+        if !self.begun() {
             return Some(i64::MIN);
         }
         match &self.memory.running {
@@ -204,7 +216,7 @@ impl Machine {
     /// nothing is left.
     pub fn advance(&mut self, now_ms: i64) -> Vec<Happened> {
         let mut happened = Vec::new();
-        if self.memory.state() == MachineState::Unknown {
+        if !self.begun() {
             self.memory.free_since_ms = now_ms;
             self.turn(now_ms, MachineState::Idle, &mut happened);
         }
@@ -215,6 +227,11 @@ impl Machine {
             }
         }
         happened
+    }
+
+    /// Whether it was ever switched on. One that is at work has only dropped out of sight.
+    fn begun(&self) -> bool {
+        self.memory.state() != MachineState::Unknown || self.memory.running.is_some()
     }
 
     /// The first item that is not over, when it can begin, and which attempt that would be.
@@ -233,23 +250,34 @@ impl Machine {
         let item = item.clone();
         let shortest_ms = (i64::from(item.setup_s) + i64::from(item.run_s)) * 1000;
         let set_up = item.setup_s == 0;
-        let running = Running {
+        let started = OperationStarted { booking_id: item.booking_id.clone(), operation: item.operation };
+        let mut running = Running {
             attempt,
             started_ms,
             end_ms: (item.end_s * 1000).max(started_ms + shortest_ms),
             next_progress_ms: started_ms + self.progress_ms(),
             set_up,
+            item: Some(item),
             ..Running::default()
         };
-        let started = OperationStarted { booking_id: item.booking_id.clone(), operation: item.operation };
         if !set_up {
             self.turn(started_ms, MachineState::Setup, happened);
         }
         happened.push(Happened { at_ms: started_ms, what: What::OperationStarted(started) });
         if set_up {
-            self.turn(started_ms, MachineState::Producing, happened);
+            self.enter(&mut running, started_ms);
+            self.turn(started_ms, running.work_state(), happened);
         }
-        self.memory.running = Some(Running { item: Some(item), ..running });
+        self.memory.running = Some(running);
+    }
+
+    /// The operation's work begins at a time, or goes on then after a repair.
+    fn enter(&self, running: &mut Running, at_ms: i64) {
+        let Some(recorded) = self.options.like else { return };
+        let fresh = || Course::new(self.chance(running, &["course"]));
+        let mut course = running.course.clone().unwrap_or_else(fresh);
+        course.go_on(recorded, at_ms);
+        running.course = Some(course);
     }
 
     /// When what happens next to the running operation. Of things at one time the graver comes first.
@@ -278,6 +306,8 @@ impl Machine {
         sooner(place(fate.overrun_known_at).filter(|_| !running.overran), Next::OverrunKnown);
         sooner(place(fate.scrapped_at), Next::Scrapped);
         sooner(Some(progress_ms), Next::Progress);
+        let course = running.course.as_ref().filter(|_| self.options.like.is_some());
+        sooner(course.map(Course::next_ms), Next::Turns);
         next
     }
 
@@ -287,7 +317,8 @@ impl Machine {
         match next {
             Next::SetUp => {
                 running.set_up = true;
-                self.turn(at_ms, MachineState::Producing, happened);
+                self.enter(&mut running, at_ms);
+                self.turn(at_ms, running.work_state(), happened);
             }
             Next::BreaksDown => {
                 running.broke_down = true;
@@ -298,6 +329,9 @@ impl Machine {
                 happened.push(Happened { at_ms, what: What::MachineDown(down) });
                 self.turn(at_ms, MachineState::Blocked, happened);
                 happened.push(self.progress(&running, at_ms));
+                if let Some(course) = &mut running.course {
+                    course.stop(at_ms);
+                }
             }
             Next::Repaired => return self.repaired(running, at_ms, &fate, happened),
             Next::OverrunKnown => {
@@ -308,6 +342,12 @@ impl Machine {
             Next::Progress => {
                 running.next_progress_ms = at_ms + self.progress_ms();
                 happened.push(self.progress(&running, at_ms));
+            }
+            Next::Turns => {
+                if let (Some(course), Some(recorded)) = (&mut running.course, self.options.like) {
+                    course.step(recorded);
+                }
+                self.turn(at_ms, running.work_state(), happened);
             }
             Next::Scrapped => {
                 let item = running.item();
@@ -339,7 +379,8 @@ impl Machine {
             item.booking_id == running.item().booking_id && item.operation == running.item().operation
         };
         if self.items.iter().any(same) {
-            self.turn(at_ms, MachineState::Producing, happened);
+            self.enter(&mut running, at_ms);
+            self.turn(at_ms, running.work_state(), happened);
             self.memory.running = Some(running);
         } else {
             self.memory.free_since_ms = at_ms;
@@ -371,7 +412,11 @@ impl Machine {
         let setup_s = item.setup_s.min(measured_s);
         let power = self.options.power;
         let setup_ws = u64::from(setup_s) * u64::from(power.setup_w);
-        let cutting_ws = u64::from(measured_s - setup_s) * u64::from(power.cutting_w);
+        let work_s = measured_s - setup_s;
+        let paused_ms = running.course.as_ref().map_or(0, |course| course.paused_ms(running.end_ms));
+        let paused_s = u32::try_from(paused_ms / 1000).unwrap_or(0).min(work_s);
+        let cutting_ws = u64::from(work_s - paused_s) * u64::from(power.cutting_w);
+        let paused_ws = u64::from(paused_s) * u64::from(power.idle_w);
         let down_ws = u64::try_from(running.down_ms / 1000).unwrap_or(0) * u64::from(power.idle_w);
         OperationFinished {
             pieces_good: item.quantity - fate.bad_pieces.min(item.quantity),
@@ -379,7 +424,7 @@ impl Machine {
             booking_id: item.booking_id,
             operation: item.operation,
             measured_s,
-            energy_wh: (setup_ws + cutting_ws + down_ws) / 3600,
+            energy_wh: (setup_ws + cutting_ws + paused_ws + down_ws) / 3600,
             energy_measured: false,
         }
     }
@@ -415,11 +460,18 @@ impl Machine {
         i64::from(self.options.progress_s.max(1)) * 1000
     }
 
+    /// What chance has for an attempt at an operation, and for nothing else.
+    fn chance(&self, running: &Running, more: &[&str]) -> Chance {
+        let item = running.item.as_ref();
+        let (booking_id, operation) = item.map_or(("", 0), |item| (item.booking_id.as_str(), item.operation));
+        let (operation, attempt) = (operation.to_string(), running.attempt.to_string());
+        let names = [&[self.id.as_str(), booking_id, &operation, &attempt], more].concat();
+        Chance::from_names(self.options.seed, &names)
+    }
+
     fn fate(&self, running: &Running) -> Fate {
         let item = running.item();
-        let (operation, attempt) = (item.operation.to_string(), running.attempt.to_string());
-        let names = [self.id.as_str(), &item.booking_id, &operation, &attempt];
-        let mut chance = Chance::from_names(self.options.seed, &names);
+        let mut chance = self.chance(running, &[]);
         let options = &self.options;
         let run_s = u64::from(item.run_s);
         let breaks_permille = match u64::from(options.mtbf_h) * 3600 {
@@ -452,6 +504,14 @@ impl Machine {
 }
 
 impl Over {
+    fn shown(&self) -> health::Over {
+        let Self { booking_id, operation, at_ms, scrapped, .. } = self;
+        match scrapped {
+            true => health::Over::lost(booking_id, *operation, *at_ms),
+            false => health::Over::done(booking_id, *operation),
+        }
+    }
+
     fn is(&self, item: &DispatchItem) -> bool {
         self.booking_id == item.booking_id && self.operation == item.operation
     }
@@ -460,6 +520,11 @@ impl Over {
 impl Running {
     fn item(&self) -> DispatchItem {
         self.item.clone().unwrap_or_default()
+    }
+
+    /// The state that its work shows.
+    fn work_state(&self) -> MachineState {
+        self.course.as_ref().map_or(MachineState::Producing, Course::seen)
     }
 
     fn work_from_ms(&self) -> i64 {
@@ -472,65 +537,4 @@ impl Running {
         let span_ms = self.end_ms - extra_ms - self.down_ms - self.work_from_ms();
         self.work_from_ms() + self.down_ms + span_ms * permille as i64 / 1000
     }
-}
-
-/// Runs a simulated machine by the plant's clock until `stop`.
-pub async fn run(
-    machine_id: String,
-    options: Options,
-    mut shop: Shop,
-    stop: CancellationToken,
-) -> Result<(), OutboxError> {
-    let memory = shop.outbox.mark(&machine_id).and_then(|mark| Memory::decode(mark).ok());
-    let mut machine = Machine::new(&machine_id, options, memory.unwrap_or_default());
-    if let Some(kept) = shop.new_list() {
-        machine.set_items(kept.items_of(&machine_id), kept.since_ms);
-    }
-    loop {
-        let now_ms = shop.clock.now_ms();
-        let happened = machine.advance(now_ms);
-        if !happened.is_empty() {
-            tokio::select! {
-                // It waits while the outbox is full. What is not written has not happened: its memory is
-                // written with it.
-                () = stop.cancelled() => return Ok(()),
-                told = tell(&machine, happened, &shop) => told?,
-            }
-            continue;
-        }
-        let wake = machine.next_ms().map_or(Duration::from_secs(30), |next_ms| shop.clock.until(next_ms));
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(wake) => {}
-            news = shop.news() => match news {
-                News::Over => return Ok(()),
-                News::Said(said) => {
-                    // Whoever asked may have gone.
-                    let _ = said.answer.send(Err(WordError::Simulated));
-                }
-                News::List(kept) => {
-                    // What was due on the old list has happened on the old list.
-                    let happened = machine.advance(kept.since_ms);
-                    machine.set_items(kept.items_of(&machine_id), kept.since_ms);
-                    if !happened.is_empty() {
-                        tokio::select! {
-                            () = stop.cancelled() => return Ok(()),
-                            told = tell(&machine, happened, &shop) => told?,
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-async fn tell(machine: &Machine, happened: Vec<Happened>, shop: &Shop) -> Result<(), OutboxError> {
-    let memory = machine.memory().encode_to_vec();
-    shop.append(&machine.id, happened, memory).await?;
-    shop.health.machine(&machine.id, |report| {
-        report.adapter_state = "running".to_owned();
-        report.machine_state = super::mapping::state_name(machine.state()).to_owned();
-        report.operation = machine.operation().map(|(booking, operation)| format!("{booking}/{operation}"));
-    });
-    Ok(())
 }

@@ -1,14 +1,16 @@
 //! The machines' sections of the configuration: what may stand in them, and its checks.
 
+use super::broker::{self, BrokerFile, identity, topic_part};
 use super::{AgentFile, File, Found, MACHINES_MAX};
 use crate::adapter::history::Rules;
 use crate::adapter::mapping::{STATES, SignalFile, SignalTable, state_named};
-use crate::adapter::{Identity, Password, Power, Time, manual, mtconnect, opcua, simulated, sparkplug};
+use crate::adapter::simulated::recorded::Recorded;
+use crate::adapter::{Power, Time, manual, mtconnect, opcua, simulated, sparkplug};
 use crate::agent::{Adapter, Machine};
 use crate::remote::consent::Rule;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// `[[agent.machine]]`
@@ -73,6 +75,8 @@ pub struct SimulatedFile {
     pub scrap_permille: Option<u32>,
     /// Pieces of a thousand that are bad.
     pub piece_scrap_permille: Option<u32>,
+    /// The recorded machine whose cuts, pauses and drop-outs the work is made of.
+    pub like: Option<String>,
     /// What machines draw that do not say.
     pub power: Option<PowerFile>,
 }
@@ -326,6 +330,11 @@ fn simulated(
         span("repair_min", own.repair_min.or(all.repair_min).unwrap_or(default.repair_min), 43_200);
     let extra = own.overrun_extra_permille.or(all.overrun_extra_permille);
     let extra = span("overrun_extra_permille", extra.unwrap_or(default.overrun_extra_permille), 10_000);
+    let like = own.like.as_ref().or(all.like.as_ref()).and_then(|name| {
+        let names: Vec<_> = Recorded::names().collect();
+        let accepted = format!("a recorded machine: {}", names.join(", "));
+        Recorded::named(name).or_else(|| found.wrong(&format!("{field}.simulated.like"), name, &accepted))
+    });
     simulated::Options {
         seed: own.seed.or(all.seed).unwrap_or(default.seed),
         progress_s,
@@ -336,6 +345,7 @@ fn simulated(
         scrap_permille,
         piece_scrap_permille,
         power,
+        like,
     }
 }
 
@@ -417,31 +427,16 @@ fn sparkplug(
     found: &mut Found,
 ) -> Option<sparkplug::Options> {
     let field = format!("{field}.sparkplug");
-    let (encrypted, address) = match (own.broker.strip_prefix("mqtts://"), own.broker.strip_prefix("mqtt://"))
-    {
-        (Some(address), _) => (true, address),
-        (None, Some(address)) => (false, address),
-        (None, None) => (false, ""),
+    let settings = BrokerFile {
+        broker: &own.broker,
+        user: own.user.as_deref(),
+        password_file: own.password_file.as_deref(),
+        ca_file: own.ca_file.as_ref(),
+        cert_file: own.cert_file.as_ref(),
+        key_file: own.key_file.as_ref(),
+        client_id: own.client_id.as_deref(),
     };
-    let Some((host, port)) =
-        address.rsplit_once(':').filter(|(host, _)| !host.contains('/') && super::is_address(address))
-    else {
-        return found.wrong(
-            &format!("{field}.broker"),
-            &own.broker,
-            "mqtts://host:port, or mqtt://host:port",
-        );
-    };
-    let port = port.parse().unwrap_or_default();
-    let readable = (!encrypted && !super::is_loopback(address)).then_some("mqtt:// to another host");
-    let identity = identity(&field, own.user.as_deref(), own.password_file.as_deref(), readable, found)?;
-    let broker = sparkplug::Broker {
-        host: host.trim_matches(['[', ']']).to_owned(),
-        port,
-        tls: broker_tls(&field, own, encrypted, found)?,
-        identity,
-        client_id: own.client_id.clone().unwrap_or_else(|| format!("millpool-{plant}")),
-    };
+    let broker = broker::resolve(&field, settings, &format!("millpool-{plant}"), found)?;
     let rules = rules(&field, [own.progress_s, own.down_after_s], own.follow_dispatch, power, found);
     let signals = signals(&field, &own.signals, &sparkplug::Signal::NAMED, found);
     match signals.get(&sparkplug::Signal::State) {
@@ -484,12 +479,7 @@ fn address_of(
     if topics_only && own.group.is_none() && own.node.is_none() && own.device.is_none() {
         return Some(None);
     }
-    let mut name = |name: &str, value: Option<&String>| {
-        let value = value.cloned().unwrap_or_default();
-        let good = (1..=256).contains(&value.len()) && !value.contains(['/', '+', '#']);
-        let accepted = "1 to 256 bytes, none of them /, + or #";
-        if good { Some(value) } else { found.wrong(&format!("{field}.{name}"), value, accepted) }
-    };
+    let mut name = |name: &str, value: Option<&String>| topic_part(&format!("{field}.{name}"), value, found);
     let (group, node) = (name("group", own.group.as_ref()), name("node", own.node.as_ref()));
     let device = own.device.as_ref().map(|device| name("device", Some(device)));
     Some(Some(sparkplug::Address {
@@ -497,54 +487,6 @@ fn address_of(
         node: node?,
         device: device.map_or(Some(None), |d| d.map(Some))?,
     }))
-}
-
-fn broker_tls(
-    field: &str,
-    own: &SparkplugFile,
-    encrypted: bool,
-    found: &mut Found,
-) -> Option<Option<sparkplug::Tls>> {
-    let mut file = |name: &str, path: &Path| found.file(&format!("{field}.{name}"), path);
-    match (encrypted, &own.ca_file, &own.cert_file, &own.key_file) {
-        (false, None, None, None) => Some(None),
-        (true, Some(ca), None, None) => {
-            Some(Some(sparkplug::Tls { ca_pem: file("ca_file", ca)?, identity_pem: None }))
-        }
-        (true, Some(ca), Some(cert), Some(key)) => Some(Some(sparkplug::Tls {
-            ca_pem: file("ca_file", ca)?,
-            identity_pem: Some((file("cert_file", cert)?, file("key_file", key)?)),
-        })),
-        (false, ..) => found.wrong(&format!("{field}.broker"), &own.broker, "mqtts://, with certificates"),
-        (true, None, ..) => found.wrong(&format!("{field}.ca_file"), "none", "a PEM file, with mqtts://"),
-        (true, Some(_), cert, key) => {
-            found.wrong(&format!("{field}.cert_file"), (cert, key), "cert_file and key_file together")
-        }
-    }
-}
-
-/// As whom the agent appears. A password is not sent where it could be read, which is the case with
-/// `readable`.
-fn identity(
-    field: &str,
-    user: Option<&str>,
-    password_file: Option<&Path>,
-    readable: Option<&str>,
-    found: &mut Found,
-) -> Option<Identity> {
-    match (user, password_file, readable) {
-        (None, None, _) => Some(Identity::Anonymous),
-        (Some(user), _, Some(readable)) => {
-            let accepted = format!("none, with {readable}: the password could be read on the network");
-            found.wrong(&format!("{field}.user"), user, &accepted)
-        }
-        (Some(user), Some(path), None) => {
-            let bytes = found.file(&format!("{field}.password_file"), path)?;
-            let password = Password::new(String::from_utf8_lossy(&bytes).trim());
-            Some(Identity::User { name: user.to_owned(), password })
-        }
-        _ => found.wrong(&format!("{field}.user"), user, "a name together with a password_file, or neither"),
-    }
 }
 
 fn rules(

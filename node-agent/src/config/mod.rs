@@ -2,16 +2,20 @@
 //!
 //! [`File`] is what may stand in the file. [`resolve`] checks all of it, and answers with [`Config`], which
 //! holds only what can be used, or with every [`Problem`] that it found: the field, the value that stands
-//! there, and what is accepted. What may stand in a machine's section is in [`machines`].
+//! there, and what is accepted. What may stand in a machine's section is in [`machines`], what is published where in
+//! [`publish`].
 
+mod broker;
 pub mod machines;
+pub mod publish;
 
 use crate::clock::{Clock, SCALE_MAX, SCALE_MIN};
 use crate::outbox::{BYTES_MAX_DEFAULT, BYTES_MAX_LEAST};
 use crate::session::{Timing, Tls, Token};
 use machines::{MachineFile, SimulatedFile};
+use publish::PublishFile;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -153,6 +157,8 @@ pub struct AgentFile {
     pub coordinator: CoordinatorFile,
     /// Ids of simulated machines that behave as `[simulated]` says.
     pub simulated_machines: Vec<String>,
+    /// Where its list and states are published; nowhere where it is left out.
+    pub publish: Option<PublishFile>,
     /// One section a machine.
     pub machine: Vec<MachineFile>,
 }
@@ -197,6 +203,8 @@ pub struct Config {
     pub clock: Clock,
     /// The plants.
     pub agents: Vec<crate::agent::Options>,
+    /// Where plants publish, by plant.
+    pub publish: BTreeMap<String, crate::publish::Options>,
     /// Whether any line is in plain text without a token.
     pub insecure_dev: bool,
 }
@@ -239,18 +247,22 @@ pub fn resolve(file: File, overrides: &Overrides) -> Result<Config, ConfigError>
     if file.agent.is_empty() || file.agent.len() > AGENTS_MAX {
         found.wrong::<()>("agent", file.agent.len(), &format!("1 to {AGENTS_MAX} [[agent]] sections"));
     }
-    let mut agents = Vec::new();
+    let (mut agents, mut publish) = (Vec::new(), BTreeMap::new());
     let (mut plants, mut dirs) = (BTreeSet::new(), BTreeSet::new());
     for (at, agent) in file.agent.iter().enumerate() {
         let field = format!("agent[{at}]");
         if !plants.insert(agent.plant.clone()) {
             found.wrong::<()>(&format!("{field}.plant"), &agent.plant, "a plant that no other [[agent]] has");
         }
-        let options = resolve_agent(&field, agent, &file, overrides, &mut found);
-        if let Some(options) = options {
+        let resolved = resolve_agent(&field, agent, &file, overrides, &mut found);
+        if let Some((options, published)) = resolved {
             if !dirs.insert(options.data_dir.clone()) {
                 let dir = options.data_dir.display().to_string();
                 found.wrong::<()>(&format!("{field}.data_dir"), dir, "a folder that no other [[agent]] has");
+            }
+            if let Some(own) = published {
+                publish::apart_from(&field, &own, publish.values(), &mut found);
+                publish.insert(options.plant_id.clone(), own);
             }
             agents.push(options);
         }
@@ -260,7 +272,7 @@ pub fn resolve(file: File, overrides: &Overrides) -> Result<Config, ConfigError>
     }
     let insecure_dev = agents.iter().any(|agent| agent.tls.is_none());
     let level = overrides.log_level.clone().or(file.log.level).unwrap_or_else(|| "info".to_owned());
-    Ok(Config { http_listen, log_json, log_level: level, clock, agents, insecure_dev })
+    Ok(Config { http_listen, log_json, log_level: level, clock, agents, publish, insecure_dev })
 }
 
 /// The problems found so far.
@@ -335,7 +347,7 @@ fn resolve_agent(
     file: &File,
     overrides: &Overrides,
     found: &mut Found,
-) -> Option<crate::agent::Options> {
+) -> Option<(crate::agent::Options, Option<crate::publish::Options>)> {
     let before = found.0.len();
     let plant_id = found.name(&format!("{field}.plant"), &agent.plant);
     let agent_id = found.name(&format!("{field}.id"), agent.id.as_deref().unwrap_or("agent"));
@@ -349,11 +361,12 @@ fn resolve_agent(
     let bytes_max = agent.outbox_bytes_max.unwrap_or(BYTES_MAX_DEFAULT);
     found.within(&format!("{field}.outbox_bytes_max"), bytes_max, BYTES_MAX_LEAST, 1 << 40);
     let machines = machines::resolve(field, agent, file, found);
+    let published = publish::resolve(field, agent, &machines, found);
     let (coordinators, token, tls) = coordinator?;
     if found.0.len() > before {
         return None;
     }
-    Some(crate::agent::Options {
+    let options = crate::agent::Options {
         plant_id: plant_id?,
         agent_id: agent_id?,
         data_dir: data_dir?,
@@ -363,7 +376,8 @@ fn resolve_agent(
         tls,
         timing: Timing::default(),
         machines,
-    })
+    };
+    Some((options, published))
 }
 
 type Line = (Vec<String>, Token, Option<Tls>);

@@ -54,6 +54,20 @@ impl Mosquitto {
         self.child.wait().unwrap();
     }
 
+    /// Stops it where it stands: its lines stay open, and nothing comes of them.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
     /// Starts it anew on the same port.
     pub async fn restart(&mut self) {
         self.child = spawn(self.config.path());

@@ -1,16 +1,17 @@
-//! The line to an MQTT broker: how it is opened, what is subscribed to, and what a trouble of it means.
+//! The line to an MQTT broker, to read or to publish: how it is opened, what is subscribed to, and what a trouble of it
+//! means.
 //!
 //! MQTT 5, because there the broker is told how large a message may be, and which messages are not wanted: a
 //! message that was kept, or one's own. A session is never taken up again. What came while nobody listened
 //! is old, and edge nodes tell all of it anew when they are asked.
 
-use super::host::NAMESPACE;
+use super::host::{NAMESPACE, REBIRTH};
 use super::payload::{BOOLEAN, Content, Metric, PACKET_BYTES_MAX, Payload};
 use crate::adapter::Identity;
 use crate::outbox::OutboxError;
 use rumqttc::{
-    AsyncClient, ClientError, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet,
-    PublishOptions, QoS, RetainForwardRule, SubscribeFilterInput, SubscribeReasonCode, Transport,
+    AsyncClient, ClientError, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions,
+    Packet, PublishOptions, QoS, RetainForwardRule, SubscribeFilterInput, SubscribeReasonCode, Transport,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -98,6 +99,16 @@ impl Trouble {
     }
 }
 
+/// What a line is opened with.
+pub struct Opening {
+    /// What is subscribed to.
+    pub filters: BTreeSet<String>,
+    /// Messages that may wait until they are sent.
+    pub unsent_max: usize,
+    /// What the broker says when the line is cut.
+    pub will: Option<LastWill>,
+}
+
 /// An open line.
 pub struct Connection {
     /// Takes requests.
@@ -112,12 +123,17 @@ impl Broker {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// Opens a line and subscribes. Of so many nodes rebirths may be asked at once.
-    pub async fn connect(&self, filters: &BTreeSet<String>, nodes: usize) -> Result<Connection, Trouble> {
-        let requests_max = nodes + filters.len().div_ceil(FILTERS_MAX) + 1;
-        let (client, events) = AsyncClient::builder(self.options()).capacity(requests_max).build();
+    /// Opens a line and subscribes.
+    pub async fn connect(&self, opening: Opening) -> Result<Connection, Trouble> {
+        let Opening { filters, unsent_max, will } = opening;
+        let requests_max = unsent_max + filters.len().div_ceil(FILTERS_MAX) + 1;
+        let mut options = self.options();
+        if let Some(will) = will {
+            options.set_last_will(will);
+        }
+        let (client, events) = AsyncClient::builder(options).capacity(requests_max).build();
         let mut line = Connection { client, events };
-        let opened = tokio::time::timeout(CONNECT_MAX, self.open(&mut line, filters));
+        let opened = tokio::time::timeout(CONNECT_MAX, self.open(&mut line, &filters));
         opened.await.unwrap_or(Err(Trouble::TooLate(CONNECT_MAX)))?;
         Ok(line)
     }
@@ -127,11 +143,7 @@ impl Broker {
         while !matches!(events().await?, Event::Incoming(Packet::ConnAck(_))) {}
         let filters: Vec<_> = filters.iter().collect();
         for filters in filters.chunks(FILTERS_MAX) {
-            let wanted = filters.iter().map(|filter| {
-                SubscribeFilterInput::new(filter.as_str(), QoS::AtLeastOnce)
-                    .no_local(true)
-                    .retain_forward_rule(RetainForwardRule::Never)
-            });
+            let wanted = filters.iter().map(|filter| wanted(filter));
             let requested = line.client.try_subscribe_many(wanted);
             requested.map_err(|error| Trouble::Request(Box::new(error)))?;
             let answer = loop {
@@ -186,9 +198,22 @@ impl Broker {
     }
 }
 
-/// Asks an edge node to be born again: the one thing that is ever published.
+/// What is subscribed to under a filter: what others say from now on.
+fn wanted(filter: &str) -> SubscribeFilterInput {
+    SubscribeFilterInput::new(filter, QoS::AtLeastOnce)
+        .no_local(true)
+        .retain_forward_rule(RetainForwardRule::Never)
+}
+
+/// Asks the broker for a sign of life, by subscribing anew to what is subscribed to already. The library asks for one only
+/// while nothing else is sent, and whatever is published without an acknowledgement tells nothing of the broker.
+pub fn ask_life(client: &AsyncClient, filter: &str) -> Result<(), ClientError> {
+    client.try_subscribe_many([wanted(filter)])
+}
+
+/// Asks an edge node to be born again: the one thing that is ever published of what is read.
 pub fn ask_rebirth(client: &AsyncClient, group: &str, node: &str, now_ms: i64) -> Result<(), ClientError> {
-    let mut rebirth = Metric::named("Node Control/Rebirth", BOOLEAN, Content::Boolean(true));
+    let mut rebirth = Metric::named(REBIRTH, BOOLEAN, Content::Boolean(true));
     rebirth.timestamp = u64::try_from(now_ms).ok();
     let payload = Payload { timestamp_ms: rebirth.timestamp, seq: None, metrics: vec![rebirth] };
     let topic = format!("{NAMESPACE}/{group}/NCMD/{node}");

@@ -28,6 +28,8 @@ use tokio::time::Instant;
 
 /// First word of every topic.
 pub const NAMESPACE: &str = "spBv1.0";
+/// Metric of an edge node that is written to ask for a rebirth.
+pub const REBIRTH: &str = "Node Control/Rebirth";
 /// A rebirth is asked of a node at most so often.
 pub const REBIRTH_EVERY: Duration = Duration::from_secs(5);
 /// The delay doubles so many times while no birth comes: up to five minutes.

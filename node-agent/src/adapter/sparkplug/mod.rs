@@ -12,8 +12,8 @@
 //! Retained messages are not asked for: what is kept by a broker says nothing of now. The agent is no primary
 //! host, so it neither publishes nor needs a STATE.
 //!
-//! **Nothing is written to a machine.** All that is ever published is the request for a rebirth, to the edge
-//! node (NCMD, `Node Control/Rebirth`).
+//! **Nothing is written to a machine.** All that is ever published here is the request for a rebirth, to the edge
+//! node (NCMD, `Node Control/Rebirth`). What a plant has published of itself is [`crate::publish`]'s.
 
 pub mod broker;
 pub mod host;
@@ -31,7 +31,7 @@ use super::word::Said;
 use super::{Happened, Time, cut};
 use crate::chance::{Backoff, Chance};
 use crate::outbox::OutboxError;
-use broker::Connection;
+use broker::{Connection, Opening};
 use host::{NAMESPACE, News, Node, Place, Seen, Topic, What};
 use payload::Payload;
 use rumqttc::{Event, Packet, Publish};
@@ -44,9 +44,9 @@ use tokio_util::sync::CancellationToken;
 use watch::Watch;
 
 /// First and longest delay between attempts.
-const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+pub const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 /// Delay after what a retry does not cure soon: certificates, passwords, rights.
-const RETRY_SLOW: Duration = Duration::from_secs(30);
+pub const RETRY_SLOW: Duration = Duration::from_secs(30);
 /// A machine that is in doubt for so long is lost.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// A broker answers a sign of life within this time, or nothing is known of what time has brought.
@@ -191,8 +191,9 @@ impl Line {
     }
 
     async fn try_read(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Trouble> {
-        let Connection { client, mut events } =
-            self.broker.connect(&self.filters(), self.nodes.len()).await?;
+        // Of all nodes rebirths may be asked at once.
+        let opening = Opening { filters: self.filters(), unsent_max: self.nodes.len(), will: None };
+        let Connection { client, mut events } = self.broker.connect(opening).await?;
         backoff.reset();
         self.heard = Instant::now();
         self.join();

@@ -14,6 +14,12 @@ pub const METRICS_MAX: usize = 10_000;
 /// Most properties of a metric that are looked at.
 const PROPERTIES_MAX: usize = 64;
 
+/// The data type of a 64-bit whole number.
+pub const INT64: u32 = 4;
+/// The data type of a 32-bit whole number without a sign.
+pub const UINT32: u32 = 7;
+/// The data type of a time, ms since the Unix epoch.
+pub const DATETIME: u32 = 13;
 /// The data type of a boolean metric.
 pub const BOOLEAN: u32 = 11;
 /// The data type of a text metric.
