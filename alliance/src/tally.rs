@@ -18,7 +18,7 @@ use crate::planted::{Bug, planted};
 use crate::price;
 use crate::registry::Policy;
 use crate::state::State;
-use crate::window::{LATEST, Windows};
+use crate::window::{LATEST, Window, Windows};
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -173,6 +173,24 @@ impl AddAssign<&Tally> for Tally {
     }
 }
 
+/// The part of sorted windows from `from` up to `until`.
+fn between(windows: &[Window], from: i64, until: i64) -> impl Iterator<Item = Window> {
+    let cut = move |w: &Window| Window::new(w.start.max(from), w.end.min(until));
+    windows.iter().map(cut).filter(|w| w.start < w.end)
+}
+
+/// Sorted windows, those that touch as one: what was lent until now and is lent from now on has no seam.
+fn joined(windows: impl Iterator<Item = Window>) -> Arc<[Window]> {
+    let mut all: Vec<Window> = Vec::new();
+    for window in windows {
+        match all.last_mut() {
+            Some(last) if window.start <= last.end => last.end = last.end.max(window.end),
+            _ => all.push(window),
+        }
+    }
+    all.into()
+}
+
 /// Which tally: a machine's, of the shift or day that begins then.
 pub type TallyKey = (MachineId, Grain, i64);
 
@@ -196,8 +214,8 @@ pub struct Account {
     pub until: i64,
     /// The operation in hand.
     pub in_hand: Option<(BookingId, u32)>,
-    /// When it was and is lent, from `until` on.
-    pub lent: Windows,
+    /// When it was and is lent, from `until` on: to the second, sorted, disjoint.
+    pub lent: Arc<[Window]>,
 }
 
 impl Account {
@@ -215,7 +233,7 @@ impl Account {
         while at < until {
             let (start, end) = policy.span(grain, at);
             let to = end.min(until);
-            let lent_s = self.lent.between(at, to).map(|window| window.length()).sum();
+            let lent_s = between(&self.lent, at, to).map(|window| window.length()).sum();
             let seconds = [(true, lent_s), (false, to - at - lent_s)];
             let seconds = seconds.map(|(lent, seconds)| (Spent { state, in_hand, lent }, seconds));
             stretches.insert(start, Counted { end, tally: Tally::of_seconds(seconds) });
@@ -281,8 +299,8 @@ impl State {
             return known.clone();
         }
         let lent = self.offers.values().filter(|offer| offer.machine == *machine && !offer.withdrawn);
-        let lent =
-            Windows::union(lent.flat_map(|offer| offer.open.between(self.now, LATEST).collect::<Vec<_>>()));
+        let lent = Windows::union(lent.flat_map(|offer| offer.open.iter().copied()));
+        let lent = lent.between(self.now, LATEST).collect();
         let (since, until) = (self.now, self.now);
         let account = Arc::new(Account { machine: machine.clone(), since, until, in_hand: None, lent });
         self.accounts.put(machine.clone(), account.clone());
@@ -295,8 +313,8 @@ impl State {
             return;
         }
         let account = self.open_account(machine);
-        let past = account.lent.between(account.until, self.now);
-        let lent = Windows::union(past.chain(lent.between(self.now, LATEST)));
+        let past = between(&account.lent, account.until, self.now);
+        let lent = joined(past.chain(lent.between(self.now, LATEST)));
         self.accounts.put(machine.clone(), Arc::new(Account { lent, ..Account::clone(&account) }));
     }
 

@@ -135,6 +135,17 @@ fn what_was_lent_stays_so_when_the_offer_is_taken_back() {
     assert_eq!(whole(&alliance).planned_busy_s(), 5 * HOUR);
 }
 
+#[test]
+fn lent_time_has_no_seam_where_a_machine_fails_and_comes_back_in_the_middle_of_a_minute() {
+    let (mut alliance, _) = mill_with_work();
+    for n in 0..10 {
+        at(&mut alliance, EIGHT + 7 + n * 61, down(NOON));
+        at(&mut alliance, EIGHT + 40 + n * 61, Happening::Up);
+    }
+    alliance.tick(NINE + 13);
+    assert_eq!(whole(&alliance).planned_busy_s(), HOUR + 13);
+}
+
 fn offer_again() -> offer::Offer {
     offer("o-again", "m1", &[(EIGHT, EIGHT + 20 * DAY)])
 }

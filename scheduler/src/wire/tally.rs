@@ -1,6 +1,6 @@
 //! What machines did with their time: as it is stored, and as indicators of ISO 22400-2.
 
-use super::registry::{machine_state, read_machine_state, read_windows, window};
+use super::registry::{machine_state, read_machine_state, read_window, window};
 use millpool_alliance::line::MachineState;
 use millpool_alliance::tally::{Account, Counted, Grain, Spent, Tally, TallyKey};
 use millpool_alliance::{BookingId, MachineId, Refusal};
@@ -35,7 +35,7 @@ pub fn read_account(a: pb::Account) -> Result<Account, Refusal> {
         since: a.since_s,
         until: a.until_s,
         in_hand,
-        lent: read_windows("account.lent", &a.lent)?,
+        lent: a.lent.iter().map(read_window).collect(),
     })
 }
 

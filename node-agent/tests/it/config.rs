@@ -1,13 +1,11 @@
 //! The configuration: what is wrong is named with the field, the value and what is accepted.
 
-#![allow(clippy::unwrap_used)]
-
 use millpool_node_agent::agent::Adapter;
 use millpool_node_agent::config::{Config, ConfigError, File, Overrides, load, resolve};
 use millpool_node_agent::session::Token;
 use std::path::Path;
 
-const GOOD: &str = include_str!("data/good.toml");
+const GOOD: &str = include_str!("../data/good.toml");
 
 fn read(text: &str, overrides: &Overrides) -> Result<Config, ConfigError> {
     resolve(toml::from_str::<File>(text).unwrap(), overrides)

@@ -1,13 +1,9 @@
 //! Whole runs of the command against a fake cluster: what people read, what programs read, and how it
 //! ends.
 
-#![allow(clippy::unwrap_used)]
-
-mod fake;
-
+use crate::fake::pool::{Pool, bare};
+use crate::fake::{Fault, sample};
 use expect_test::expect;
-use fake::pool::{Pool, bare};
-use fake::{Fault, sample};
 use serde_json::Value;
 
 const ORDER: [&str; 14] = [

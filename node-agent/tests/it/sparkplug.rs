@@ -1,10 +1,8 @@
 //! The Sparkplug adapter behind Debian's mosquitto: who joins late, deaths and births out of order, lost
 //! messages, a broker that is killed, TLS and passwords, and messages that nobody meant.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::mosquitto::{Edge, Mosquitto, now_ms, options, secured, set_password};
+use crate::support::plant::{Plant, states};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::{SignalFile, SignalTable};
@@ -18,8 +16,6 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
-use support::mosquitto::{Edge, Mosquitto, now_ms, options, secured, set_password};
-use support::plant::{Plant, states};
 
 const INT32: u32 = 3;
 /// Longer than a message takes, and shorter than the agent's patience.

@@ -1,10 +1,9 @@
 //! The plant as an edge node behind Debian's mosquitto: births, aliases and the sequence as a host needs them, rebirths, deaths
 //! and wills, a broker that is killed or frozen, and commands that nobody may give.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::mosquitto::{Mosquitto, now_ms, options, secured, set_password};
+use crate::support::plant::{Plant, states};
+use crate::support::{Coordinator, counterpart::free_port};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::{SignalFile, SignalTable};
@@ -22,9 +21,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::mosquitto::{Mosquitto, now_ms, options, secured, set_password};
-use support::plant::{Plant, states};
-use support::{Coordinator, counterpart::free_port};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

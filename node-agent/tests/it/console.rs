@@ -1,10 +1,8 @@
 //! The operator's console: a person's word reaches the coordinator through a cut line and a restart, and
 //! every kind of adapter takes it in, also while it has no line to its machine.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::plant::Plant;
+use crate::support::{Cable, Coordinator};
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::opcua::{self, CHANNEL_LIFETIME, Security, Server, pki::Pki};
 use millpool_node_agent::adapter::word::{Word, WordError};
@@ -17,8 +15,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use support::plant::Plant;
-use support::{Cable, Coordinator};
 use tokio_util::sync::CancellationToken;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_millpool-node-agent");
@@ -152,7 +148,7 @@ async fn a_shift_at_a_machine_that_reports_nothing_is_told_once_through_a_cut_li
         assert!(said.contains(words), "{words}: {said}");
     }
     cable.unplug(false);
-    let up = |durable: &support::Durable| {
+    let up = |durable: &crate::support::Durable| {
         durable.applied.values().flatten().any(|event| matches!(event.what, Some(What::MachineUp(_))))
     };
     coordinator.until("the shift is told", up).await;

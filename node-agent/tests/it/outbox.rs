@@ -1,7 +1,5 @@
 //! The outbox under crashes, damage and pressure.
 
-#![allow(clippy::unwrap_used)]
-
 use millpool_node_agent::ground::Ground;
 use millpool_node_agent::outbox::log::{Log, LogError, SEGMENT_BYTES_MAX};
 use millpool_node_agent::outbox::record::Group;

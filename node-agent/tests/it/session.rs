@@ -1,9 +1,6 @@
 //! The session against a coordinator that misbehaves, over a cable that is cut.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::{Cable, Coordinator, booking, numbered, session};
 use millpool_node_agent::chance::Chance;
 use millpool_node_agent::ground::Ground;
 use millpool_node_agent::health::Line;
@@ -11,7 +8,6 @@ use millpool_node_agent::outbox::{self, BYTES_MAX_LEAST, Outbox};
 use millpool_proto::v1::{DispatchItem, DispatchList};
 use std::path::Path;
 use std::time::Duration;
-use support::{Cable, Coordinator, booking, numbered, session};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 

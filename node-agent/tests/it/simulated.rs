@@ -1,7 +1,5 @@
 //! The simulated machine: the same seed and list give the same history, and nothing begins too early.
 
-#![allow(clippy::unwrap_used)]
-
 use millpool_node_agent::adapter::Happened;
 use millpool_node_agent::adapter::simulated::recorded::{Recorded, State};
 use millpool_node_agent::adapter::simulated::{Machine, Memory, Options};

@@ -1,10 +1,8 @@
 //! Remote operation, from the coordinator's stream to a control of another make: what is asked, what is refused, and
 //! what is told of it.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::counterpart::{Counterpart, free_port};
+use crate::support::{Cable, Coordinator, timing};
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::{SignalFile, SignalTable};
 use millpool_node_agent::adapter::opcua::{self, CHANNEL_LIFETIME, Identity, Security, Server, Signal};
@@ -26,8 +24,6 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-use support::counterpart::{Counterpart, free_port};
-use support::{Cable, Coordinator, timing};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -145,7 +141,7 @@ impl Plant {
 
     async fn outcome(&self, epoch: u64, nonce: u32) -> RemoteOutcome {
         let id = format!("s{epoch:06}");
-        let find = |durable: &support::Durable| {
+        let find = |durable: &crate::support::Durable| {
             durable.applied.values().flatten().find_map(|event| match &event.what {
                 Some(What::RemoteAnswered(told)) if told.session_id == id && told.nonce == nonce => {
                     told.outcome.clone()

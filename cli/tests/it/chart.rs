@@ -1,10 +1,6 @@
 //! The chart: well-formed whatever the plan holds.
 
-#![allow(clippy::unwrap_used)]
-
-mod fake;
-
-use fake::sample;
+use crate::fake::sample;
 use jiff::{Timestamp, tz::TimeZone};
 use millpool_cli::gantt::{Grouping, svg};
 use millpool_cli::written::Clock;

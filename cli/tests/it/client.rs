@@ -1,11 +1,7 @@
 //! The client against a fake cluster: one request id through all attempts, failover, and watches that
 //! miss nothing.
 
-#![allow(clippy::unwrap_used)]
-
-mod fake;
-
-use fake::{Cluster, FakeNode, Fault, State, sample};
+use crate::fake::{Cluster, FakeNode, Fault, State, sample};
 use millpool_cli::client::watch::Follow;
 use millpool_cli::client::{Client, ClientError, ClientOptions, ErrorKind, TlsOptions, Watch, WatchEvent};
 use millpool_proto::v1::*;

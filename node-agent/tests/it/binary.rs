@@ -1,10 +1,7 @@
 //! The binary: exit codes, health, metrics, a stop on a signal, work through a cut line; and, by hand, its
 //! footprint.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::{Cable, Coordinator};
 use millpool_node_agent::clock::Clock;
 use millpool_node_agent::replay::{self, Replay};
 use millpool_proto::v1::agent_event::What;
@@ -14,7 +11,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
-use support::{Cable, Coordinator};
 use tokio_util::sync::CancellationToken;
 
 fn agent(config: &Path) -> Command {
@@ -132,7 +128,7 @@ fn exit_codes_are_as_documented() {
 fn the_manual_and_the_help_say_the_same_of_exit_codes() {
     let help = Command::new(env!("CARGO_BIN_EXE_millpool-node-agent")).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    let manual = include_str!("../README.md");
+    let manual = include_str!("../../README.md");
     let rows = manual.lines().skip_while(|line| *line != "| code | means |").skip(2);
     let rows: Vec<_> = rows.take_while(|line| line.starts_with('|')).collect();
     assert_eq!(rows.len(), 6);
@@ -170,7 +166,7 @@ async fn a_plant_works_on_through_a_cut_line_and_a_restart_and_tells_it_later() 
     let running = Running(agent(&path).spawn().unwrap());
     tokio::time::sleep(Duration::from_millis(2500)).await;
     cable.unplug(false);
-    let finished = |durable: &support::Durable| {
+    let finished = |durable: &crate::support::Durable| {
         let events = durable.applied.values().flatten();
         events.filter(|event| matches!(event.what, Some(What::OperationFinished(_)))).count()
     };

@@ -1,10 +1,8 @@
 //! The OPC UA adapter against a server of another make (asyncua, in Python): both generations of the
 //! machine-tool model, security, restarts, silence, and what cannot be read.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::counterpart::{Counterpart, free_port};
+use crate::support::plant::{Plant, states};
 use millpool_node_agent::adapter::Time;
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::{SignalFile, SignalTable};
@@ -22,8 +20,6 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
-use support::counterpart::{Counterpart, free_port};
-use support::plant::{Plant, states};
 
 const SCRIPT: &str = "opcua_machine_tool.py";
 

@@ -1,10 +1,7 @@
 //! The MTConnect adapter against the replay agent over HTTP, with days recorded at NIST; and against
 //! servers that misbehave.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::plant::Plant;
 use flate2::read::GzDecoder;
 use millpool_node_agent::adapter::Time;
 use millpool_node_agent::adapter::history::Rules;
@@ -21,7 +18,6 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-use support::plant::Plant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

@@ -1,11 +1,7 @@
 //! What people and spreadsheets read of the machines' time.
 
-#![allow(clippy::unwrap_used)]
-
-mod fake;
-
+use crate::fake::pool::Pool;
 use expect_test::expect;
-use fake::pool::Pool;
 
 #[tokio::test]
 async fn the_alliances_week_with_what_it_is_made_of() {

@@ -1,0 +1,16 @@
+//! The agent against coordinators, machines and brokers, some of other makes. One program, so that it is built once.
+
+#![allow(clippy::unwrap_used)]
+
+mod binary;
+mod config;
+mod console;
+mod mtconnect;
+mod opcua;
+mod outbox;
+mod publish;
+mod remote;
+mod session;
+mod simulated;
+mod sparkplug;
+mod support;
