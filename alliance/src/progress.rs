@@ -172,7 +172,7 @@ impl State {
     /// When something happened that cannot have happened before `earliest`, nor later than now. A time that
     /// cannot be tells nothing, so it happened when it was heard of: an old date must not show a machine
     /// free that works, nor a late booking in time.
-    fn plausible(&self, at: i64, earliest: i64) -> i64 {
+    pub(crate) fn plausible(&self, at: i64, earliest: i64) -> i64 {
         if (earliest..=self.now).contains(&at) { at } else { self.now }
     }
 

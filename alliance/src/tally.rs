@@ -84,6 +84,13 @@ pub struct Spent {
     pub lent: bool,
 }
 
+impl Spent {
+    /// Whether it is planned busy time: lent, less maintenance.
+    pub fn is_planned(self) -> bool {
+        self.lent && self.state != MachineState::Maintenance
+    }
+}
+
 /// What a machine did in a shift or on a day, or many machines in many of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tally {
@@ -136,22 +143,32 @@ impl Tally {
 
     /// Planned busy time (PBT): lent, less maintenance.
     pub fn planned_busy_s(&self) -> i64 {
-        self.seconds_of(|spent| spent.lent && spent.state != MachineState::Maintenance)
+        self.seconds_of(Spent::is_planned)
     }
 
-    /// Actual unit busy time (AUBT): work of the alliance in hand, whatever the machine did.
+    /// Actual unit busy time (AUBT): of the planned time, with work of the alliance in hand, whatever the machine did.
     pub fn busy_s(&self) -> i64 {
-        self.seconds_of(|spent| spent.in_hand)
+        self.seconds_of(|spent| spent.is_planned() && spent.in_hand)
     }
 
-    /// Actual production time (APT): producing with work of the alliance in hand.
+    /// Actual production time (APT): of that, producing.
     pub fn production_s(&self) -> i64 {
-        self.seconds_of(|spent| spent.in_hand && spent.state == MachineState::Producing)
+        self.busy_in(MachineState::Producing)
     }
 
-    /// Actual unit setup time (AUST): set up for work of the alliance that is in hand.
+    /// Actual unit setup time (AUST): of that, set up.
     pub fn setup_s(&self) -> i64 {
-        self.seconds_of(|spent| spent.in_hand && spent.state == MachineState::Setup)
+        self.busy_in(MachineState::Setup)
+    }
+
+    fn busy_in(&self, state: MachineState) -> i64 {
+        self.seconds_of(|spent| spent.is_planned() && spent.in_hand && spent.state == state)
+    }
+
+    /// Work of the alliance in hand while the machine was not lent, or under maintenance: an overrun, or a pause over a
+    /// closed night. It is in none of the above, so that none is more than the planned time.
+    pub fn busy_besides_s(&self) -> i64 {
+        self.seconds_of(|spent| spent.in_hand && !spent.is_planned())
     }
 
     /// Lent time of which nobody knows what the machine did, seconds.
@@ -214,21 +231,22 @@ pub struct Account {
     pub until: i64,
     /// The operation in hand.
     pub in_hand: Option<(BookingId, u32)>,
-    /// When it was and is lent, from `until` on: to the second, sorted, disjoint.
+    /// When it was and is lent, from `until` on, or before: to the second, sorted, disjoint.
     pub lent: Arc<[Window]>,
 }
 
 impl Account {
-    /// The seconds from where it stands to `until`, by shift or day; of these only what is still known.
+    /// The seconds from where it stands, or from `from`, to `until`, by shift or day; of these only what is still known.
     fn stretches(
         &self,
         policy: &Policy,
         grain: Grain,
         state: MachineState,
+        from: i64,
         until: i64,
     ) -> BTreeMap<i64, Counted> {
         let in_hand = self.in_hand.is_some();
-        let mut at = self.until.max(until - grain.keep_s());
+        let mut at = self.until.max(from).max(until - grain.keep_s());
         let mut stretches = BTreeMap::new();
         while at < until {
             let (start, end) = policy.span(grain, at);
@@ -271,7 +289,7 @@ impl State {
         let mut all: BTreeMap<_, _> =
             kept.map(|((_, _, start), counted)| (*start, Counted::clone(counted))).collect();
         if let (Some(account), Some(station)) = (self.accounts.get(machine), self.stations.get(machine)) {
-            let open = account.stretches(&self.policy, grain, station.state, self.now);
+            let open = account.stretches(&self.policy, grain, station.state, from, self.now);
             for (start, more) in open.into_iter().filter(|(start, _)| (from..until).contains(start)) {
                 let counted = all.entry(start).or_insert(Counted { end: more.end, ..Counted::default() });
                 counted.tally += &more.tally;
@@ -313,7 +331,7 @@ impl State {
             return;
         }
         let account = self.open_account(machine);
-        let past = between(&account.lent, account.until, self.now);
+        let past = between(&account.lent, account.until.max(self.now - DAYS_KEEP_S), self.now);
         let lent = joined(past.chain(lent.between(self.now, LATEST)));
         self.accounts.put(machine.clone(), Arc::new(Account { lent, ..Account::clone(&account) }));
     }
@@ -330,29 +348,32 @@ impl State {
                 self.count_until(before, machine, since, |in_hand| in_hand);
             }
             Happening::Started { booking, operation } => {
-                self.count_until(before, machine, event.at, |_| Some((*booking, *operation)));
+                let began = self.began(booking, *operation).unwrap_or(event.at);
+                self.count_until(before, machine, began, |_| Some((*booking, *operation)));
             }
             Happening::Finished { booking, operation, pieces_scrapped, .. } => {
-                let done = Some((*booking, *operation));
+                let done = (*booking, *operation);
                 // Whichever machine of the plant tells of it.
-                let Some(machine) = &self.machine_of(booking, *operation) else { return };
-                let began = self.progress(booking, *operation).and_then(|progress| match progress {
-                    Progress::Finished { started_at, .. } => Some(*started_at),
-                    _ => None,
-                });
-                // Where the start was never told, it is known now.
-                if self.accounts.get(machine).is_none_or(|account| account.in_hand != done) {
-                    self.count_until(before, machine, began.unwrap_or(event.at), |_| done);
+                let Some(machine) = &self.machine_of(done) else { return };
+                let (Some(began), Some(ended)) = (self.began(booking, *operation), self.ended(done)) else {
+                    return;
+                };
+                // Where the start was never told, it is known now; where other work was begun since, that is in hand.
+                if self.accounts.get(machine).is_none_or(|account| account.in_hand.is_none()) {
+                    self.count_until(before, machine, began, |_| Some(done));
                 }
-                self.count_until(before, machine, event.at, |_| None);
-                self.count_output(machine, booking, *operation, *pieces_scrapped);
+                self.count_until(before, machine, ended, |in_hand| in_hand.filter(|other| *other != done));
+                self.count_output(machine, done, ended, *pieces_scrapped);
             }
             Happening::Scrapped { booking, operation, pieces_scrapped, .. } => {
-                let lost = Some((*booking, *operation));
-                let Some(machine) = &before.machine_of(booking, *operation) else { return };
-                self.count_until(before, machine, event.at, |in_hand| in_hand.filter(|_| in_hand != lost));
+                let lost = (*booking, *operation);
+                let Some(machine) = &before.machine_of(lost) else { return };
+                let began = before.began(booking, *operation).unwrap_or(event.at);
+                let ended = self.plausible(event.at, began);
+                self.count_until(before, machine, ended, |in_hand| in_hand.filter(|other| *other != lost));
                 let pieces_scrapped = self.believable(booking, *pieces_scrapped);
-                self.add_output(machine, Tally { pieces_scrapped, ..Tally::default() });
+                let run_planned_s = self.run_s(machine, lost, pieces_scrapped);
+                self.add_output(machine, ended, Tally { pieces_scrapped, run_planned_s, ..Tally::default() });
             }
             Happening::Progress { .. }
             | Happening::Down { .. }
@@ -374,20 +395,47 @@ impl State {
         let at = at.min(self.now).max(account.until);
         let state = before.stations.get(machine).map_or(MachineState::Unknown, |station| station.state);
         for grain in Grain::ALL {
-            for (start, more) in account.stretches(&self.policy, grain, state, at) {
+            for (start, more) in account.stretches(&self.policy, grain, state, account.until, at) {
                 self.add((machine.clone(), grain, start), more.end, &more.tally);
             }
             self.forget_tallies(machine, grain);
         }
         let until = if planted(Bug::TimeCountedTwice) { account.until } else { at };
-        let account = Account { until, in_hand: in_hand(account.in_hand), ..Account::clone(&account) };
+        // What is over is looked at no more.
+        let over = account.lent.first().is_some_and(|window| window.end <= until);
+        let lent =
+            if over { between(&account.lent, until, i64::MAX).collect() } else { account.lent.clone() };
+        let account = Account { until, lent, in_hand: in_hand(account.in_hand), ..Account::clone(&account) };
         self.accounts.put(machine.clone(), Arc::new(account));
     }
 
     /// The machine on which an operation stands.
-    fn machine_of(&self, booking: &BookingId, operation: u32) -> Option<MachineId> {
-        let step = self.bookings.get(booking)?.steps.get(operation as usize)?;
+    fn machine_of(&self, (booking, operation): (BookingId, u32)) -> Option<MachineId> {
+        let step = self.bookings.get(&booking)?.steps.get(operation as usize)?;
         step.place.as_ref().map(|place| place.machine.clone())
+    }
+
+    /// When an operation began.
+    fn began(&self, booking: &BookingId, operation: u32) -> Option<i64> {
+        self.bookings.get(booking)?.steps.get(operation as usize)?.started_at()
+    }
+
+    /// When an operation ended.
+    fn ended(&self, (booking, operation): (BookingId, u32)) -> Option<i64> {
+        match self.bookings.get(&booking)?.steps.get(operation as usize)?.progress {
+            Progress::Finished { finished_at, .. } => Some(finished_at),
+            _ => None,
+        }
+    }
+
+    /// What so many pieces of an operation should run on a machine, seconds.
+    fn run_s(&self, machine: &MachineId, (booking, operation): (BookingId, u32), pieces: i64) -> i64 {
+        let wanted =
+            self.bookings.get(&booking).and_then(|booking| booking.order.route.get(operation as usize));
+        let station = self.stations.get(machine);
+        wanted
+            .zip(station)
+            .map_or(0, |(wanted, station)| price::reckon(wanted, pieces, &station.machine).run_s)
     }
 
     fn believable(&self, booking: &BookingId, pieces: u32) -> i64 {
@@ -395,44 +443,36 @@ impl State {
         i64::from(pieces).min(ordered * PIECES_TIMES_MAX)
     }
 
-    fn progress(&self, booking: &BookingId, operation: u32) -> Option<&Progress> {
-        Some(&self.bookings.get(booking)?.steps.get(operation as usize)?.progress)
-    }
-
     /// Counts what an operation that has ended has made and used.
-    fn count_output(&mut self, machine: &MachineId, id: &BookingId, operation: u32, scrapped: u32) {
-        let Some(&Progress::Finished { pieces_good, energy_wh, energy_measured, .. }) =
-            self.progress(id, operation)
+    fn count_output(&mut self, machine: &MachineId, done: (BookingId, u32), ended: i64, scrapped: u32) {
+        let (id, operation) = done;
+        let step = self.bookings.get(&id).and_then(|booking| booking.steps.get(operation as usize));
+        let Some(Progress::Finished { pieces_good, energy_wh, energy_measured, .. }) =
+            step.map(|step| step.progress.clone())
         else {
             return;
         };
-        let (Some(booking), Some(station)) = (self.bookings.get(id), self.stations.get(machine)) else {
-            return;
-        };
-        let Some(wanted) = booking.order.route.get(operation as usize) else { return };
-        let run_s = |pieces: i64| price::reckon(wanted, pieces, &station.machine).run_s;
-        let (good, scrapped) = (self.believable(id, pieces_good), self.believable(id, scrapped));
+        let (good, scrapped) = (self.believable(&id, pieces_good), self.believable(&id, scrapped));
         let energy_wh = energy_wh as i64;
-        let factor = self.plants.get(&station.machine.plant);
-        let factor = factor.and_then(|plant| self.policy.grid_factor(&plant.grid_region));
+        let plant = self.stations.get(machine).and_then(|station| self.plants.get(&station.machine.plant));
+        let factor = plant.and_then(|plant| self.policy.grid_factor(&plant.grid_region));
         let output = Tally {
             seconds: Vec::new(),
             pieces_good: good,
             pieces_scrapped: scrapped,
-            run_planned_s: run_s(good + scrapped),
-            run_planned_good_s: run_s(good),
+            run_planned_s: self.run_s(machine, done, good + scrapped),
+            run_planned_good_s: self.run_s(machine, done, good),
             energy_measured_wh: if energy_measured { energy_wh } else { 0 },
             energy_modelled_wh: if energy_measured { 0 } else { energy_wh },
             carbon_g: factor.map_or(0, |factor| price::machine_grams(energy_wh, factor.mg_per_kwh)),
         };
-        self.add_output(machine, output);
+        self.add_output(machine, ended, output);
     }
 
-    /// Output counts where the machine's time is counted to.
-    fn add_output(&mut self, machine: &MachineId, output: Tally) {
-        let Some(at) = self.accounts.get(machine).map(|account| account.until) else { return };
+    /// Output counts where its operation ended: with its last second.
+    fn add_output(&mut self, machine: &MachineId, ended: i64, output: Tally) {
         for grain in Grain::ALL {
-            let (start, end) = self.policy.span(grain, at);
+            let (start, end) = self.policy.span(grain, ended - 1);
             self.add((machine.clone(), grain, start), end, &output);
         }
     }

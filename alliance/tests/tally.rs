@@ -158,7 +158,7 @@ fn maintenance_is_not_planned_time_and_unknown_time_is_no_production() {
     alliance.tick(NINE + HOUR);
     let tally = whole(&alliance);
     assert_eq!((tally.planned_busy_s(), tally.unknown_s()), (HOUR, HOUR));
-    assert_eq!((tally.busy_s(), tally.production_s()), (2 * HOUR, 0));
+    assert_eq!((tally.busy_s(), tally.busy_besides_s(), tally.production_s()), (HOUR, HOUR, 0));
 }
 
 #[test]
@@ -182,6 +182,39 @@ fn an_end_that_another_machine_of_the_plant_tells_ends_it_where_it_was_in_hand()
 }
 
 #[test]
+fn an_end_that_is_told_late_leaves_in_hand_what_was_begun_after_it() {
+    let (mut alliance, first) = mill_with_work();
+    let second = alliance.book_mill("a", 60, "m1", NINE);
+    at(&mut alliance, EIGHT, started(&first, 0));
+    at(&mut alliance, NINE, started(&second, 0));
+    at(&mut alliance, NINE + 10 * MINUTE, finished(&first, 0));
+    is(&mut alliance, NINE + 20 * MINUTE, Producing);
+    alliance.tick(NINE + HOUR);
+    assert_eq!((whole(&alliance).busy_s(), whole(&alliance).production_s()), (2 * HOUR, 40 * MINUTE));
+}
+
+#[test]
+fn a_time_that_cannot_be_is_when_it_was_heard_of() {
+    let (mut alliance, booking) = mill_with_work();
+    alliance.now = NINE;
+    assert_eq!(alliance.happened("m1", 0, started(&booking, 0)), None);
+    alliance.now = NOON;
+    assert_eq!(alliance.happened("m1", 7, finished(&booking, 0)), None);
+    alliance.tick(NOON + HOUR);
+    assert_eq!(whole(&alliance).busy_s(), NOON - NINE);
+}
+
+#[test]
+fn what_ends_with_a_shift_is_that_shifts() {
+    let (mut alliance, _) = mill_with_work();
+    let last = alliance.book_mill("a", 60, "m1", EIGHT + 7 * HOUR);
+    at(&mut alliance, EIGHT + 7 * HOUR, started(&last, 0));
+    at(&mut alliance, EIGHT + 8 * HOUR, finished(&last, 0));
+    let shifts = of(&alliance, Grain::Shift);
+    assert_eq!(shifts.iter().map(|(_, tally)| tally.pieces_good).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
 fn scrap_counts_and_what_comes_after_it_is_not_in_hand() {
     let (mut alliance, booking) = mill_with_work();
     at(&mut alliance, EIGHT, started(&booking, 0));
@@ -189,6 +222,7 @@ fn scrap_counts_and_what_comes_after_it_is_not_in_hand() {
     alliance.tick(NOON);
     let tally = whole(&alliance);
     assert_eq!((tally.busy_s(), tally.pieces_scrapped, tally.pieces_good), (30 * MINUTE, 1, 0));
+    assert_eq!((tally.run_planned_s, tally.run_planned_good_s), (HOUR, 0));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Machines that fail, one after the other: how soon the plants and the buyers know where the work goes now.
 //!
-//! A failure is put into its agent's outbox as adapters do it. From there the clock runs until every plant concerned has
-//! its new dispatch list on disk, and until the buyers' watch has told of every booking concerned. Beside it every machine
-//! reports a change of state each second.
+//! A failure is put into its agent's outbox as adapters do it. From there the clock runs until every operation that stood on
+//! the failed machine stands elsewhere, or later, on the lists that the plants' agents have kept, and until the buyers' watch
+//! has told so. Beside it every machine reports a change of state each second.
 
 use crate::args::Args;
 use crate::closed;
@@ -19,7 +19,7 @@ use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{
     Booking, DispatchItem, MachineDown, MachineState, MachineUp, StateChanged, WatchBookingsRequest,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -53,16 +53,21 @@ pub(crate) async fn run(
         floor.plants.iter().map(|plant| chatter(plant.outbox.clone(), plant.machines.clone())).collect();
     let mut known = Known::follow(stage, &floor).await?;
     let (mut lists, mut buyers) = (Sample::new()?, Sample::new()?);
-    let (begun, mut moved, mut at_risk) = (Instant::now(), 0, 0);
+    let (begun, mut moved, mut at_risk) = (Instant::now(), 0, BTreeSet::new());
     for number in 0..count {
         known.listen(PAUSE).await?;
+        if let Some(ended) = beside.try_join_next() {
+            ended??;
+            bail!("a plant reports no more");
+        }
         let failure = known.next_failure(&floor, number).context("no machine has work to lose")?;
+        let safe: Vec<_> = failure.fallen.iter().filter(|item| !known.is_at_risk(item)).cloned().collect();
         failure.tell(&floor).await?;
         let (listed, told) = known.until_told(&failure).await?;
         lists.count(listed, Done::Well);
         buyers.count(told, Done::Well);
         moved += failure.fallen.len();
-        at_risk += failure.fallen.iter().filter(|item| known.is_at_risk(item)).count();
+        at_risk.extend(safe.into_iter().filter(|item| known.is_at_risk(item)).map(|item| item.booking_id));
         floor::report(failure.outbox(&floor), &failure.machine, What::MachineUp(MachineUp {})).await?;
     }
     (lists.elapsed, buyers.elapsed) = (begun.elapsed(), begun.elapsed());
@@ -70,8 +75,9 @@ pub(crate) async fn run(
     results.add("from a failure to the plants' lists", floor.plants.len(), Measured::open(&lists));
     results.add("from a failure to the buyers", floor.plants.len(), Measured::open(&buyers));
     results.note(format!(
-        "{count} failures among {} machines; {moved} operations had to move, {at_risk} of them of bookings that are at risk since",
-        args.machines
+        "{count} failures among {} machines; {moved} operations had to move; {} bookings were at risk then that had not been",
+        args.machines,
+        at_risk.len()
     ));
     floor.close().await
 }

@@ -13,7 +13,7 @@ use millpool_proto::v1::{
 /// Shows what machines did with their time: the indicators of ISO 22400-2.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-allocation      an operation in hand, of the time lent less maintenance (AUBT / PBT)
+allocation      with an operation in hand, of the time lent less maintenance (AUBT / PBT)
 utilisation     producing, of the time with an operation in hand (APT / AUBT)
 availability    producing, of the time lent less maintenance (APT / PBT)
 effectiveness   what the pieces made should have run, of the time producing (PRI x PQ / APT)
@@ -22,7 +22,8 @@ OEE             availability x effectiveness x quality
 setup           setting up, of setting up and producing (AUST / (APT + AUST))
 unknown         of the time lent, what nobody knows; it counts as neither production nor setup
 
-Days and shifts are the alliance's, as its policy says, and those count that begin in the time asked for.
+Days and shifts are the alliance's, as its policy says, and count whole where one begins or ends in the time
+asked for. An operation in hand outside of the time lent is in no share.
 Energy is of operations that ended: measured at the machine, else from its power model.
 
 Examples:
@@ -150,6 +151,7 @@ fn particulars(i: &Indicators, output: &mut Output) -> Result<(), Failure> {
         ("OEE", format!("{:>7}", percent(i.oee))),
         ("setup", of("setting up", i.setup_s, "with producing", i.setup_s + i.production_s)),
         ("unknown", of("unknown", i.unknown_s, "lent", i.planned_busy_s)),
+        ("besides", format!("{:>7}  in hand while not lent, in no share", shown::duration(i.busy_besides_s))),
         ("energy", energy(i)),
         ("emissions", shown::carbon(i.carbon_g)),
     ])?;
@@ -241,7 +243,7 @@ const STATES: [MachineState; 8] = [
 fn csv(rows: &[Indicators], output: &mut Output) -> Result<(), Failure> {
     let states = STATES.map(|state| format!("state_{}_s", shown::machine_state(state)));
     output.line(format!(
-        "group_id,start_s,end_s,machines,planned_busy_s,busy_s,production_s,setup_s,lent_unknown_s,{},\
+        "group_id,start_s,end_s,machines,planned_busy_s,busy_s,production_s,setup_s,lent_unknown_s,busy_besides_s,{},\
         pieces_good,pieces_scrapped,run_planned_s,energy_measured_wh,energy_modelled_wh,carbon_g,\
         allocation,utilisation,availability,effectiveness,quality,oee,setup_ratio",
         states.join(",")
@@ -260,6 +262,7 @@ fn csv(rows: &[Indicators], output: &mut Output) -> Result<(), Failure> {
             i.production_s,
             i.setup_s,
             i.unknown_s,
+            i.busy_besides_s,
         ];
         let output_figures = [
             i.pieces_good,

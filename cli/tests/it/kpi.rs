@@ -18,6 +18,7 @@ async fn the_alliances_week_with_what_it_is_made_of() {
           OEE             58.2 %
           setup           11.1 %  setting up 1 d 15 h, with producing 14 d 15 h
           unknown          3.0 %  unknown 15 h, lent 20 d 20 h
+          besides            3 h  in hand while not lent, in no share
           energy         2,000.00 kWh (1,500.00 kWh measured, 500.00 kWh modelled)
           emissions      1,045.40 kg
 
@@ -46,9 +47,9 @@ async fn a_row_for_each_machine() {
 #[tokio::test]
 async fn as_csv_for_who_reckons_on() {
     Pool::new().shows(&["kpi", "--by", "machine", "--each", "day", "--csv"], expect![[r#"
-        group_id,start_s,end_s,machines,planned_busy_s,busy_s,production_s,setup_s,lent_unknown_s,state_unknown_s,state_off_s,state_idle_s,state_setup_s,state_producing_s,state_held_s,state_blocked_s,state_maintenance_s,pieces_good,pieces_scrapped,run_planned_s,energy_measured_wh,energy_modelled_wh,carbon_g,allocation,utilisation,availability,effectiveness,quality,oee,setup_ratio
-        dmu50-1,1794969000,1795573800,1,720000,561600,449280,56160,21600,288000,0,158400,56160,475200,0,0,28800,388,12,432000,600000,200000,418160,0.780000,0.800000,0.624000,0.961538,0.970000,0.582000,
-        zeiss-1,1794969000,1795573800,1,360000,280800,224640,28080,10800,144000,0,79200,28080,237600,0,0,14400,194,6,216000,300000,100000,209080,0.780000,0.800000,0.624000,0.961538,0.970000,0.582000,
+        group_id,start_s,end_s,machines,planned_busy_s,busy_s,production_s,setup_s,lent_unknown_s,busy_besides_s,state_unknown_s,state_off_s,state_idle_s,state_setup_s,state_producing_s,state_held_s,state_blocked_s,state_maintenance_s,pieces_good,pieces_scrapped,run_planned_s,energy_measured_wh,energy_modelled_wh,carbon_g,allocation,utilisation,availability,effectiveness,quality,oee,setup_ratio
+        dmu50-1,1794969000,1795573800,1,720000,561600,449280,56160,21600,4320,288000,0,158400,56160,475200,0,0,28800,388,12,432000,600000,200000,418160,0.780000,0.800000,0.624000,0.961538,0.970000,0.582000,
+        zeiss-1,1794969000,1795573800,1,360000,280800,224640,28080,10800,2160,144000,0,79200,28080,237600,0,0,14400,194,6,216000,300000,100000,209080,0.780000,0.800000,0.624000,0.961538,0.970000,0.582000,
     "#]]).await;
 }
 

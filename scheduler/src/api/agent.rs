@@ -233,15 +233,15 @@ impl Session {
         self.send_remote(writer).await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         let mut heard = Instant::now();
+        // Events that wait for their turn; what comes behind them waits too.
+        let mut events = Vec::new();
         loop {
+            // A backlog does not wait.
+            let due =
+                self.reported + if events.len() < EVENTS_MAX / 2 { REPORTS_APART } else { Duration::ZERO };
             tokio::select! {
-                message = incoming.next() => {
-                    heard = Instant::now();
-                    match message {
-                        Ok(Some(message)) => self.receive(message, incoming, writer).await?,
-                        Ok(None) | Err(_) => return Err(None),
-                    }
-                }
+                // What is for the plant goes first: a remote command has little time.
+                biased;
                 alive = self.seat.rung() => {
                     if !alive {
                         return Err(Some(failure(Failure::Stopped)));
@@ -261,6 +261,18 @@ impl Session {
                     // What time alone changes: work freezes, a session's window ends.
                     listed = self.send_list(writer, listed).await?;
                     self.send_remote(writer).await?;
+                }
+                () = tokio::time::sleep_until(due), if !events.is_empty() => {
+                    incoming.gather(&mut events);
+                    self.reported = Instant::now();
+                    self.report(std::mem::take(&mut events), writer).await?;
+                }
+                message = incoming.next(), if events.is_empty() => {
+                    heard = Instant::now();
+                    match message {
+                        Ok(Some(message)) => events = self.receive(message)?,
+                        Ok(None) | Err(_) => return Err(None),
+                    }
                 }
             }
         }
@@ -344,29 +356,18 @@ impl Session {
         }
     }
 
-    async fn receive(
-        &mut self,
-        message: v1::AgentMessage,
-        incoming: &mut Incoming,
-        writer: &Writer<v1::CoordinatorMessage>,
-    ) -> Result<(), Option<Status>> {
+    /// Takes a message in; answers with the events that are to be reported.
+    fn receive(&mut self, message: v1::AgentMessage) -> Result<Vec<v1::AgentEvent>, Option<Status>> {
         match message.body {
-            Some(agent_message::Body::Events(v1::AgentEvents { mut events })) => {
-                // A backlog does not wait.
-                if events.len() < EVENTS_MAX / 2 {
-                    tokio::time::sleep_until(self.reported + REPORTS_APART).await;
-                }
-                incoming.gather(&mut events);
-                self.reported = Instant::now();
-                self.report(events, writer).await
-            }
+            Some(agent_message::Body::Events(v1::AgentEvents { events })) => Ok(events),
             Some(agent_message::Body::DispatchKept(kept)) => {
                 self.kept(kept.revision);
-                Ok(())
+                Ok(Vec::new())
             }
             Some(agent_message::Body::Heartbeat(beat)) => {
                 self.echo_ms = beat.clock_ms;
-                self.core.check_clock(beat.clock_ms).map_err(Some)
+                self.core.check_clock(beat.clock_ms).map_err(Some)?;
+                Ok(Vec::new())
             }
             Some(agent_message::Body::Hello(_)) | None => Err(Some(failed(
                 Code::InvalidArgument,

@@ -10,11 +10,13 @@ use millpool_alliance::registry::Role;
 use millpool_alliance::tally::{Grain, Tally};
 use millpool_alliance::{Reason, Refusal, State};
 use millpool_proto::v1::{self, IndicatorGrain, IndicatorGroup};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
 
 /// Without a time the last days are meant.
 const SPAN_S: i64 = 7 * 86_400;
+/// Of fewer members that have machines, each could reckon from the alliance's figures what the others did.
+const MEMBERS_MIN: usize = 3;
 /// Most indicators in an answer.
 const INDICATORS_MAX: usize = 20_000;
 
@@ -37,6 +39,8 @@ struct Asked {
     grain: IndicatorGrain,
     from: i64,
     until: i64,
+    /// So coarse that it tells a member nothing of another.
+    is_whole: bool,
 }
 
 impl Asked {
@@ -46,18 +50,23 @@ impl Asked {
         let grain = IndicatorGrain::try_from(request.grain)
             .map_err(|_| unknown_enum("grain", request.grain, "whole, day or shift"))?;
         let from = if request.from_s == 0 { state.now() - SPAN_S } else { request.from_s };
+        // The shift or day in which it lies counts whole.
+        let from = state.policy().span(grain_of(grain), from.clamp(0, state.now())).0;
         let until = if request.until_s == 0 { state.now() } else { request.until_s };
         if from >= until {
             let accepted = format!("after from_s ({from})");
             return Err(Refusal::invalid(Reason::InvalidField, "until_s", until, &accepted));
         }
-        Ok(Self { group, grain, from, until })
+        let is_coarse = group == IndicatorGroup::All && grain != IndicatorGrain::Shift;
+        let is_whole = is_coarse && members(state) >= MEMBERS_MIN;
+        Ok(Self { group, grain, from, until, is_whole })
     }
 }
 
 /// Machines that were taken together in one stretch.
 #[derive(Default)]
 struct Together {
+    start: i64,
     end: i64,
     machines: u32,
     tally: Tally,
@@ -69,24 +78,24 @@ fn gather(
     request: &v1::GetIndicatorsRequest,
     asked: &Asked,
 ) -> Result<Vec<v1::Indicators>, Refusal> {
-    let grain = match asked.grain {
-        IndicatorGrain::Shift => Grain::Shift,
-        IndicatorGrain::Day | IndicatorGrain::Whole => Grain::Day,
-    };
+    let grain = grain_of(asked.grain);
     let mut all: BTreeMap<(String, i64), Together> = BTreeMap::new();
     for station in
         state.stations().values().filter(|station| is_meant(state, caller, request, asked, station))
     {
         let group = group_id(state, station, asked.group);
-        let mut counted: BTreeMap<i64, (i64, Tally)> = BTreeMap::new();
+        let mut counted: BTreeMap<i64, (i64, i64, Tally)> = BTreeMap::new();
         for (start, found) in state.tallies_of(station.id(), grain, asked.from, asked.until) {
-            let start = if asked.grain == IndicatorGrain::Whole { asked.from } else { start };
-            let (end, tally) = counted.entry(start).or_default();
+            let stretch = if asked.grain == IndicatorGrain::Whole { 0 } else { start };
+            let (begun, end, tally) = counted.entry(stretch).or_insert((start, 0, Tally::default()));
+            *begun = start.min(*begun);
             *end = found.end.min(state.now());
             *tally += &found.tally;
         }
-        for (start, (end, tally)) in counted {
-            let together = all.entry((group.clone(), start)).or_default();
+        for (stretch, (start, end, tally)) in counted {
+            let first = Together { start, ..Together::default() };
+            let together = all.entry((group.clone(), stretch)).or_insert(first);
+            together.start = together.start.min(start);
             together.end = together.end.max(end);
             together.machines += 1;
             together.tally += &tally;
@@ -96,10 +105,23 @@ fn gather(
             return Err(Refusal::invalid(Reason::InvalidField, "indicators (count)", all.len(), words));
         }
     }
-    let shown = |((group, start), t): ((String, i64), Together)| {
-        wire::indicators(group, start, t.end, t.machines, &t.tally)
+    let shown = |((group, _), t): ((String, i64), Together)| {
+        wire::indicators(group, t.start, t.end, t.machines, &t.tally)
     };
     Ok(all.into_iter().map(shown).collect())
+}
+
+fn grain_of(grain: IndicatorGrain) -> Grain {
+    match grain {
+        IndicatorGrain::Shift => Grain::Shift,
+        IndicatorGrain::Day | IndicatorGrain::Whole => Grain::Day,
+    }
+}
+
+/// Members that have machines.
+fn members(state: &State) -> usize {
+    let plants = state.stations().values().filter_map(|station| state.plants().get(&station.machine.plant));
+    plants.map(|plant| &plant.member).collect::<BTreeSet<_>>().len()
 }
 
 /// Whether a machine is asked for, by somebody who may know. The alliance as a whole is known to all its members.
@@ -115,7 +137,7 @@ fn is_meant(
     let named = |filter: &str, is: Option<&str>| filter.is_empty() || is == Some(filter);
     let all =
         [&request.member_id, &request.plant_id, &request.machine_id].iter().all(|filter| filter.is_empty());
-    let as_a_whole = caller.role == Role::Member && all && asked.group == IndicatorGroup::All;
+    let as_a_whole = asked.is_whole && caller.role == Role::Member && all;
     named(&request.member_id, member)
         && named(&request.plant_id, Some(plant.as_str()))
         && named(&request.machine_id, Some(station.id().as_str()))

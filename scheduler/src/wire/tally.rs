@@ -2,11 +2,22 @@
 
 use super::registry::{machine_state, read_machine_state, read_window, window};
 use millpool_alliance::line::MachineState;
-use millpool_alliance::tally::{Account, Counted, Grain, Spent, Tally, TallyKey};
-use millpool_alliance::{BookingId, MachineId, Refusal};
+use millpool_alliance::tally::{Account, Counted, DAY_S, Grain, Spent, Tally, TallyKey};
+use millpool_alliance::window::LATEST;
+use millpool_alliance::{BookingId, MachineId, Reason, Refusal, Window};
 use millpool_proto::{state::v1 as pb, v1};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Kinds of time that there are: states, with work in hand or not, lent or not.
+const KINDS_MAX: usize = 8 * 2 * 2;
+/// Most of anything in a tally that is believed: far above what can be, far below what adding up could bring to overflow.
+const COUNT_MAX: i64 = 1 << 53;
+
+/// Whether a stretch lies in times that can be.
+fn times_are(start: i64, end: i64) -> bool {
+    0 <= start && start <= end && end <= LATEST
+}
 
 /// An account as it is stored.
 pub fn account(a: &Account) -> pb::Account {
@@ -30,12 +41,21 @@ pub fn read_account(a: pb::Account) -> Result<Account, Refusal> {
         "" => None,
         id => Some((BookingId::parse(id)?, a.operation)),
     };
+    let lent: Vec<Window> = a.lent.iter().map(read_window).collect();
+    let sorted = lent.windows(2).all(|pair| pair[0].end <= pair[1].start);
+    let sound = sorted && lent.iter().all(|w| w.start < w.end && times_are(w.start, w.end));
+    if !sound || !times_are(a.since_s, a.until_s) {
+        return Err(Refusal::because(
+            Reason::InvalidField,
+            format!("an account of {} makes no sense", a.machine_id),
+        ));
+    }
     Ok(Account {
         machine: MachineId::parse(&a.machine_id)?,
         since: a.since_s,
         until: a.until_s,
         in_hand,
-        lent: a.lent.iter().map(read_window).collect(),
+        lent: lent.into(),
     })
 }
 
@@ -66,6 +86,27 @@ pub fn tally(((machine, grain, start), counted): &(TallyKey, Arc<Counted>)) -> p
 
 /// Reads a tally.
 pub fn read_tally(t: pb::Tally) -> Result<(TallyKey, Arc<Counted>), Refusal> {
+    let counts = [
+        t.pieces_good,
+        t.pieces_scrapped,
+        t.run_planned_s,
+        t.run_planned_good_s,
+        t.energy_measured_wh,
+        t.energy_modelled_wh,
+        t.carbon_g,
+    ];
+    let length = t.end_s.saturating_sub(t.start_s);
+    let spent_sound = t.spent.len() <= KINDS_MAX && t.spent.iter().all(|s| (1..=length).contains(&s.seconds));
+    let counts_sound = counts.iter().all(|count| (0..=COUNT_MAX).contains(count));
+    if !times_are(t.start_s.saturating_add(DAY_S), t.end_s.saturating_add(DAY_S))
+        || !spent_sound
+        || !counts_sound
+    {
+        return Err(Refusal::because(
+            Reason::InvalidField,
+            format!("a tally of {} makes no sense", t.machine_id),
+        ));
+    }
     let spent = t.spent.iter().map(|s| {
         let state = read_machine_state(s.state);
         (Spent { state, in_hand: s.in_hand, lent: s.lent }, s.seconds)
@@ -103,6 +144,7 @@ pub fn indicators(group_id: String, start: i64, end: i64, machines: u32, tally: 
         energy_measured_wh: tally.energy_measured_wh,
         energy_modelled_wh: tally.energy_modelled_wh,
         carbon_g: tally.carbon_g,
+        busy_besides_s: tally.busy_besides_s(),
         allocation: share(busy, planned),
         utilisation: share(production, busy),
         availability: share(production, planned),

@@ -64,8 +64,18 @@ async fn machines_time_is_counted_shown_to_whom_it_concerns_and_kept() {
     let beta = cluster.client(0, "member:beta");
     let own = indicators(&beta, by(IndicatorGroup::Machine, IndicatorGrain::Whole)).await.unwrap();
     assert_eq!(own.iter().map(|i| i.group_id.as_str()).collect::<Vec<_>>(), ["mill-3"]);
-    let all = indicators(&beta, by(IndicatorGroup::All, IndicatorGrain::Whole)).await.unwrap();
-    assert_eq!((all.len(), all[0].machines, all[0].pieces_good), (1, 3, 1));
+    // Of two members each would know what the other did: the whole is of three.
+    let all = || async { indicators(&beta, by(IndicatorGroup::All, IndicatorGrain::Whole)).await.unwrap() };
+    assert_eq!((all().await.len(), all().await[0].machines), (1, 1));
+    let mut capacity = operator.capacity();
+    capacity.put_member(put_member("gamma")).await.unwrap();
+    capacity.put_plant(put_plant(plant("p-3", "gamma", 20_000))).await.unwrap();
+    capacity.put_machine(put_machine(mill("mill-4", "p-3"))).await.unwrap();
+    capacity.create_offer(create_offer(offer("o-4", "mill-4", minutes(-60), minutes(600)))).await.unwrap();
+    let whole = all().await;
+    assert_eq!((whole.len(), whole[0].machines, whole[0].pieces_good), (1, 4, 1));
+    let shifts = indicators(&beta, by(IndicatorGroup::All, IndicatorGrain::Shift)).await.unwrap();
+    assert!(shifts.iter().all(|shift| shift.machines == 1), "{shifts:?}");
     let others = v1::GetIndicatorsRequest { plant_id: "p-1".into(), ..Default::default() };
     assert_eq!(indicators(&beta, others).await.unwrap(), []);
     let refused = indicators(&cluster.client(0, "buyer:bo"), Default::default()).await.unwrap_err();

@@ -302,6 +302,7 @@ pub fn indicators() -> Vec<Indicators> {
             production_s: hours(312),
             setup_s: hours(39),
             unknown_s: hours(15),
+            busy_besides_s: hours(3),
             states: vec![
                 state(MachineState::Unknown, 200, 15, 10),
                 state(MachineState::Idle, 110, 84, 29),
