@@ -4,7 +4,6 @@
 use crate::support::mosquitto::{Mosquitto, now_ms, options, secured, set_password};
 use crate::support::plant::{Plant, states};
 use crate::support::{Coordinator, counterpart::free_port};
-use metrics_exporter_prometheus::PrometheusBuilder;
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::{SignalFile, SignalTable};
 use millpool_node_agent::adapter::sparkplug::payload::{BOOLEAN, Content, Metric, Payload, STRING};
@@ -30,6 +29,8 @@ const MOMENT: Duration = Duration::from_millis(900);
 
 /// A plant's agent, as far as it is published.
 struct Site {
+    /// The plant's id, its broker's port among it: meters are the process' own, whichever test asks.
+    id: String,
     health: Health,
     dispatch: Dispatch,
     stop: CancellationToken,
@@ -48,11 +49,12 @@ fn broker(port: u16) -> Broker {
 
 impl Site {
     fn start(dir: &Path, broker: Broker) -> Self {
-        let health = Health::new("plant", "agent");
-        let dispatch = Dispatch::open(dir, "plant", &Ground::Machine).unwrap();
+        let id = format!("plant-{}", broker.port);
+        let health = Health::new(&id, "agent");
+        let dispatch = Dispatch::open(dir, &id, &Ground::Machine).unwrap();
         let stop = CancellationToken::new();
         let plant = publish::Plant {
-            id: "plant".into(),
+            id: id.clone(),
             clock: Clock::default(),
             machines: vec!["mill".into(), "lathe".into()],
             health: health.clone(),
@@ -61,7 +63,7 @@ impl Site {
         };
         let options = Options { broker, group: "member".into(), node: "site".into() };
         let running = tokio::spawn(publish::run(options, plant, stop.clone()));
-        Self { health, dispatch, stop, running }
+        Self { id, health, dispatch, stop, running }
     }
 
     fn machine(&self, id: &str, state: &str, operation: Option<&str>) {
@@ -81,7 +83,7 @@ impl Site {
     }
 
     async fn keep(&self, revision: u64, items: Vec<DispatchItem>) {
-        let list = DispatchList { plant_id: "plant".into(), revision, items };
+        let list = DispatchList { plant_id: self.id.clone(), revision, items };
         self.dispatch.keep(list, 0).await.unwrap();
     }
 
@@ -284,7 +286,7 @@ impl Picture {
 /// From the first birth to a late host that gets everything by a rebirth, and a stop that says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plant_is_born_tells_what_changes_and_says_when_it_goes() {
-    let meters = PrometheusBuilder::new().install_recorder().unwrap();
+    let meters = &*crate::support::METERS;
     let mosquitto = Mosquitto::open().await;
     let host = Host::open(mosquitto.port).await;
     let dir = tempfile::tempdir().unwrap();
@@ -385,9 +387,11 @@ async fn a_plant_is_born_tells_what_changes_and_says_when_it_goes() {
         .unwrap();
     tokio::time::sleep(MOMENT).await;
     assert!(late.said().is_empty(), "a command had an effect: {:#?}", late.said());
-    let ignored = "millpool_agent_publish_commands_ignored_total{plant=\"plant\"} 5";
-    assert!(meters.render().contains(ignored), "{}", meters.render());
-    assert!(meters.render().contains("millpool_agent_publishing{plant=\"plant\"} 1"), "{}", meters.render());
+    let plant = site.id.clone();
+    let ignored = format!("millpool_agent_publish_commands_ignored_total{{plant=\"{plant}\"}} 5");
+    assert!(meters.render().contains(&ignored), "{}", meters.render());
+    let publishing = |is: u8| format!("millpool_agent_publishing{{plant=\"{plant}\"}} {is}");
+    assert!(meters.render().contains(&publishing(1)), "{}", meters.render());
 
     site.stop().await;
     tokio::time::sleep(MOMENT).await;
@@ -397,7 +401,7 @@ async fn a_plant_is_born_tells_what_changes_and_says_when_it_goes() {
         (vec!["NDEATH"], 0, None),
         "{gone:#?}"
     );
-    assert!(meters.render().contains("millpool_agent_publishing{plant=\"plant\"} 0"), "{}", meters.render());
+    assert!(meters.render().contains(&publishing(0)), "{}", meters.render());
 }
 
 /// A broker that is killed: after it is back all is born anew, in a session of its own, with the latest. An agent that is killed

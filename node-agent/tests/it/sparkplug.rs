@@ -3,7 +3,6 @@
 
 use crate::support::mosquitto::{Edge, Mosquitto, now_ms, options, secured, set_password};
 use crate::support::plant::{Plant, states};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::{SignalFile, SignalTable};
 use millpool_node_agent::adapter::sparkplug::payload::{Content, Metric};
@@ -394,11 +393,8 @@ static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
     log
 });
 
-static METERS: LazyLock<PrometheusHandle> =
-    LazyLock::new(|| PrometheusBuilder::new().install_recorder().unwrap());
-
 fn ignored(port: u16, why: &str) -> u64 {
-    let text = METERS.render();
+    let text = crate::support::METERS.render();
     let line = format!("millpool_agent_mqtt_ignored_total{{broker=\"127.0.0.1:{port}\",why=\"{why}\"}} ");
     text.lines().find_map(|found| found.strip_prefix(&line)?.parse().ok()).unwrap_or(0)
 }
@@ -407,7 +403,7 @@ fn ignored(port: u16, why: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_meant_is_counted_and_the_rest_is_read() {
     LazyLock::force(&LOG);
-    LazyLock::force(&METERS);
+    LazyLock::force(&crate::support::METERS);
     let mosquitto = Mosquitto::open().await;
     let port = mosquitto.port;
     let mut edge = Edge::start("noisy", options("noisy", port), None).await;

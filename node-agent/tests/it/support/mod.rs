@@ -7,6 +7,7 @@ pub mod counterpart;
 pub mod mosquitto;
 pub mod plant;
 
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use millpool_node_agent::clock::Clock;
 use millpool_node_agent::dispatch::Dispatch;
 use millpool_node_agent::ground::Ground;
@@ -21,13 +22,17 @@ use millpool_proto::v1::coordinator_message::Body as Down;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
+
+/// What the agents of this process count. There is one for all tests.
+pub static METERS: LazyLock<PrometheusHandle> =
+    LazyLock::new(|| PrometheusBuilder::new().install_recorder().unwrap());
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// What a coordinator has durably.
