@@ -37,7 +37,7 @@ fn check_time(state: &State, found: &mut Vec<String>) {
         };
         let lived = (account.until.min(*end) - account.since.max(*start)).max(0);
         let counted: i64 = tally.seconds().map(|(_, seconds)| seconds).sum();
-        if counted > lived || tally.seconds().any(|(_, seconds)| seconds <= 0) {
+        if counted > lived || counted > end - start || tally.seconds().any(|(_, seconds)| seconds <= 0) {
             found.push(format!(
                 "{machine}: {counted} s are counted of the {grain:?} from {start}, of {lived}"
             ));

@@ -35,6 +35,8 @@ pub const DAYS_KEEP_S: i64 = 400 * DAY_S;
 pub const SHIFT_MIN_S: i64 = 3600;
 /// Of more pieces than so many times what was ordered nobody is believed.
 const PIECES_TIMES_MAX: i64 = 100;
+/// Most of anything but seconds in a tally: far above what can be, so that no plant's word brings a sum to overflow.
+pub const COUNT_MAX: i64 = 1 << 53;
 /// Tallies of a machine that one event forgets at most; the next one goes on.
 const FORGOTTEN_MAX: usize = 16;
 
@@ -180,13 +182,17 @@ impl Tally {
 impl AddAssign<&Tally> for Tally {
     fn add_assign(&mut self, other: &Tally) {
         other.seconds().for_each(|(spent, seconds)| self.spend(spent, seconds));
-        self.pieces_good += other.pieces_good;
-        self.pieces_scrapped += other.pieces_scrapped;
-        self.run_planned_s += other.run_planned_s;
-        self.run_planned_good_s += other.run_planned_good_s;
-        self.energy_measured_wh += other.energy_measured_wh;
-        self.energy_modelled_wh += other.energy_modelled_wh;
-        self.carbon_g += other.carbon_g;
+        for (mine, its) in [
+            (&mut self.pieces_good, other.pieces_good),
+            (&mut self.pieces_scrapped, other.pieces_scrapped),
+            (&mut self.run_planned_s, other.run_planned_s),
+            (&mut self.run_planned_good_s, other.run_planned_good_s),
+            (&mut self.energy_measured_wh, other.energy_measured_wh),
+            (&mut self.energy_modelled_wh, other.energy_modelled_wh),
+            (&mut self.carbon_g, other.carbon_g),
+        ] {
+            *mine = mine.saturating_add(its).min(COUNT_MAX);
+        }
     }
 }
 
@@ -479,7 +485,8 @@ impl State {
 
     fn add(&mut self, key: TallyKey, end: i64, more: &Tally) {
         let mut counted = self.tallies.get(&key).map(|known| Counted::clone(known)).unwrap_or_default();
-        counted.end = end;
+        // Where the policy's shifts were longer before, what is counted of this one may be longer than one of now.
+        counted.end = counted.end.max(end);
         counted.tally += more;
         self.tallies.put(key, Arc::new(counted));
     }

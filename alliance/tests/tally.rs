@@ -5,7 +5,7 @@ mod scenes;
 use millpool_alliance::command::Happening;
 use millpool_alliance::line::MachineState::{self, *};
 use millpool_alliance::registry::Policy;
-use millpool_alliance::tally::{Counted, Grain, SHIFTS_KEEP_S, Tally};
+use millpool_alliance::tally::{COUNT_MAX, Counted, Grain, SHIFTS_KEEP_S, Tally};
 use millpool_alliance::*;
 use scenes::build::*;
 
@@ -212,6 +212,34 @@ fn what_ends_with_a_shift_is_that_shifts() {
     at(&mut alliance, EIGHT + 8 * HOUR, finished(&last, 0));
     let shifts = of(&alliance, Grain::Shift);
     assert_eq!(shifts.iter().map(|(_, tally)| tally.pieces_good).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
+fn a_shift_that_was_longer_before_holds_what_is_counted_of_it() {
+    let (mut alliance, booking) = mill_with_work();
+    change_policy(&mut alliance, |policy| Policy { shift_s: DAY, ..policy });
+    at(&mut alliance, EIGHT, started(&booking, 0));
+    is(&mut alliance, EIGHT + 10 * HOUR, Idle);
+    change_policy(&mut alliance, |policy| Policy { shift_s: HOUR, ..policy });
+    // An end in the first hour of that day is told late.
+    at(&mut alliance, EIGHT + 11 * HOUR, scrapped(&booking, 0));
+    let second = alliance.book_mill("a", 60, "m1", EIGHT + 12 * HOUR);
+    alliance.now = EIGHT + 14 * HOUR;
+    assert_eq!(alliance.happened("m1", EIGHT + 12 * HOUR, started(&second, 0)), None);
+    assert_eq!(alliance.happened("m1", EIGHT + 12 * HOUR, finished(&second, 0)), None);
+    for ((_, _, start), counted) in alliance.state.tallies().iter() {
+        let seconds: i64 = counted.tally.seconds().map(|(_, seconds)| seconds).sum();
+        assert!(seconds <= counted.end - start, "{start}: {counted:?}");
+    }
+}
+
+#[test]
+fn no_sum_overflows() {
+    let mut sum = Tally::default();
+    sum.carbon_g = i64::MAX;
+    let more = sum.clone();
+    sum += &more;
+    assert_eq!(sum.carbon_g, COUNT_MAX);
 }
 
 #[test]

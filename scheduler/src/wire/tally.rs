@@ -2,7 +2,7 @@
 
 use super::registry::{machine_state, read_machine_state, read_window, window};
 use millpool_alliance::line::MachineState;
-use millpool_alliance::tally::{Account, Counted, DAY_S, Grain, Spent, Tally, TallyKey};
+use millpool_alliance::tally::{Account, COUNT_MAX, Counted, DAY_S, Grain, Spent, Tally, TallyKey};
 use millpool_alliance::window::LATEST;
 use millpool_alliance::{BookingId, MachineId, Reason, Refusal, Window};
 use millpool_proto::{state::v1 as pb, v1};
@@ -11,8 +11,6 @@ use std::sync::Arc;
 
 /// Kinds of time that there are: states, with work in hand or not, lent or not.
 const KINDS_MAX: usize = 8 * 2 * 2;
-/// Most of anything in a tally that is believed: far above what can be, far below what adding up could bring to overflow.
-const COUNT_MAX: i64 = 1 << 53;
 
 /// Whether a stretch lies in times that can be.
 fn times_are(start: i64, end: i64) -> bool {
@@ -98,10 +96,9 @@ pub fn read_tally(t: pb::Tally) -> Result<(TallyKey, Arc<Counted>), Refusal> {
     let length = t.end_s.saturating_sub(t.start_s);
     let spent_sound = t.spent.len() <= KINDS_MAX && t.spent.iter().all(|s| (1..=length).contains(&s.seconds));
     let counts_sound = counts.iter().all(|count| (0..=COUNT_MAX).contains(count));
-    if !times_are(t.start_s.saturating_add(DAY_S), t.end_s.saturating_add(DAY_S))
-        || !spent_sound
-        || !counts_sound
-    {
+    // The day that now is has begun before now, and ends after it.
+    let times_sound = -DAY_S <= t.start_s && t.start_s < t.end_s && t.end_s <= LATEST + DAY_S;
+    if !times_sound || !spent_sound || !counts_sound {
         return Err(Refusal::because(
             Reason::InvalidField,
             format!("a tally of {} makes no sense", t.machine_id),
