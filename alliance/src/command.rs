@@ -292,6 +292,8 @@ pub enum Happening {
         nonce: u32,
         /// What came of it.
         outcome: remote::Outcome,
+        /// It is not the command's own: the permission to start that it gave was taken back by the agent itself.
+        taken_back: bool,
     },
     /// Nothing was seen for a while.
     Gap {

@@ -15,7 +15,9 @@ use crate::state::State;
 /// - 3: what is over is forgotten after a while ([`crate::retention`]), and of remembered answers that expire together
 ///   the first that was given goes first;
 /// - 4: remote operation ([`crate::remote`]);
-/// - 5: the machines' time is counted ([`crate::tally`]).
+/// - 5: the machines' time is counted ([`crate::tally`]);
+/// - 6: programs come to a plant by a session, and so does its consent ([`crate::program`]); what an agent takes back by
+///   itself is on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Format(u32);
 
@@ -23,13 +25,15 @@ impl Format {
     /// In which every alliance begins.
     pub const FIRST: Format = Format(1);
     /// The newest that this version knows.
-    pub const NEWEST: Format = Format(5);
+    pub const NEWEST: Format = Format(6);
     /// From which on what is over is forgotten, and answers in their order.
     pub const FORGETTING: Format = Format(3);
     /// From which on machines are operated remotely.
     pub const REMOTE: Format = Format(4);
     /// From which on the machines' time is counted.
     pub const TALLIED: Format = Format(5);
+    /// From which on programs and consent come by a session.
+    pub const PROGRAMS: Format = Format(6);
 
     /// The format of this number, if this version knows it.
     pub fn of(number: u32) -> Option<Format> {

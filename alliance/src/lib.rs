@@ -11,7 +11,7 @@
 //! - [`price`]: money and carbon, in integers; [`cost`]: what the plan costs the pool;
 //! - [`progress`]: what the plants report, and disturbances.
 //! - [`tally`]: what machines did with their time, by shift and day.
-//! - [`remote`]: the right to operate a machine from afar, and the record of it.
+//! - [`remote`]: the right to operate a machine from afar, and the record of it. [`program`]: programs that come by it.
 //! - [`answer`]: what was answered, so that a repeated request is done once; [`retention`]: what is over, and
 //!   how long it is known.
 //! - [`mod@format`]: in which format all that is written; [`restoration`]: an alliance that begins again.
@@ -44,6 +44,7 @@ pub mod offer;
 pub mod order;
 pub mod planted;
 pub mod price;
+pub mod program;
 pub mod progress;
 pub mod refusal;
 pub mod registry;

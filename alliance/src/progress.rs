@@ -125,7 +125,9 @@ impl State {
                 Ok(())
             }
             Happening::Gap { .. } => Ok(()),
-            Happening::Operated { session, nonce, outcome } => self.operated(plant, session, *nonce, outcome),
+            Happening::Operated { session, nonce, outcome, taken_back } => {
+                self.operated(plant, session, *nonce, outcome, *taken_back)
+            }
             Happening::Started { booking, operation } => {
                 let cause = cause(DisturbanceKind::LatePart, "work began later than planned, or elsewhere");
                 self.started(booking, *operation, at, &cause)

@@ -15,9 +15,11 @@ use crate::booking::{Booking, Status};
 use crate::command::{Caller, Reply};
 use crate::format::Format;
 use crate::id::{BookingId, MachineId, PlantId, PrincipalId, SessionId};
+use crate::program::{PROGRAM_BYTES_MAX, Sha256, file_name};
 use crate::refusal::{Reason, Refusal, text, within};
 use crate::registry::Role;
 use crate::state::State;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Most sessions of one booking that are known, open or not; no more are opened.
@@ -34,10 +36,12 @@ pub const PROGRAM_LENGTH_MAX: usize = 200;
 pub const WORDS_LENGTH_MAX: usize = 500;
 /// Most interlocks of an outcome that are kept.
 pub const INTERLOCKS_MAX: usize = 16;
+/// A plant agrees for so long at most, seconds.
+pub const CONSENT_MAX_S: i64 = 8 * 3600;
 /// Session numbers that a restored alliance leaves out: agents know higher ones than a backup does.
 pub const SESSIONS_SKIPPED: u64 = 1_000_000;
 
-/// What can be asked of a machine. Nothing else is ever sent to one: no jog, no override, no cycle start, no reset of
+/// What can be asked of a machine and its plant. Nothing else is ever sent to one: no jog, no override, no cycle start, no reset of
 /// an emergency stop, no variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
@@ -61,6 +65,16 @@ pub enum Verb {
     Stop,
     /// Break the job off at once.
     Abort,
+    /// Put an uploaded program into the plant's quarantine.
+    Put,
+    /// Let a program out of quarantine, to where the machine reads its programs.
+    Release,
+    /// Throw a program out of quarantine.
+    Discard,
+    /// Agree that the machine moves for the session's operation, for a while.
+    Consent,
+    /// Agree no more.
+    Withdraw,
 }
 
 /// Who may ask something.
@@ -72,29 +86,63 @@ pub enum Side {
     Plant,
 }
 
+/// What has to be named beside a verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Nothing.
+    Nothing,
+    /// A program that the machine knows, or none; and what its content hashes to, or not.
+    Job,
+    /// A program's file, what its content hashes to, and its length.
+    Content,
+    /// A program's file, and what its content hashes to.
+    Sealed,
+    /// For how long.
+    Span,
+}
+
 impl Verb {
-    /// Every verb, and who may ask it.
-    pub const TABLE: [(Verb, &'static [Side]); 10] = [
-        (Verb::Store, &[Side::Holder]),
-        (Verb::Update, &[Side::Holder]),
-        (Verb::Cancel, &[Side::Holder]),
-        (Verb::Clear, &[Side::Holder]),
-        (Verb::Start, &[Side::Holder]),
-        (Verb::Resume, &[Side::Holder]),
-        (Verb::Pause, &[Side::Holder, Side::Plant]),
-        (Verb::RevokeStart, &[Side::Holder, Side::Plant]),
-        (Verb::Stop, &[Side::Holder, Side::Plant]),
-        (Verb::Abort, &[Side::Plant]),
+    /// Every verb, who may ask it, and what it takes.
+    pub const TABLE: [(Verb, &'static [Side], Takes); 15] = [
+        (Verb::Store, &[Side::Holder], Takes::Job),
+        (Verb::Update, &[Side::Holder], Takes::Job),
+        (Verb::Cancel, &[Side::Holder], Takes::Nothing),
+        (Verb::Clear, &[Side::Holder], Takes::Nothing),
+        (Verb::Start, &[Side::Holder], Takes::Nothing),
+        (Verb::Resume, &[Side::Holder], Takes::Nothing),
+        (Verb::Pause, &[Side::Holder, Side::Plant], Takes::Nothing),
+        (Verb::RevokeStart, &[Side::Holder, Side::Plant], Takes::Nothing),
+        (Verb::Stop, &[Side::Holder, Side::Plant], Takes::Nothing),
+        (Verb::Abort, &[Side::Plant], Takes::Nothing),
+        (Verb::Put, &[Side::Holder], Takes::Content),
+        (Verb::Release, &[Side::Plant], Takes::Sealed),
+        (Verb::Discard, &[Side::Holder, Side::Plant], Takes::Sealed),
+        (Verb::Consent, &[Side::Plant], Takes::Span),
+        (Verb::Withdraw, &[Side::Plant], Takes::Nothing),
     ];
 
     /// Who may ask it.
     pub fn sides(self) -> &'static [Side] {
-        Self::TABLE.iter().find(|(verb, _)| *verb == self).map_or(&[], |(_, sides)| sides)
+        Self::TABLE.iter().find(|(verb, ..)| *verb == self).map_or(&[], |(_, sides, _)| sides)
+    }
+
+    /// What it takes.
+    pub fn takes(self) -> Takes {
+        Self::TABLE.iter().find(|(verb, ..)| *verb == self).map_or(Takes::Nothing, |(.., takes)| *takes)
     }
 
     /// It can only make the machine do less.
     pub fn makes_safe(self) -> bool {
-        matches!(self, Verb::Pause | Verb::RevokeStart | Verb::Stop | Verb::Abort)
+        matches!(self, Verb::Pause | Verb::RevokeStart | Verb::Stop | Verb::Abort | Verb::Withdraw)
+    }
+
+    /// From which format on it can be asked.
+    fn since(self) -> Format {
+        match self.takes() {
+            Takes::Content | Takes::Sealed | Takes::Span => Format::PROGRAMS,
+            Takes::Nothing if self == Verb::Withdraw => Format::PROGRAMS,
+            Takes::Nothing | Takes::Job => Format::REMOTE,
+        }
     }
 }
 
@@ -133,7 +181,7 @@ pub struct Closed {
 }
 
 /// One thing that was asked. Its number in the session, from 1, is its nonce.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteCommand {
     /// What.
     pub verb: Verb,
@@ -143,10 +191,39 @@ pub struct RemoteCommand {
     pub asked_at: i64,
     /// Good for so long, seconds; after that the agent does not ask the machine.
     pub valid_s: i64,
-    /// The program, for what puts a job on the list; empty for none.
+    /// The program, for what is about one; empty for none.
     pub program: String,
+    /// What its content hashes to, where that was named.
+    pub sha256: Option<Sha256>,
+    /// Its length, bytes, for what puts it into quarantine.
+    pub bytes: u64,
+    /// For how long the plant agrees, seconds.
+    pub consent_s: i64,
     /// What came of it, once the agent has told.
     pub outcome: Option<Outcome>,
+    /// The permission to start that it gave was taken back by the agent itself.
+    pub taken_back: Option<TakenBack>,
+}
+
+/// What a former format does not know adds nothing to the hash while it is not there.
+impl Hash for RemoteCommand {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { verb, by, asked_at, valid_s, program, sha256, bytes, consent_s, outcome, taken_back } =
+            self;
+        (verb, by, asked_at, valid_s, program, outcome).hash(state);
+        if (sha256, bytes, consent_s, taken_back) != (&None, &0, &0, &None) {
+            (sha256, bytes, consent_s, taken_back).hash(state);
+        }
+    }
+}
+
+/// A permission to start that the agent took back by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TakenBack {
+    /// When, by the agent's clock, seconds since the Unix epoch.
+    pub at: i64,
+    /// In words: why, and what the machine answered.
+    pub words: String,
 }
 
 /// What came of a command.
@@ -215,10 +292,70 @@ pub struct Asked {
     pub session: SessionId,
     /// What.
     pub verb: Verb,
-    /// The program, for what puts a job on the list; empty for none.
+    /// The program, for what is about one; empty for none.
     pub program: String,
+    /// What its content hashes to, where that is named.
+    pub sha256: Option<Sha256>,
+    /// Its length, bytes, for what puts it into quarantine; 0 otherwise.
+    pub bytes: u64,
+    /// For how long the plant agrees, seconds; 0 for what is not about that.
+    pub consent_s: i64,
     /// Good for so long, seconds.
     pub valid_s: i64,
+}
+
+impl Asked {
+    /// A verb that takes nothing.
+    pub fn plain(session: SessionId, verb: Verb, valid_s: i64) -> Self {
+        Asked { session, verb, program: String::new(), sha256: None, bytes: 0, consent_s: 0, valid_s }
+    }
+
+    /// Refuses what does not go with the verb.
+    fn check(&self) -> Result<(), Refusal> {
+        let Asked { verb, program, sha256, bytes, consent_s, valid_s, .. } = self;
+        within("valid_s", *valid_s, 1, VALID_MAX_S)?;
+        let length = i64::try_from(*bytes).unwrap_or(i64::MAX);
+        let wrong = |field: &str, value: String, accepted: &str| {
+            Err(Refusal::invalid(Reason::InvalidField, field, value, accepted))
+        };
+        let takes = verb.takes();
+        match takes {
+            Takes::Nothing | Takes::Span if !program.is_empty() => {
+                return wrong("program", program.clone(), "none, for a verb that is not about one");
+            }
+            Takes::Job if program.is_empty() && sha256.is_some() => {
+                return wrong(
+                    "program",
+                    program.clone(),
+                    "the name of the program, where its SHA-256 is named",
+                );
+            }
+            Takes::Job => text("program", program, 0, PROGRAM_LENGTH_MAX)?,
+            Takes::Content | Takes::Sealed => file_name("program", program)?,
+            Takes::Nothing | Takes::Span => {}
+        }
+        match (takes, sha256) {
+            (Takes::Content | Takes::Sealed, None) => {
+                return wrong(
+                    "program_sha256",
+                    String::new(),
+                    "64 hexadecimal digits, the SHA-256 of the content",
+                );
+            }
+            (Takes::Nothing | Takes::Span, Some(sha256)) => {
+                return wrong(
+                    "program_sha256",
+                    sha256.to_string(),
+                    "none, for a verb that is not about a program",
+                );
+            }
+            _ => {}
+        }
+        let (least, most) = if takes == Takes::Content { (1, PROGRAM_BYTES_MAX as i64) } else { (0, 0) };
+        within("program_bytes", length, least, most)?;
+        let (least, most) = if takes == Takes::Span { (1, CONSENT_MAX_S) } else { (0, 0) };
+        within("consent_s", *consent_s, least, most)
+    }
 }
 
 impl State {
@@ -268,7 +405,7 @@ impl State {
         id: &BookingId,
         operation: u32,
     ) -> Result<Reply, Refusal> {
-        self.must_know_sessions()?;
+        self.must_write(Format::REMOTE)?;
         let booking = self.booking(id)?.clone();
         if caller.role != Role::Buyer || booking.buyer != caller.id {
             return Err(Refusal::unknown_booking(id));
@@ -306,12 +443,13 @@ impl State {
         Ok(Reply::Remote(id, 0))
     }
 
-    fn must_know_sessions(&self) -> Result<(), Refusal> {
-        if self.format >= Format::REMOTE {
+    fn must_write(&self, format: Format) -> Result<(), Refusal> {
+        if self.format >= format {
             return Ok(());
         }
+        let what = if format <= Format::REMOTE { "remote operation" } else { "what is asked" };
         let words =
-            "remote operation begins once every coordinator of the cluster is of a version that knows it";
+            format!("{what} begins once every coordinator of the cluster is of a version that knows it");
         Err(Refusal::because(Reason::WrongStatus, words))
     }
 
@@ -361,19 +499,16 @@ impl State {
         Ok(Reply::Remote(*id, 0))
     }
 
+    /// Refuses what does not go with its verb, or what the cluster cannot write yet.
+    fn may_ask(&self, asked: &Asked) -> Result<(), Refusal> {
+        asked.check()?;
+        self.must_write(if asked.sha256.is_some() { Format::PROGRAMS } else { asked.verb.since() })
+    }
+
     /// Puts on record what is asked; the plant's agent decides whether the machine is.
     pub(crate) fn operate(&mut self, caller: &Caller, asked: &Asked) -> Result<Reply, Refusal> {
-        let Asked { session: id, verb, program, valid_s } = asked;
-        within("valid_s", *valid_s, 1, VALID_MAX_S)?;
-        text("program", program, 0, PROGRAM_LENGTH_MAX)?;
-        if !program.is_empty() && !matches!(verb, Verb::Store | Verb::Update) {
-            return Err(Refusal::invalid(
-                Reason::InvalidField,
-                "program",
-                program,
-                "none, but for STORE and UPDATE",
-            ));
-        }
+        self.may_ask(asked)?;
+        let Asked { session: id, verb, program, sha256, bytes, consent_s, valid_s } = asked;
         let session = self.visible_session(caller, id)?.clone();
         if !self.sides(caller, &session).iter().any(|side| verb.sides().contains(side)) {
             let sides = verb.sides().iter().map(|side| match side {
@@ -405,25 +540,40 @@ impl State {
             asked_at: self.now,
             valid_s: *valid_s,
             program: program.clone(),
+            sha256: *sha256,
+            bytes: *bytes,
+            consent_s: *consent_s,
             outcome: None,
+            taken_back: None,
         });
         let nonce = session.commands.len() as u32;
         self.put_session(session);
         Ok(Reply::Remote(*id, nonce))
     }
 
-    /// What the agent of `plant` tells of a command.
+    /// What the agent of `plant` tells of a command; or that the permission to start that it gave is `taken_back`, which a
+    /// former format takes for its outcome, as it always did.
     pub(crate) fn operated(
         &mut self,
         plant: &PlantId,
         id: &SessionId,
         nonce: u32,
         outcome: &Outcome,
+        taken_back: bool,
     ) -> Result<(), Refusal> {
         let session = self.sessions.get(id).filter(|session| session.plant == *plant);
         let mut session = Session::clone(session.ok_or_else(|| Refusal::unknown("session_id", id))?);
         let command = (nonce as usize).checked_sub(1).and_then(|at| session.commands.get_mut(at));
         let command = command.ok_or_else(|| Refusal::unknown("nonce", nonce))?;
+        if taken_back && self.format >= Format::PROGRAMS {
+            if command.verb != Verb::Start || command.taken_back.is_some() {
+                let words = format!("command {nonce} of {id} gave no permission that still stands");
+                return Err(Refusal::because(Reason::WrongStatus, words));
+            }
+            command.taken_back = Some(TakenBack { at: outcome.at, words: told(&outcome.words) });
+            self.put_session(session);
+            return Ok(());
+        }
         if command.outcome.is_some() {
             let words = format!("what came of command {nonce} of {id} is known already");
             return Err(Refusal::because(Reason::WrongStatus, words));

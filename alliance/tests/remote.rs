@@ -5,10 +5,11 @@
 mod scenes;
 
 use millpool_alliance::command::{Happening, Move};
+use millpool_alliance::program::{PROGRAM_BYTES_MAX, Sha256};
 use millpool_alliance::registry::{MachineClass, Role};
 use millpool_alliance::remote::{
-    Asked, COMMANDS_MAX, COMMANDS_SAFE_EXTRA, Interlock, Outcome, SESSIONS_MAX, Session, Side, VALID_MAX_S,
-    Verb, Verdict,
+    Asked, COMMANDS_MAX, COMMANDS_SAFE_EXTRA, CONSENT_MAX_S, Interlock, Outcome, SESSIONS_MAX, Session, Side,
+    Takes, VALID_MAX_S, Verb, Verdict,
 };
 use millpool_alliance::{
     BookingId, Caller, Command, Format, Objective, PlanKind, PrincipalId, Reason, Refusal, Reply, SessionId,
@@ -39,7 +40,20 @@ fn open(alliance: &mut Alliance, booking: BookingId) -> Result<SessionId, Refusa
 }
 
 fn asked(session: SessionId, verb: Verb) -> Command {
-    Command::Operate(Asked { session, verb, program: String::new(), valid_s: 5 })
+    Command::Operate(fit(session, verb))
+}
+
+/// A verb with what goes with it.
+fn fit(session: SessionId, verb: Verb) -> Asked {
+    let plain = Asked::plain(session, verb, 5);
+    let (program, sha256) = ("P1.nc".to_owned(), Some(Sha256([7; 32])));
+    match verb.takes() {
+        Takes::Nothing => plain,
+        Takes::Job => Asked { program, ..plain },
+        Takes::Content => Asked { program, sha256, bytes: 4096, ..plain },
+        Takes::Sealed => Asked { program, sha256, ..plain },
+        Takes::Span => Asked { consent_s: 600, ..plain },
+    }
 }
 
 fn session(alliance: &Alliance, id: SessionId) -> Session {
@@ -100,7 +114,7 @@ fn a_former_format_has_no_sessions() {
 fn each_verb_may_be_asked_by_the_sides_of_its_row_and_nobody_else() {
     let (mut alliance, booking) = scene();
     let id = open(&mut alliance, booking).unwrap();
-    for (verb, sides) in Verb::TABLE {
+    for (verb, sides, _) in Verb::TABLE {
         for (caller, side) in [(buyer("bo"), Side::Holder), (member(), Side::Plant)] {
             let answer = alliance.try_do(caller, asked(id, verb));
             match sides.contains(&side) {
@@ -117,7 +131,97 @@ fn each_verb_may_be_asked_by_the_sides_of_its_row_and_nobody_else() {
     }
     let numbers: Vec<_> = (1..=session(&alliance, id).commands.len() as u32).collect();
     assert!(numbers.iter().all(|nonce| session(&alliance, id).command(*nonce).is_some()));
-    assert_eq!(Verb::Abort.sides(), [Side::Plant]);
+    for verb in [Verb::Abort, Verb::Release, Verb::Consent, Verb::Withdraw] {
+        assert_eq!(verb.sides(), [Side::Plant]);
+    }
+}
+
+#[test]
+fn a_former_format_knows_no_programs_and_takes_what_is_taken_back_for_an_outcome() {
+    let mut alliance = Alliance::mills(&["m1"]);
+    alliance.ok(operator(), Command::RaiseFormat { to: Format::TALLIED });
+    let booking = alliance.book_mill("a", 60, "m1", EIGHT);
+    alliance.tick(EIGHT);
+    let id = open(&mut alliance, booking).unwrap();
+    for (verb, sides, _) in Verb::TABLE {
+        let caller = if sides.contains(&Side::Holder) { buyer("bo") } else { member() };
+        let former =
+            !matches!(verb, Verb::Put | Verb::Release | Verb::Discard | Verb::Consent | Verb::Withdraw);
+        assert_eq!(alliance.try_do(caller, asked(id, verb)).is_ok(), former, "{verb:?}");
+    }
+    let sealed = Asked { sha256: Some(Sha256([7; 32])), ..fit(id, Verb::Store) };
+    assert!(alliance.refused(buyer("bo"), Command::Operate(sealed)).message.contains("every coordinator"));
+    let start =
+        session(&alliance, id).commands.iter().position(|c| c.verb == Verb::Start).unwrap() as u32 + 1;
+    let back = |taken_back| Happening::Operated {
+        session: id,
+        nonce: start,
+        outcome: outcome(Verdict::Done),
+        taken_back,
+    };
+    assert_eq!(alliance.happens("m1", back(true)), None);
+    let known = session(&alliance, id).command(start).unwrap().clone();
+    assert!(known.outcome.is_some() && known.taken_back.is_none());
+}
+
+#[test]
+fn what_the_agent_takes_back_is_on_record_beside_the_command_that_gave_it() {
+    let (mut alliance, booking) = scene();
+    let id = open(&mut alliance, booking).unwrap();
+    alliance.ok(buyer("bo"), asked(id, Verb::Start));
+    alliance.ok(buyer("bo"), asked(id, Verb::Pause));
+    let back = |nonce, taken_back| Happening::Operated {
+        session: id,
+        nonce,
+        outcome: outcome(Verdict::Done),
+        taken_back,
+    };
+    assert_eq!(alliance.happens("m1", back(1, false)), None);
+    alliance.ok(member(), Command::CloseSession { session: id, because: String::new() });
+    assert_eq!(alliance.happens("m1", back(1, true)), None);
+    let known = session(&alliance, id).command(1).unwrap().clone();
+    assert_eq!(known.outcome.unwrap().words, "done (return status 1)");
+    assert_eq!(known.taken_back.unwrap().words, "done (return status 1)");
+    for nonce in [1, 2] {
+        assert!(alliance.happens("m1", back(nonce, true)).unwrap().contains("no permission"), "{nonce}");
+    }
+}
+
+#[test]
+fn each_verb_takes_what_its_row_says_and_nothing_else() {
+    let (mut alliance, booking) = scene();
+    let id = open(&mut alliance, booking).unwrap();
+    let mut ask = |asked: Asked| {
+        let holder = asked.verb.sides().contains(&Side::Holder);
+        let caller = if holder { buyer("bo") } else { member() };
+        alliance.try_do(caller, Command::Operate(asked)).map(|_| ()).map_err(|refusal| refusal.field)
+    };
+    let wrong = |field: &str| Err(field.to_owned());
+    for (verb, _, takes) in Verb::TABLE {
+        let right = fit(id, verb);
+        assert_eq!(ask(right.clone()), Ok(()), "{verb:?}");
+        let about_one = matches!(takes, Takes::Job | Takes::Content | Takes::Sealed);
+        let sealed = Asked { sha256: Some(Sha256([1; 32])), ..right.clone() };
+        assert_eq!(ask(sealed), if about_one { Ok(()) } else { wrong("program_sha256") }, "{verb:?}");
+        if !about_one {
+            assert_eq!(ask(Asked { program: "P1".into(), ..right.clone() }), wrong("program"), "{verb:?}");
+        }
+        if matches!(takes, Takes::Content | Takes::Sealed) {
+            assert_eq!(ask(Asked { sha256: None, ..right.clone() }), wrong("program_sha256"), "{verb:?}");
+            assert_eq!(ask(Asked { program: "../x".into(), ..right.clone() }), wrong("program"), "{verb:?}");
+        }
+        let lengths = [right.bytes + PROGRAM_BYTES_MAX, u64::MAX];
+        for bytes in lengths {
+            assert_eq!(ask(Asked { bytes, ..right.clone() }), wrong("program_bytes"), "{verb:?} {bytes}");
+        }
+        for consent_s in [-1, CONSENT_MAX_S + 1] {
+            assert_eq!(ask(Asked { consent_s, ..right.clone() }), wrong("consent_s"), "{verb:?}");
+        }
+    }
+    let unnamed = Asked { program: String::new(), sha256: Some(Sha256([1; 32])), ..fit(id, Verb::Store) };
+    assert_eq!(ask(unnamed), wrong("program"));
+    assert_eq!(ask(Asked { bytes: 0, ..fit(id, Verb::Put) }), wrong("program_bytes"));
+    assert_eq!(ask(Asked { consent_s: 0, ..fit(id, Verb::Consent) }), wrong("consent_s"));
 }
 
 #[test]
@@ -125,7 +229,7 @@ fn what_is_asked_is_within_its_limits() {
     let (mut alliance, booking) = scene();
     let id = open(&mut alliance, booking).unwrap();
     let mut ask = |verb, program: &str, valid_s| {
-        let asked = Asked { session: id, verb, program: program.to_owned(), valid_s };
+        let asked = Asked { program: program.to_owned(), ..Asked::plain(id, verb, valid_s) };
         alliance.try_do(buyer("bo"), Command::Operate(asked)).map_err(|refusal| refusal.field)
     };
     for valid_s in [0, -1, VALID_MAX_S + 1, i64::MAX] {
@@ -223,12 +327,21 @@ fn what_came_of_a_command_is_told_once_and_by_its_plant() {
     let (mut alliance, booking) = scene();
     let id = open(&mut alliance, booking).unwrap();
     alliance.ok(buyer("bo"), asked(id, Verb::Start));
-    let tell = |nonce, verdict| Happening::Operated { session: id, nonce, outcome: outcome(verdict) };
+    let tell = |nonce, verdict| Happening::Operated {
+        session: id,
+        nonce,
+        outcome: outcome(verdict),
+        taken_back: false,
+    };
     for nonce in [0, 2, u32::MAX] {
         assert!(alliance.happens("m1", tell(nonce, Verdict::Done)).unwrap().contains("nonce"));
     }
-    let stranger =
-        Happening::Operated { session: SessionId::numbered(9), nonce: 1, outcome: outcome(Verdict::Done) };
+    let stranger = Happening::Operated {
+        session: SessionId::numbered(9),
+        nonce: 1,
+        outcome: outcome(Verdict::Done),
+        taken_back: false,
+    };
     assert!(alliance.happens("m1", stranger).unwrap().contains("session_id"));
     // It ended meanwhile; what was done in it is told all the same.
     alliance.ok(member(), Command::CloseSession { session: id, because: String::new() });

@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 17] = [
     Target { name: "entry", run: store::entry, seeds: store::entries },
     Target { name: "backup", run: store::backup, seeds: store::backups },
     Target { name: "state", run: store::state, seeds: store::states },
@@ -41,6 +41,8 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "mtconnect", run: plant::mtconnect, seeds: plant::documents },
     Target { name: "multipart", run: plant::multipart, seeds: plant::streams },
     Target { name: "sparkplug", run: plant::sparkplug, seeds: plant::messages },
+    Target { name: "jobs", run: plant::job, seeds: plant::jobs },
+    Target { name: "remote", run: plant::remote, seeds: plant::commands },
     Target { name: "outbox", run: plant::outbox, seeds: plant::segments },
     Target { name: "agent-config", run: plant::config, seeds: plant::configs },
     Target { name: "scheduler-config", run: people::config, seeds: people::configs },

@@ -6,6 +6,7 @@ use millpool_node_agent::adapter::mtconnect::document::{self, Document};
 use millpool_node_agent::adapter::mtconnect::multipart::Multipart;
 use millpool_node_agent::adapter::mtconnect::watch::Watch;
 use millpool_node_agent::adapter::mtconnect::{Options, signals};
+use millpool_node_agent::adapter::opcua::jobs::{self, Order};
 use millpool_node_agent::adapter::shop::Watched as _;
 use millpool_node_agent::adapter::sparkplug::host::{Node, Place, Topic, What as Said};
 use millpool_node_agent::adapter::sparkplug::payload::{Content, Metric, Payload, UINT64};
@@ -15,8 +16,10 @@ use millpool_node_agent::agent::Adapter;
 use millpool_node_agent::config::{File, Overrides, resolve};
 use millpool_node_agent::outbox::log::Log;
 use millpool_node_agent::outbox::record::{Entry, Mark};
+use millpool_node_agent::remote::{Act, Asked};
 use millpool_proto::v1::agent_event::What;
-use millpool_proto::v1::{AgentEvent, StateChanged};
+use millpool_proto::v1::{AgentEvent, RemoteAsked, RemoteCommand, RemoteSession, StateChanged};
+use prost::Message as _;
 use std::collections::BTreeMap;
 
 /// A machine's model.
@@ -207,6 +210,80 @@ pub fn sparkplug(input: &[u8]) {
     let memory = watch.memory();
     let again = SparkplugWatch::new(options.rules, &options.signals, Some(&memory));
     assert_eq!(again.memory(), memory, "a watch remembers what it remembered");
+}
+
+/// A job of a machine's own list.
+pub fn job(input: &[u8]) {
+    if let Some(job) = jobs::read(input) {
+        assert!(job.id.len() <= input.len(), "more than came: {job:?}");
+    }
+}
+
+/// Jobs in every state, plain and with all that may go with them.
+pub fn jobs() -> Vec<Vec<u8>> {
+    let (start_ms, end_ms) = (Some(ARRIVAL_MS), Some(ARRIVAL_MS + 3_600_000));
+    let full = Order {
+        id: "b000042/0".to_owned(),
+        description: "a bracket".to_owned(),
+        program: "P4711".to_owned(),
+        start_ms,
+        end_ms,
+    };
+    let bare = Order {
+        id: "x".to_owned(),
+        description: String::new(),
+        program: String::new(),
+        start_ms: None,
+        end_ms: None,
+    };
+    let state = |order: &Order, state: u8| {
+        let mut body = order.encode();
+        // One state: a path of no elements, an empty text, the number.
+        body.extend([1, 0, 0, 0, 255, 255, 255, 255, 0, state, 0, 0, 0]);
+        body
+    };
+    (0..8).flat_map(|number| [state(&full, number), state(&bare, number)]).collect()
+}
+
+/// A remote command as it comes: what is understood names a job of its own booking, and a file in no other folder.
+pub fn remote(input: &[u8]) {
+    let Ok(asked) = RemoteAsked::decode(input) else { return };
+    let booking = asked.session.as_ref().map(|session| session.booking_id.clone()).unwrap_or_default();
+    let Some(asked) = Asked::read(asked, |_| None) else { return };
+    assert!(asked.job().starts_with(&booking), "{asked:?}");
+    assert_eq!(asked.deadline(), None, "nobody knows how old it is");
+    if let Act::Put(program, _) | Act::Release(program) | Act::Discard(program) = &asked.act {
+        let path = std::path::Path::new("/nc").join(&program.name);
+        assert_eq!(path.parent(), Some(std::path::Path::new("/nc")), "{asked:?}");
+        assert!(!program.name.starts_with('.'), "{asked:?}");
+    }
+}
+
+/// Every verb, with all that may go with it.
+pub fn commands() -> Vec<Vec<u8>> {
+    let session = RemoteSession {
+        epoch: 7,
+        machine_id: "m".to_owned(),
+        booking_id: "b000042".to_owned(),
+        operation: 1,
+        holder: "bo".to_owned(),
+        closes_at_s: ARRIVAL_MS / 1000,
+    };
+    let command = |verb: i32| RemoteCommand {
+        nonce: 3,
+        verb,
+        by: "buyer:bo".to_owned(),
+        asked_at_s: ARRIVAL_MS / 1000,
+        valid_s: 5,
+        program: "bracket.nc".to_owned(),
+        program_sha256: "0f".repeat(32),
+        program_bytes: 4096,
+        consent_s: 600,
+        ..RemoteCommand::default()
+    };
+    let asked =
+        |verb| RemoteAsked { session: Some(session.clone()), command: Some(command(verb)), echo_ms: 1 };
+    (0..=16).map(|verb| asked(verb).encode_to_vec()).collect()
 }
 
 /// An edge node's life: births, data by alias, deaths.

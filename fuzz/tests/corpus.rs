@@ -87,6 +87,8 @@ targets! {
     mtconnect "mtconnect"
     multipart "multipart"
     sparkplug "sparkplug"
+    jobs "jobs"
+    remote "remote"
     outbox "outbox"
     agent_config "agent-config"
     scheduler_config "scheduler-config"

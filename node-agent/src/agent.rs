@@ -12,6 +12,7 @@ use crate::ground::Ground;
 use crate::health::{Health, Line};
 use crate::outbox::{self, LogError, Outbox, OutboxError};
 use crate::remote::consent::Rule;
+use crate::remote::quarantine::{Quarantine, Supply};
 use crate::remote::run::{Hand, Told};
 use crate::remote::{self, Bid};
 use crate::session::{self, Session, Timing, Tls, Token};
@@ -144,6 +145,8 @@ pub struct Agent {
     ears: Ears,
     /// The way to remote operation, and its end.
     remote: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
+    /// Programs from afar that the plant has not looked at.
+    quarantine: Quarantine,
     /// Certificates for OPC UA, where a machine needs them.
     pki: Option<Pki>,
 }
@@ -192,7 +195,8 @@ impl Agent {
             });
         }
         let (ears, remote) = (Ears::default(), mpsc::channel(remote::run::WAITING_MAX));
-        Ok(Self { options, clock, ground, outbox, dispatch, health, ears, remote, pki })
+        let quarantine = Quarantine::open(&options.data_dir, &ground);
+        Ok(Self { options, clock, ground, outbox, dispatch, health, ears, remote, quarantine, pki })
     }
 
     /// What it says about itself.
@@ -220,6 +224,11 @@ impl Agent {
         self.remote.0.clone()
     }
 
+    /// Programs from afar that wait for the plant.
+    pub fn quarantine(&self) -> Quarantine {
+        self.quarantine.clone()
+    }
+
     /// Its outbox.
     pub fn outbox(&self) -> Outbox {
         self.outbox.clone()
@@ -233,9 +242,11 @@ impl Agent {
         let session_stop = CancellationToken::new();
         let (mut adapters, hands) = self.start_adapters(&adapters_stop)?;
         let (line_sender, line) = watch::channel(remote::Line::default());
-        let mut session = tokio::spawn(self.session(line_sender).run(session_stop.clone()));
+        let (supply_sender, supply) = watch::channel(None);
+        let mut session = tokio::spawn(self.session(line_sender, supply_sender).run(session_stop.clone()));
         let told = std::mem::replace(&mut self.remote.1, mpsc::channel(1).1);
-        adapters.spawn(remote::run::run(self.remote_options(line, hands), told, adapters_stop.clone()));
+        let options = self.remote_options(line, supply, hands);
+        adapters.spawn(remote::run::run(options, told, adapters_stop.clone()));
         let outcome = loop {
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
@@ -262,6 +273,7 @@ impl Agent {
     fn remote_options(
         &self,
         line: watch::Receiver<remote::Line>,
+        supply: watch::Receiver<Option<Arc<dyn Supply>>>,
         hands: BTreeMap<String, Hand>,
     ) -> remote::run::Options {
         remote::run::Options {
@@ -271,12 +283,20 @@ impl Agent {
             kept: self.dispatch.watch(),
             line,
             hands,
+            quarantine: self.quarantine.clone(),
+            supply,
+            health: self.health.clone(),
+            ground: self.ground.clone(),
             #[cfg(test)]
             omitted: None,
         }
     }
 
-    fn session(&self, line: watch::Sender<remote::Line>) -> Session {
+    fn session(
+        &self,
+        line: watch::Sender<remote::Line>,
+        supply: watch::Sender<Option<Arc<dyn Supply>>>,
+    ) -> Session {
         let options = session::Options {
             plant_id: self.options.plant_id.clone(),
             agent_id: self.options.agent_id.clone(),
@@ -288,7 +308,7 @@ impl Agent {
         let (outbox, dispatch) = (self.outbox.clone(), self.dispatch.clone());
         let (clock, ground, health) = (self.clock, self.ground.clone(), self.health.clone());
         let remote = self.remote.0.clone();
-        Session { options, clock, ground, outbox, dispatch, health, line, remote }
+        Session { options, clock, ground, outbox, dispatch, health, line, supply, remote }
     }
 
     fn start_adapters(

@@ -27,6 +27,15 @@ pub enum Ground {
     },
 }
 
+impl std::fmt::Debug for Ground {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ground::Machine => f.write_str("Machine"),
+            Ground::Simulation { seed, .. } => write!(f, "Simulation({seed})"),
+        }
+    }
+}
+
 impl Ground {
     /// Whether files are written on threads of their own, so that they keep nobody waiting.
     pub(crate) fn has_threads(&self) -> bool {

@@ -275,6 +275,7 @@ fn open_consoles(agents: &[Agent], clock: millpool_node_agent::clock::Clock, sto
             outbox: agent.outbox().status(),
             ears: agent.ears(),
             remote: agent.remote(),
+            quarantine: agent.quarantine(),
         };
         match console::serve::serve(agent.data_dir(), plant, stop.clone()) {
             Ok(serving) => {

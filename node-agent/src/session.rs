@@ -17,18 +17,22 @@ use crate::ground::Ground;
 use crate::health::{Health, Line};
 use crate::outbox::{self, Outbox, OutboxError};
 use crate::remote;
+use crate::remote::program::Sha256;
+use crate::remote::quarantine::{Part, Supply};
 use millpool_proto::v1 as wire;
 use millpool_proto::v1::agent_message::Body as Up;
 use millpool_proto::v1::agent_service_client::AgentServiceClient;
 use millpool_proto::v1::coordinator_message::Body as Down;
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt;
 
@@ -164,6 +168,8 @@ pub struct Session {
     pub health: Health,
     /// What remote operation has to know of the line.
     pub line: watch::Sender<remote::Line>,
+    /// Whence the content of programs comes, while there is a line.
+    pub supply: watch::Sender<Option<Arc<dyn Supply>>>,
     /// Where remote commands go.
     pub remote: mpsc::Sender<remote::run::Told>,
 }
@@ -263,10 +269,12 @@ impl Session {
                 metrics::gauge!("millpool_agent_connected", "plant" => self.options.plant_id.clone()).set(1);
                 let cluster_id = welcome.cluster_id;
                 self.health.set_line(Line::Connected { to: target.to_owned(), cluster_id, since_ms });
-                match link.converse().await {
+                let ended = match link.converse().await {
                     Err(ended) => ended,
                     Ok(never) => match never {},
-                }
+                };
+                self.supply.send_replace(None);
+                ended
             }
             Err(ended) => ended,
         }
@@ -286,8 +294,10 @@ impl Session {
         // The channel is new and has room.
         let _ = sending.try_send(message(Up::Hello(hello)));
         let mut request = Request::new(ReceiverStream::new(outgoing));
-        self.authorize(&mut request)?;
+        let bearer = self.bearer()?;
+        carry(&mut request, bearer.as_ref());
         let mut client = AgentServiceClient::new(channel);
+        let programs = Programs { client: client.clone(), bearer };
         let answered = tokio::time::timeout(patience, async {
             let mut incoming = client.attach(request).await.map_err(Box::new)?.into_inner();
             let first = incoming.message().await.map_err(Box::new)?;
@@ -302,6 +312,7 @@ impl Session {
         };
         self.compare(&welcome, &status.borrow())?;
         self.outbox.trim(welcome.applied_seq).await?;
+        self.supply.send_replace(Some(Arc::new(programs)));
         let link = Link {
             session: self,
             sending,
@@ -366,9 +377,10 @@ impl Session {
         Ok(endpoint)
     }
 
-    fn authorize<T>(&self, request: &mut Request<T>) -> Result<(), Ended> {
+    /// What a request carries to say who asks.
+    fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, Ended> {
         let token = match &self.options.token {
-            Token::None => return Ok(()),
+            Token::None => return Ok(None),
             Token::Given(token) => token.clone(),
             Token::File(path) => std::fs::read_to_string(path).map_err(|error| Ended::Refused {
                 reason: "TOKEN_UNREADABLE".to_owned(),
@@ -379,8 +391,36 @@ impl Session {
             reason: "TOKEN_MALFORMED".to_owned(),
             why: "the token holds characters that a header cannot carry".to_owned(),
         })?;
-        request.metadata_mut().insert("authorization", value);
-        Ok(())
+        Ok(Some(value))
+    }
+}
+
+fn carry<T>(request: &mut Request<T>, bearer: Option<&MetadataValue<Ascii>>) {
+    if let Some(bearer) = bearer {
+        request.metadata_mut().insert("authorization", bearer.clone());
+    }
+}
+
+/// The content of programs, from the coordinator that the agent is attached to.
+struct Programs {
+    client: AgentServiceClient<Channel>,
+    bearer: Option<MetadataValue<Ascii>>,
+}
+
+impl Supply for Programs {
+    fn part(&self, epoch: u64, sha256: Sha256, offset: u64) -> Part<'_> {
+        let asked = wire::FetchProgramRequest {
+            session_id: format!("s{epoch:06}"),
+            program_sha256: sha256.to_string(),
+            offset,
+        };
+        let mut request = Request::new(asked);
+        carry(&mut request, self.bearer.as_ref());
+        let mut client = self.client.clone();
+        Box::pin(async move {
+            let answer = client.fetch_program(request).await;
+            answer.map(|answer| answer.into_inner().part).map_err(|status| status.message().to_owned())
+        })
     }
 }
 

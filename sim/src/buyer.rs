@@ -17,6 +17,8 @@ const CALLS_AFTERWARDS: u32 = 4;
 /// Machines of the simulated alliance.
 pub const MACHINES: u32 = 5;
 const FAMILIES: [&str; 3] = ["a", "b", "c"];
+/// What is asked of machines.
+const VERBS: [v1::RemoteVerb; 3] = [v1::RemoteVerb::Store, v1::RemoteVerb::Start, v1::RemoteVerb::Pause];
 
 /// A client of all nodes that says it is `token`.
 pub fn client(token: &str, seed: u64, nodes: usize) -> anyhow::Result<Client> {
@@ -79,7 +81,7 @@ impl Buyer {
             0 => None,
             count => Some(self.mine[self.random.random_range(0..count)].clone()),
         };
-        match (self.random.random_range(0..10), one_of_mine) {
+        match (self.random.random_range(0..11), one_of_mine) {
             (0..=4, _) | (_, None) => self.book().await,
             (5, Some(booking)) => self.confirm(booking).await,
             (6, Some(booking)) => self.cancel(booking).await,
@@ -88,8 +90,45 @@ impl Buyer {
                 let min_revision = self.random.random_bool(0.5).then_some(self.seen);
                 self.quote(min_revision).await
             }
-            (_, Some(booking)) => self.get(booking, None).await,
+            (9, Some(booking)) => self.get(booking, None).await,
+            (_, Some(booking)) => self.operate(booking).await,
         }
+    }
+
+    /// Begins a session for one of a booking's operations, asks something in it, and now and then ends it. The plants of
+    /// this alliance refuse whatever is asked; it is on record all the same.
+    async fn operate(&mut self, booking_id: String) -> Answer {
+        let (began, request_id) = (turmoil::elapsed(), self.client.fresh_request_id());
+        let operation = self.random.random_range(0..2);
+        let request = v1::OpenSessionRequest { request_id: request_id.clone(), booking_id, operation };
+        let answered = self.client.open_session(request).await;
+        let session_id = answered.as_ref().ok().and_then(|answer| Some(answer.session.as_ref()?.id.clone()));
+        let opened = Answer::of(answered.map(|answer| (answer.header, None)));
+        let opened = self.note(began, Call::Operate { request_id }, opened);
+        // Without agents nobody answers, and whoever asks waits for long.
+        let Some(session_id) = session_id.filter(|_| self.scale() > 1) else { return opened };
+        let verb = VERBS[self.random.random_range(0..VERBS.len())];
+        let asked = v1::OperateRequest {
+            request_id: self.client.fresh_request_id(),
+            session_id: session_id.clone(),
+            verb: verb.into(),
+            valid_s: 30,
+            ..v1::OperateRequest::default()
+        };
+        if let Ok(v1::OperateResponse { command: Some(command), .. }) = self.client.operate(asked).await {
+            self.world.borrow_mut().history.asked.push((session_id.clone(), command));
+        }
+        if self.random.random_bool(0.5) {
+            let (began, request_id) = (turmoil::elapsed(), self.client.fresh_request_id());
+            let close = v1::CloseSessionRequest {
+                request_id: request_id.clone(),
+                session_id,
+                because: String::new(),
+            };
+            let answered = self.client.close_session(close).await.map(|answer| (answer.header, None));
+            self.note(began, Call::Operate { request_id }, Answer::of(answered));
+        }
+        opened
     }
 
     async fn book(&mut self) -> Answer {

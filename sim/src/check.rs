@@ -11,7 +11,7 @@ use crate::run::Summary;
 use crate::world::{Plant, World, clock};
 use millpool_alliance::command::{Event, Request};
 use millpool_alliance::{
-    BookingId, Command, Entry, Format, Outcome, PlantId, Refusal, Reply, State, invariants,
+    BookingId, Command, Entry, Format, Outcome, PlantId, Refusal, Reply, SessionId, State, invariants,
 };
 use millpool_node_agent::outbox::log::Log;
 use millpool_proto::log::v1 as log;
@@ -147,6 +147,7 @@ pub fn everything(world: &World, ending: &Ending) -> Result<Summary, Vec<String>
     undone_is_undone(&replayed, operations, &mut wrong);
     known_is_found(&replayed, operations, &mut wrong);
     watched(world, &replayed, &mut wrong);
+    asked(world, &replayed, &mut wrong);
     for (plant, id) in world.plants.iter().zip(PLANTS) {
         reported(plant, id, &replayed, &mut wrong);
     }
@@ -160,6 +161,27 @@ pub fn everything(world: &World, ending: &Ending) -> Result<Summary, Vec<String>
             hash: ending.hash,
             events: replayed.reported.values().map(Vec::len).sum(),
         }),
+    }
+}
+
+/// What was asked of machines is on record as it was answered; an outcome that was told is the one that stands.
+fn asked(world: &World, replayed: &Replayed, wrong: &mut Vec<String>) {
+    for (session_id, command) in &world.history.asked {
+        let known = SessionId::parse(session_id).ok().and_then(|id| replayed.state.sessions().get(&id));
+        // Forgotten with its booking.
+        let Some(session) = known else { continue };
+        let recorded = session.command(command.nonce).map(|own| wire::remote::command(own, command.nonce));
+        let as_told = |recorded: &v1::RemoteCommand| match &command.outcome {
+            Some(_) => recorded.outcome == command.outcome,
+            None => true,
+        };
+        let same = |recorded: &v1::RemoteCommand| {
+            (recorded.verb, &recorded.by, recorded.asked_at_s)
+                == (command.verb, &command.by, command.asked_at_s)
+        };
+        if !recorded.as_ref().is_some_and(|recorded| same(recorded) && as_told(recorded)) {
+            wrong.push(format!("{session_id}: {command:?} was answered, and {recorded:?} is on record"));
+        }
     }
 }
 

@@ -48,7 +48,7 @@ pub enum Call {
         /// Not older than this.
         min_revision: u64,
     },
-    /// Something that the operator does about the alliance.
+    /// Something that the operator does about the alliance, or a session of remote operation that is begun or ended.
     Operate {
         /// The request's id.
         request_id: String,
@@ -180,4 +180,6 @@ pub struct History {
     pub operations: Vec<Operation>,
     /// Watches.
     pub watched: Vec<Watched>,
+    /// What was asked of machines, by session, as it was answered.
+    pub asked: Vec<(String, v1::RemoteCommand)>,
 }

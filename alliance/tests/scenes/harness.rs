@@ -14,6 +14,7 @@ use millpool_alliance::command::{Event, Happening, Request};
 use millpool_alliance::eligibility::eligible;
 use millpool_alliance::line::{MachineState, Phase, Station};
 use millpool_alliance::offer::Shift;
+use millpool_alliance::program::Sha256;
 use millpool_alliance::refusal::Reason;
 use millpool_alliance::registry::{
     Changeover, Machine, MachineClass, Plant, Policy, Principal, Role, TransportTariff,

@@ -129,6 +129,8 @@ methods! {
     write RemoteServiceClient close_session "CloseSession" (CloseSessionRequest) -> CloseSessionResponse;
     /// Asks something of a machine, and waits for what came of it. An empty request id is filled in.
     write RemoteServiceClient operate "Operate" (OperateRequest) -> OperateResponse;
+    /// Hands over a part of a program's content. The same part may be handed over again.
+    read RemoteServiceClient upload_program "UploadProgram" (UploadProgramRequest) -> UploadProgramResponse;
     /// One session with its commands.
     read RemoteServiceClient get_session "GetSession" (GetSessionRequest) -> GetSessionResponse;
     /// One page of sessions.

@@ -4,6 +4,7 @@
 use crate::fake::pool::{Pool, bare};
 use crate::fake::{Fault, sample};
 use expect_test::expect;
+use millpool_proto::v1::RemoteVerb;
 use serde_json::Value;
 
 const ORDER: [&str; 14] = [
@@ -307,11 +308,61 @@ async fn a_machine_is_operated_from_afar_and_the_record_shows_it() {
         ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          s000007   B000042    0   dmu50-1   bo       2026-11-25 10:20+08:00   2026-11-25 12:00+08:00   closed by Buyer bo: shift ends
     "#]]).await;
+    let asked = [
+        &["remote", "consent", "s000007", "--for", "20m"][..],
+        &["remote", "withdraw", "s000007"],
+        &["remote", "store", "s000007", "--program", "a.nc", "--sha256", SHA256],
+        &["remote", "release", "s000007", "a.nc", SHA256],
+        &["remote", "discard", "s000007", "a.nc", SHA256],
+    ];
+    for words in asked {
+        assert_eq!(pool.run(words).await.exit_code, 0, "{words:?}");
+    }
+    let known = pool.cluster.state.lock().unwrap().session.commands.clone();
+    let [.., consent, _, store, release, _] = &known[..] else { panic!("{known:?}") };
+    assert_eq!((consent.verb(), consent.consent_s), (RemoteVerb::Consent, 1200));
+    assert_eq!((release.verb(), release.program_sha256.as_str()), (RemoteVerb::Release, SHA256));
+    assert_eq!((store.program.as_str(), store.program_sha256.as_str()), ("a.nc", SHA256));
     let json = pool.run(&["remote", "pause", "s000007", "--json"]).await.json();
     assert_eq!(json["command"]["verb"], "REMOTE_VERB_PAUSE");
     assert_eq!(json["command"]["outcome"]["verdict"], "REMOTE_VERDICT_DONE");
     assert_eq!(pool.run(&["remote", "open", "B000001"]).await.exit_code, 1);
     assert_eq!(pool.run(&["remote", "jog", "s000007"]).await.exit_code, 2);
+}
+
+/// Of an empty file.
+const SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+#[tokio::test]
+async fn a_program_is_handed_over_in_parts_and_named_by_its_hash() {
+    let pool = Pool::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bracket.nc");
+    let content: Vec<u8> = (0..600_000_u32).map(|n| b"G0 X1 Y2\n"[n as usize % 9]).collect();
+    std::fs::write(&path, &content).unwrap();
+    let file = path.to_str().unwrap();
+    let ran = pool.run(&["remote", "put", "s000007", file]).await;
+    assert_eq!(ran.exit_code, 0, "{}{}", ran.answers, ran.notices);
+    assert_eq!(pool.cluster.state.lock().unwrap().uploaded, content);
+    let known = pool.cluster.state.lock().unwrap().session.commands.last().unwrap().clone();
+    assert_eq!((known.verb(), known.program.as_str()), (RemoteVerb::Put, "bracket.nc"));
+    assert_eq!(known.program_bytes, 600_000);
+    // Stored with what the file hashes to, as it was put.
+    let ran = pool.run(&["remote", "store", "s000007", "--program", "bracket.nc", "--file", file]).await;
+    assert_eq!(ran.exit_code, 0, "{}{}", ran.answers, ran.notices);
+    assert_eq!(
+        pool.cluster.state.lock().unwrap().session.commands.last().unwrap().program_sha256,
+        known.program_sha256
+    );
+
+    std::fs::write(&path, "").unwrap();
+    let ran = pool.run(&["remote", "put", "s000007", file]).await;
+    assert_eq!(ran.exit_code, 2);
+    assert!(ran.notices.contains("bracket.nc: 0 bytes; accepted are 1 to 33554432"), "{}", ran.notices);
+    let missing = pool.run(&["remote", "put", "s000007", "/nowhere/x.nc"]).await;
+    assert!(missing.notices.contains("/nowhere/x.nc: "), "{}", missing.notices);
+    // A hash without a program says nothing.
+    assert_eq!(pool.run(&["remote", "store", "s000007", "--sha256", SHA256]).await.exit_code, 2);
 }
 
 #[tokio::test]

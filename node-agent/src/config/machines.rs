@@ -41,6 +41,8 @@ pub struct MachineFile {
 pub struct RemoteFile {
     /// Buyers with whom the plant always agrees that the machine moves; others need a person's consent.
     pub standing: Vec<String>,
+    /// The folder from which the machine reads its programs, if the plant takes some from afar; none are taken without.
+    pub programs: Option<PathBuf>,
 }
 
 /// `[agent.machine.power]`
@@ -297,7 +299,15 @@ fn remote(field: &str, machine: &MachineFile, adapter: &Adapter, found: &mut Fou
     for (at, buyer) in own.standing.iter().enumerate() {
         standing.extend(found.name(&format!("{field}.remote.standing[{at}]"), buyer));
     }
-    Some(Some(Rule { standing }))
+    let programs = own.programs.clone();
+    if let Some(folder) = programs.as_ref().filter(|folder| !folder.is_absolute() || !folder.is_dir()) {
+        return found.wrong(
+            &format!("{field}.remote.programs"),
+            folder,
+            "an absolute path of a folder that is there",
+        );
+    }
+    Some(Some(Rule { standing, programs }))
 }
 
 fn simulated(

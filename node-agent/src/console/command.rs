@@ -3,6 +3,8 @@
 use super::when::{self, Direction};
 use super::{Answer, LINE_BYTES_MAX, Listing, Question, SOCKET, show};
 use crate::adapter::word::{Named, Word};
+use crate::remote::program::Program;
+use crate::remote::quarantine::Waiting;
 use clap::{Args, Parser, Subcommand};
 use jiff::tz::TimeZone;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
@@ -18,6 +20,8 @@ pub const EXIT_REFUSED: u8 = 1;
 pub const EXIT_UNREACHABLE: u8 = 69;
 /// The agent answers within this time.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// A program is named with so much of its SHA-256 at least, hexadecimal digits: nobody makes another that begins alike.
+const SHA256_DIGITS_LEAST: usize = 16;
 /// What stands before each line that is typed.
 const PROMPT: &str = "millpool> ";
 
@@ -56,6 +60,10 @@ Examples:
   millpool-node-agent console start lathe-3 --setup
   millpool-node-agent console finish lathe-3 --good 11 --scrapped 1
   millpool-node-agent console down lathe-3 'coolant pump leaks' --until 16:00
+  millpool-node-agent console programs
+  millpool-node-agent console release mill-1 bracket.nc 9f86d081884c7d65
+
+A program in quarantine lies in the agent's folder, under quarantine/MACHINE, to be looked at before it is released.
 ";
 
 /// One thing to do.
@@ -152,6 +160,27 @@ pub enum Command {
         /// The machine.
         machine: String,
     },
+    /// Programs that came from afar, and wait for the plant to look at them.
+    Programs {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lets a program out of quarantine, to where its machine reads programs.
+    Release(ProgramFlags),
+    /// Throws a program out of quarantine.
+    Discard(ProgramFlags),
+}
+
+/// Which program.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ProgramFlags {
+    /// The machine.
+    machine: String,
+    /// The program's name, as `programs` lists it.
+    name: String,
+    /// The beginning of its SHA-256, as `programs` lists it: at least 16 digits.
+    sha256: String,
 }
 
 /// A line that is typed.
@@ -180,6 +209,18 @@ pub enum ConsoleError {
         path: PathBuf,
         /// Why not.
         source: std::io::Error,
+    },
+    /// No program is plainly meant.
+    #[error(
+        "program = {name} {sha256}: accepted are the name and at least the first {least} digits of the SHA-256 of one \
+         that `programs` lists for the machine",
+        least = SHA256_DIGITS_LEAST
+    )]
+    Program {
+        /// As it was named.
+        name: String,
+        /// As it was named.
+        sha256: String,
     },
     /// A time that cannot be read.
     #[error("{0}")]
@@ -232,7 +273,7 @@ impl Terminal {
         let mut last = EXIT_DONE;
         if asked {
             println!(
-                "{}: list, start, count, finish, scrap, down, up, consent, withdraw; help says more, quit ends",
+                "{}: list, start, count, finish, scrap, down, up, consent, withdraw, programs, release, discard; help says more, quit ends",
                 self.socket.display()
             );
         }
@@ -308,6 +349,15 @@ impl Terminal {
             Command::Withdraw { machine } => {
                 return self.tell(&machine, &Question::Withdraw { machine: machine.clone(), by: user() });
             }
+            Command::Programs { json } => return self.programs(json),
+            Command::Release(flags) => {
+                let (machine, program) = (flags.machine.clone(), self.program(&flags)?);
+                return self.tell(&flags.machine, &Question::Release { machine, program, by: user() });
+            }
+            Command::Discard(flags) => {
+                let (machine, program) = (flags.machine.clone(), self.program(&flags)?);
+                return self.tell(&flags.machine, &Question::Discard { machine, program, by: user() });
+            }
         };
         self.tell(&machine, &Question::Say { machine: machine.clone(), word, by: user() })
     }
@@ -323,7 +373,43 @@ impl Terminal {
                 eprintln!("{machine}: {why}");
                 Ok(EXIT_REFUSED)
             }
-            Answer::Listing(_) => Err(ConsoleError::Answer("a list, which was not asked for".to_owned())),
+            Answer::Listing(_) | Answer::Programs { .. } => {
+                Err(ConsoleError::Answer("a list, which was not asked for".to_owned()))
+            }
+        }
+    }
+
+    fn programs(&self, json: bool) -> Result<u8, ConsoleError> {
+        let waiting = self.waiting()?;
+        if json {
+            let text = serde_json::to_string_pretty(&waiting);
+            println!("{}", text.map_err(|error| ConsoleError::Answer(error.to_string()))?);
+        } else {
+            print!("{}", show::programs(&waiting, &self.zone));
+        }
+        Ok(EXIT_DONE)
+    }
+
+    fn waiting(&self) -> Result<Vec<Waiting>, ConsoleError> {
+        match self.ask(&Question::Programs)? {
+            Answer::Programs { waiting } => Ok(waiting),
+            other => Err(ConsoleError::Answer(format!("{other:?}"))),
+        }
+    }
+
+    /// The program that is meant. What was looked at is what is moved: its name alone is not enough.
+    fn program(&self, flags: &ProgramFlags) -> Result<Program, ConsoleError> {
+        let ProgramFlags { machine, name, sha256 } = flags;
+        let begins = sha256.to_ascii_lowercase();
+        let waiting = self.waiting()?;
+        let of_machine = waiting.iter().filter(|one| one.machine_id == *machine);
+        let meant: Vec<_> = of_machine
+            .map(|one| &one.program)
+            .filter(|one| one.name == *name && one.sha256.to_string().starts_with(&begins))
+            .collect();
+        match meant[..] {
+            [program] if begins.len() >= SHA256_DIGITS_LEAST => Ok(program.clone()),
+            _ => Err(ConsoleError::Program { name: name.clone(), sha256: sha256.clone() }),
         }
     }
 

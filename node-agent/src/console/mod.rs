@@ -14,6 +14,8 @@ pub mod when;
 
 use crate::adapter::word::{Named, Word};
 use crate::health::Line;
+use crate::remote::program::Program;
+use crate::remote::quarantine::Waiting;
 use serde::{Deserialize, Serialize};
 
 /// The socket's name in the agent's folder.
@@ -56,6 +58,26 @@ pub enum Question {
         /// Who says so, as the terminal knows.
         by: String,
     },
+    /// What waits in quarantine.
+    Programs,
+    /// Let a program out of quarantine.
+    Release {
+        /// The machine's id.
+        machine: String,
+        /// Which.
+        program: Program,
+        /// Who says so, as the terminal knows.
+        by: String,
+    },
+    /// Throw a program out of quarantine.
+    Discard {
+        /// The machine's id.
+        machine: String,
+        /// Which.
+        program: Program,
+        /// Who says so, as the terminal knows.
+        by: String,
+    },
 }
 
 /// What the agent answers.
@@ -64,6 +86,11 @@ pub enum Question {
 pub enum Answer {
     /// How the plant stands.
     Listing(Box<Listing>),
+    /// What waits in quarantine.
+    Programs {
+        /// By machine and age.
+        waiting: Vec<Waiting>,
+    },
     /// It is on disk, and follows to the coordinator.
     Done {
         /// What follows, in words.

@@ -7,6 +7,8 @@ use crate::clock::Clock;
 use crate::dispatch::Kept;
 use crate::health::{Health, MachineReport};
 use crate::outbox::Status;
+use crate::remote::program::Program;
+use crate::remote::quarantine::Quarantine;
 use crate::remote::run::Told;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -45,6 +47,8 @@ pub struct Plant {
     pub ears: Ears,
     /// The way to remote operation.
     pub remote: mpsc::Sender<Told>,
+    /// Programs from afar.
+    pub quarantine: Quarantine,
 }
 
 /// Binds the socket in the agent's folder, and answers until `stop`. What an earlier process left there is
@@ -123,6 +127,17 @@ async fn talk(mut stream: UnixStream, plant: &Plant) -> std::io::Result<()> {
             Ok(Question::Withdraw { machine: machine_id, by }) => {
                 agree(plant, |answer| Told::Withdraw { machine_id, by: person(&by, uid), answer }).await
             }
+            Ok(Question::Programs) => {
+                let quarantine = plant.quarantine.clone();
+                let waiting = tokio::task::spawn_blocking(move || quarantine.list()).await;
+                Answer::Programs { waiting: waiting.unwrap_or_default() }
+            }
+            Ok(Question::Release { machine, program, by }) => {
+                move_program(plant, machine, program, true, person(&by, uid)).await
+            }
+            Ok(Question::Discard { machine, program, by }) => {
+                move_program(plant, machine, program, false, person(&by, uid)).await
+            }
             Err(error) => Answer::Refused { why: format!("the question cannot be understood: {error}") },
         };
         let mut bytes = serde_json::to_vec(&answer)?;
@@ -192,6 +207,22 @@ async fn agree(plant: &Plant, told: impl FnOnce(oneshot::Sender<Result<String, S
         Ok(Ok(Err(why))) => Answer::Refused { why },
         _ => late(),
     }
+}
+
+async fn move_program(
+    plant: &Plant,
+    machine_id: String,
+    program: Program,
+    release: bool,
+    by: String,
+) -> Answer {
+    // As it came over the socket its name is anybody's.
+    let Some(program) = Program::read(&program.name, &program.sha256.to_string()) else {
+        return Answer::Refused {
+            why: format!("program = {:?}: accepted is the name of a file", program.name),
+        };
+    };
+    agree(plant, |answer| Told::Program { machine_id, program, release, by, answer }).await
 }
 
 fn listing(plant: &Plant) -> Listing {

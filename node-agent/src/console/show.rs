@@ -2,6 +2,7 @@
 
 use super::{ItemListing, Listing, MachineListing};
 use crate::health::Line;
+use crate::remote::quarantine::Waiting;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::fmt::Write as _;
@@ -27,6 +28,22 @@ pub fn listing(listing: &Listing, machine: Option<&str>, zone: &TimeZone) -> Str
     let items_max = if machine.is_some() { usize::MAX } else { ITEMS_SHOWN };
     for machine in shown {
         words.push_str(&self::machine(machine, items_max, &at));
+    }
+    words
+}
+
+/// What waits in quarantine, in words.
+pub fn programs(waiting: &[Waiting], zone: &TimeZone) -> String {
+    if waiting.is_empty() {
+        return "nothing is in quarantine\n".to_owned();
+    }
+    let mut words = String::new();
+    for Waiting { machine_id, program, bytes, job, holder, since_ms } in waiting {
+        let since = zone.to_datetime(Timestamp::from_millisecond(*since_ms).unwrap_or_default());
+        let since = since.strftime("%Y-%m-%d %H:%M");
+        // Writing to a string does not fail.
+        let _ = writeln!(words, "{machine_id}  {}  {bytes} bytes, since {since}", program.name);
+        let _ = writeln!(words, "  for {job} of {holder}; SHA-256 {}", program.sha256);
     }
     words
 }

@@ -1,9 +1,10 @@
 //! The second room: does the plant agree that its machine moves?
 //!
-//! A person agrees at the console, for one machine, for a limited time, and for one operation or whatever is asked. Or a
-//! standing rule of the plant's agrees with some buyers for ever ([`Rule`], in the agent's configuration). What a person
-//! said is not kept through a restart of the agent: whoever agreed is asked again.
+//! A person agrees at the console, for one machine, for a limited time, and for one operation or whatever is asked. Or the
+//! plant's member agrees from afar, for a session's operation. Or a standing rule of the plant's agrees with some buyers
+//! for ever ([`Rule`], in the agent's configuration). What a person said is not kept through a restart of the agent: whoever agreed is asked again.
 
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -17,6 +18,8 @@ pub const CONSENT_DEFAULT: Duration = Duration::from_secs(600);
 pub struct Rule {
     /// Buyers with whom the plant always agrees.
     pub standing: Vec<String>,
+    /// The folder from which the machine reads its programs, if the plant lets some be put there.
+    pub programs: Option<PathBuf>,
 }
 
 /// A person agreed.

@@ -5,7 +5,7 @@
 //! easily: it is heeded after the window's end, and out of its order; but never from a session that is not the
 //! machine's latest, and never twice.
 
-use super::{Asked, Verb};
+use super::{Act, Asked, Verb};
 use millpool_proto::v1::{DispatchItem, RemoteSession};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +70,7 @@ pub enum Refused {
     #[error("the operation is not on the machine's dispatch list, or not due yet")]
     NotListed,
     /// Only the plant may ask it.
-    #[error("only the plant may break a job off")]
+    #[error("only the plant may ask that")]
     NotThePlant,
 }
 
@@ -95,9 +95,9 @@ pub const CHECKS: [(Refused, Check); 9] = [
     (Refused::Stale, |asked, known, _| asked.deadline().is_some_and(|deadline| known.now <= deadline)),
     (Refused::OutOfOrder, |asked, _, seen| {
         let latest = seen.nonces.last().copied().unwrap_or(0);
-        asked.verb.makes_safe() || asked.epoch != seen.epoch || asked.nonce >= latest
+        asked.act.makes_safe() || asked.epoch != seen.epoch || asked.nonce >= latest
     }),
-    (Refused::Window, |asked, known, _| asked.verb.makes_safe() || known.now_ms < asked.closes_at_ms),
+    (Refused::Window, |asked, known, _| asked.act.makes_safe() || known.now_ms < asked.closes_at_ms),
     (Refused::NotListed, |asked, known, _| {
         let meant = |item: &DispatchItem| {
             item.booking_id == asked.booking_id
@@ -105,9 +105,10 @@ pub const CHECKS: [(Refused, Check); 9] = [
                 && item.machine_id == asked.machine_id
                 && item.start_s.saturating_mul(1000) <= known.now_ms
         };
-        asked.verb.makes_safe() || asked.verb == Verb::Clear || known.items.iter().any(meant)
+        let after = matches!(asked.act, Act::Machine(Verb::Clear, _) | Act::Discard(_));
+        after || asked.act.makes_safe() || known.items.iter().any(meant)
     }),
-    (Refused::NotThePlant, |asked, _, _| asked.verb != Verb::Abort || asked.by.starts_with("member:")),
+    (Refused::NotThePlant, |asked, _, _| !asked.act.is_the_plants() || asked.is_by_the_plant()),
 ];
 
 /// The checks that hold only for a while, and are made once more before the call: it may have had to wait.

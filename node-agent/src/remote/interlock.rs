@@ -4,6 +4,7 @@
 //! own guard stands alone, and the record says so.
 
 use super::Verb;
+use super::program::Pinned;
 use crate::adapter::job::{Listed, Standing};
 use millpool_proto::v1::MachineState;
 use std::time::Duration;
@@ -35,6 +36,19 @@ pub struct Fitness {
     pub door_unreadable: bool,
     /// Its own list of jobs; none where it cannot be read.
     pub jobs: Option<Vec<Listed>>,
+}
+
+/// The interlock on a job's program: it has to be the one that was released. What did not come from here is the plant's
+/// own, and the record says so.
+pub async fn program(pinned: Option<&Pinned>) -> Interlock {
+    let (holds, seen) = match pinned {
+        None => (true, "the plant's own".to_owned()),
+        Some(pinned) => match pinned.check().await {
+            Ok(()) => (true, pinned.program.to_string()),
+            Err(why) => (false, why),
+        },
+    };
+    Interlock { name: "program", holds, seen }
 }
 
 /// The interlocks of what lets a machine move; none for anything else.

@@ -13,6 +13,9 @@
 //!
 //! Whatever has to wait behind a slow control is looked at once more before the call ([`permit`]).
 //!
+//! A program comes to the plant by the same way ([`quarantine`]): fetched once its command was let pass, held against its
+//! SHA-256, and let out by the plant alone. What a job rests on ([`program`]) is looked at before it may start.
+//!
 //! [`run`] ties them together, and tells what came of each command as an event. When the line to the coordinator or a
 //! session is lost, a permission to start that the machine has not used is taken back; a running cut is left alone.
 //!
@@ -27,11 +30,14 @@ pub mod consent;
 pub mod guard;
 pub mod interlock;
 pub mod permit;
+pub mod program;
+pub mod quarantine;
 pub mod run;
 
 use interlock::Interlock;
-use millpool_proto::v1::{RemoteAsked, RemoteSession, RemoteVerb};
+use millpool_proto::v1::{RemoteAsked, RemoteCommand, RemoteSession, RemoteVerb};
 use permit::Permit;
+use program::{Pinned, Program, Sha256, Wanted};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -93,8 +99,86 @@ impl Verb {
         matches!(self, Self::Pause | Self::RevokeStart | Self::Stop | Self::Abort)
     }
 
-    fn read(number: i32) -> Option<Self> {
-        Self::NAMED.iter().find(|(.., wire)| i32::from(*wire) == number).map(|(verb, ..)| *verb)
+    fn read(wire: RemoteVerb) -> Option<Self> {
+        Self::NAMED.iter().find(|(.., own)| *own == wire).map(|(verb, ..)| *verb)
+    }
+}
+
+/// What is asked: of a machine, or of its plant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Of the machine; for what puts a job on its list, on which program.
+    Machine(Verb, Option<Wanted>),
+    /// To put a program of this length, bytes, into quarantine.
+    Put(Program, u64),
+    /// To let one out, to where the machine reads its programs.
+    Release(Program),
+    /// To throw one out.
+    Discard(Program),
+    /// The plant agrees that the machine moves, for so long.
+    Consent(Duration),
+    /// The plant agrees no more.
+    Withdraw,
+}
+
+impl Act {
+    fn read(command: &RemoteCommand) -> Option<Self> {
+        let program = || Program::read(&command.program, &command.program_sha256);
+        Some(match command.verb() {
+            RemoteVerb::Put => Self::Put(program()?, command.program_bytes),
+            RemoteVerb::Release => Self::Release(program()?),
+            RemoteVerb::Discard => Self::Discard(program()?),
+            RemoteVerb::Consent => Self::Consent(Duration::from_secs(command.consent_s.into())),
+            RemoteVerb::Withdraw => Self::Withdraw,
+            of_the_machine => {
+                let sha256 = match command.program_sha256.as_str() {
+                    "" => None,
+                    named => Some(Sha256::read(named)?),
+                };
+                let named = (!command.program.is_empty()).then(|| command.program.clone());
+                let wanted = named.map(|name| Wanted { name, sha256 });
+                if wanted.is_none() && sha256.is_some() {
+                    return None;
+                }
+                Self::Machine(Verb::read(of_the_machine)?, wanted)
+            }
+        })
+    }
+
+    /// What is asked of the machine, if it is that.
+    pub fn verb(&self) -> Option<Verb> {
+        if let Self::Machine(verb, _) = self { Some(*verb) } else { None }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Machine(verb, _) => verb.name(),
+            Self::Put(..) => "Put",
+            Self::Release(_) => "Release",
+            Self::Discard(_) => "Discard",
+            Self::Consent(_) => "Consent",
+            Self::Withdraw => "Withdraw",
+        }
+    }
+
+    /// It lets the machine move.
+    pub fn moves(&self) -> bool {
+        self.verb().is_some_and(Verb::moves)
+    }
+
+    /// It can only make the machine do less.
+    pub fn makes_safe(&self) -> bool {
+        matches!(self, Self::Withdraw) || self.verb().is_some_and(Verb::makes_safe)
+    }
+
+    /// Only the plant may ask it.
+    pub fn is_the_plants(&self) -> bool {
+        match self {
+            Self::Release(_) | Self::Consent(_) | Self::Withdraw => true,
+            Self::Machine(verb, _) => *verb == Verb::Abort,
+            Self::Put(..) | Self::Discard(_) => false,
+        }
     }
 }
 
@@ -127,9 +211,7 @@ pub struct Asked {
     /// When the session ends, ms since the Unix epoch.
     pub closes_at_ms: i64,
     /// What.
-    pub verb: Verb,
-    /// The program, for what puts a job on the list; empty for none.
-    pub program: String,
+    pub act: Act,
     /// It is good for so long.
     pub valid: Duration,
     /// When the agent sent the sign of life that the coordinator had last heard when it sent this; none where that
@@ -144,17 +226,26 @@ impl Asked {
         Some(Self {
             epoch: session.epoch,
             nonce: command.nonce,
-            verb: Verb::read(command.verb)?,
+            act: Act::read(&command)?,
             machine_id: session.machine_id,
             booking_id: session.booking_id,
             operation: session.operation,
             holder: session.holder,
             by: command.by,
             closes_at_ms: session.closes_at_s.saturating_mul(1000),
-            program: command.program,
             valid: Duration::from_secs(command.valid_s.into()),
             sent: sent(asked.echo_ms),
         })
+    }
+
+    /// The plant's member asks it.
+    pub fn is_by_the_plant(&self) -> bool {
+        self.by.starts_with("member:")
+    }
+
+    /// Its session and number.
+    pub fn id(&self) -> (u64, u32) {
+        (self.epoch, self.nonce)
     }
 
     /// The id of the job that it is about. It cannot name another.
@@ -181,6 +272,8 @@ pub struct Bid {
     pub job: String,
     /// The program, for what puts a job on the list; empty for none.
     pub program: String,
+    /// The program that the job rests on, where it was released here: it has to be that very one.
+    pub pinned: Option<Pinned>,
     /// When the operation is planned to begin and end, ms since the Unix epoch, for what puts a job on the list.
     pub planned_ms: Option<(i64, i64)>,
     /// The last look before the machine is asked.
@@ -212,6 +305,8 @@ pub enum Came {
         /// In words.
         words: String,
     },
+    /// The plant did it, without the machine.
+    Done(String),
     /// The machine refused to be asked this.
     Rejected(String),
     /// The machine was asked, and no answer came.

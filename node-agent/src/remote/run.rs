@@ -2,16 +2,25 @@
 //! machine's adapter, and tells what came of it.
 //!
 //! One task a plant. What it remembers is a mark in the outbox, like an adapter's: which commands came, which are with a
-//! machine and not answered, and which permissions to start were given and not used up.
+//! machine and not answered, which permissions to start were given and not used up ([`grants`]), and on which program each
+//! job rests ([`programs`]).
+
+mod grants;
+mod programs;
 
 use super::consent::{CONSENT_MAX, Consent, Consents, Rule};
-use super::guard::{Guard, Known, LEASE, Refused};
+use super::guard::{Guard, Known, Refused};
 use super::permit::{Command, Permit, lock};
-use super::{Answer, Asked, Bid, Came, Line, Verb};
+use super::program::{Program, Rests, Wanted};
+use super::quarantine::{Quarantine, Supply};
+use super::{Act, Answer, Asked, Bid, Came, Line, Verb};
 use crate::clock::Clock;
 use crate::dispatch::Kept;
+use crate::ground::Ground;
+use crate::health::Health;
 use crate::outbox::{Entry, Mark, Outbox, OutboxError};
 use bytes::Bytes;
+use grants::{Grant, Revoking};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{AgentEvent, Interlock, RemoteAnswered, RemoteOutcome, RemoteVerdict};
 use serde::{Deserialize, Serialize};
@@ -29,10 +38,12 @@ const MARK: &str = "remote:";
 pub const WAITING_MAX: usize = 64;
 /// Whether a lease or a session is lost is looked at this often.
 const TICK: Duration = Duration::from_millis(250);
-/// A permission to start is taken back within this time, or tried again.
-const REVOKE_WITHIN: Duration = Duration::from_secs(5);
 /// A machine's adapter answers within so long after a command's time, or nothing is known.
 const ANSWER_GRACE: Duration = Duration::from_secs(20);
+/// A program is fetched within so long, or not at all.
+const WORK_WITHIN: Duration = Duration::from_secs(600);
+/// Commands that are being carried out; beyond these no program is fetched.
+const WORKS_MAX: usize = 8;
 
 /// What the task is told.
 #[derive(Debug)]
@@ -61,6 +72,19 @@ pub enum Told {
         /// What follows, in words, or why not.
         answer: oneshot::Sender<Result<String, String>>,
     },
+    /// A person lets a program out of quarantine, or throws it out.
+    Program {
+        /// The machine.
+        machine_id: String,
+        /// Which.
+        program: Program,
+        /// Out to where the machine reads its programs; or away.
+        release: bool,
+        /// Who.
+        by: String,
+        /// What follows, in words, or why not.
+        answer: oneshot::Sender<Result<String, String>>,
+    },
 }
 
 /// A machine that can be commanded.
@@ -81,31 +105,8 @@ struct Memory {
     pending: Vec<(u64, u32, String)>,
     /// Permissions to start that were given and may not be used up.
     granted: BTreeSet<Grant>,
-}
-
-/// A permission to start.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Grant {
-    machine_id: String,
-    job: String,
-    /// By which command it was given: its session and number.
-    epoch: u64,
-    nonce: u32,
-    /// Whose session it was.
-    holder: String,
-}
-
-impl Grant {
-    fn by(asked: &Asked) -> Self {
-        let (machine_id, job) = (asked.machine_id.clone(), asked.job());
-        Self { machine_id, job, epoch: asked.epoch, nonce: asked.nonce, holder: asked.holder.clone() }
-    }
-
-    /// Whether another was given for the same job before.
-    fn replaces(&self, other: &Grant) -> bool {
-        (&self.machine_id, &self.job) == (&other.machine_id, &other.job)
-            && (other.epoch, other.nonce) < (self.epoch, self.nonce)
-    }
+    /// On which program each job rests.
+    rests: Rests,
 }
 
 /// What the task is made with.
@@ -122,6 +123,14 @@ pub struct Options {
     pub line: watch::Receiver<Line>,
     /// The machines that can be commanded, and that the plant allows to be.
     pub hands: BTreeMap<String, Hand>,
+    /// Where programs wait.
+    pub quarantine: Quarantine,
+    /// Whence they come; none while there is no line.
+    pub supply: watch::Receiver<Option<Arc<dyn Supply>>>,
+    /// What the machines are at.
+    pub health: Health,
+    /// Where their files are read.
+    pub ground: Ground,
     /// A guard that is left out, to show that it is needed.
     #[cfg(test)]
     pub omitted: Option<Omitted>,
@@ -142,6 +151,12 @@ pub enum Omitted {
     LastLook,
     /// What was not used is taken back.
     TakeBack,
+    /// What comes into quarantine is held against its hash.
+    ContentHash,
+    /// A program that is in use is not replaced.
+    InUse,
+    /// What a job rests on is looked at before the call.
+    Pinned,
 }
 
 /// Decides on what is asked until `stop`.
@@ -181,7 +196,7 @@ pub async fn run(
                 Ok((asked, consent, answer)) => remote.take(&asked, consent, answer).await?,
                 Err(died) => tracing::error!(%died, "a command's answer was lost"),
             },
-            _ = tick.tick() => remote.revoke_lost(),
+            _ = tick.tick() => remote.revoke_lost().await?,
             Some(told) = told.recv() => remote.hear(told).await?,
         }
     }
@@ -195,8 +210,8 @@ struct Remote {
     consents: Arc<Mutex<Consents>>,
     /// What machines answer: the command, by whose consent, the answer.
     answers: JoinSet<(Asked, String, Answer)>,
-    /// Permissions that are being taken back, and when it is tried again.
-    revoking: BTreeMap<Grant, (Instant, oneshot::Receiver<Answer>)>,
+    /// Permissions that are being taken back.
+    revoking: BTreeMap<Grant, Revoking>,
 }
 
 impl Remote {
@@ -209,6 +224,14 @@ impl Remote {
             }
             Told::Withdraw { machine_id, by, answer } => {
                 let _ = answer.send(self.withdraw(&machine_id, &by));
+            }
+            Told::Program { machine_id, program, release, by, answer } => {
+                tracing::info!(plant = self.options.plant_id, machine = machine_id, %program, release, by,
+                    "a program in quarantine");
+                let moving = self.move_program(machine_id, program, release, None);
+                tokio::spawn(async move {
+                    let _ = answer.send(moving.await);
+                });
             }
         }
         Ok(())
@@ -255,22 +278,97 @@ impl Remote {
             return self.refuse(&asked, refused).await;
         }
         let Some(hand) = self.options.hands.get(&asked.machine_id).cloned() else { return Ok(()) };
+        match asked.act.clone() {
+            Act::Machine(verb, wanted) => self.ask_machine(asked, verb, wanted, &hand).await,
+            Act::Put(program, bytes) => self.put(asked, program, bytes).await,
+            Act::Release(program) => {
+                let moving = self.move_program(asked.machine_id.clone(), program, true, None);
+                self.work(asked, moving).await
+            }
+            Act::Discard(program) => {
+                let holder = (!asked.is_by_the_plant()).then(|| asked.holder.clone());
+                let moving = self.move_program(asked.machine_id.clone(), program, false, holder);
+                self.work(asked, moving).await
+            }
+            Act::Consent(within) => {
+                let (machine_id, job, by) = (asked.machine_id.clone(), asked.job(), asked.by.clone());
+                let said = self.consent(machine_id, Some(job), within, by);
+                self.tell(&asked, asked.by.clone(), done(said)).await
+            }
+            Act::Withdraw => {
+                let said = self.withdraw(&asked.machine_id, &asked.by);
+                self.tell(&asked, String::new(), done(said)).await
+            }
+        }
+    }
+
+    /// Does for a command what is not the machine's, aside.
+    async fn work(
+        &mut self,
+        asked: Asked,
+        work: impl Future<Output = Result<String, String>> + Send + 'static,
+    ) -> Result<(), OutboxError> {
+        self.memory.pending.push((asked.epoch, asked.nonce, asked.machine_id.clone()));
+        self.keep(Vec::new()).await?;
+        self.answers.spawn(async move {
+            let answer = match tokio::time::timeout(WORK_WITHIN, work).await {
+                Ok(said) => done(said),
+                Err(_) => Answer::not_asked(format!("it was not done within {WORK_WITHIN:?}")),
+            };
+            (asked, String::new(), answer)
+        });
+        Ok(())
+    }
+
+    /// Asks the machine, if the plant agrees and it is known on which program its job rests.
+    async fn ask_machine(
+        &mut self,
+        asked: Asked,
+        verb: Verb,
+        wanted: Option<Wanted>,
+        hand: &Hand,
+    ) -> Result<(), OutboxError> {
         let permit = self.permit(&asked, &hand.rule);
         let consent = permit.consent();
         if consent.is_none() && permit.needs_consent() {
             let why = "the plant has not agreed that the machine moves";
             return self.tell(&asked, String::new(), Answer::not_asked(why)).await;
         }
+        let pinned = match self.pinned(&asked, verb, wanted.as_ref(), hand) {
+            Ok(pinned) => pinned,
+            Err(why) => return self.tell(&asked, String::new(), Answer::not_asked(why)).await,
+        };
         self.memory.pending.push((asked.epoch, asked.nonce, asked.machine_id.clone()));
-        if asked.verb == Verb::Start {
+        if verb == Verb::Start {
             // Before the call: what may have been given may have to be taken back.
             self.memory.granted.insert(Grant::by(&asked));
+        }
+        if matches!(verb, Verb::Store | Verb::Update) {
+            // Until it is answered nobody knows on what the job rests.
+            // What is released under this name only later is looked for then.
+            let sha256 = pinned.as_ref().map(|pinned| pinned.program.sha256);
+            let on = wanted.clone().map(|wanted| Wanted { sha256, ..wanted });
+            self.memory.rests.begin(&asked.machine_id, &asked.job(), asked.id(), on);
         }
         if !self.omits(Omitted::Memory) {
             self.keep(Vec::new()).await?;
         }
-        let consent = consent.filter(|_| asked.verb.moves()).unwrap_or_default();
-        self.bid(asked, consent, permit, &hand);
+        let consent = consent.filter(|_| verb.moves()).unwrap_or_default();
+        let items = self.options.kept.borrow().items_of(&asked.machine_id);
+        let item = items.iter().find(|item| job_of(&item.booking_id, item.operation) == asked.job());
+        let (answer, answered) = oneshot::channel();
+        let bid = Bid {
+            of: Some(asked.id()),
+            machine_id: asked.machine_id.clone(),
+            verb,
+            job: asked.job(),
+            program: wanted.map(|wanted| wanted.name).unwrap_or_default(),
+            pinned: pinned.filter(|_| !self.omits(Omitted::Pinned)),
+            planned_ms: item.map(|item| (item.start_s.saturating_mul(1000), item.end_s.saturating_mul(1000))),
+            permit,
+            answer,
+        };
+        self.hand_over(asked, consent, bid, answered, hand);
         Ok(())
     }
 
@@ -291,7 +389,7 @@ impl Remote {
     fn permit(&self, asked: &Asked, rule: &Rule) -> Permit {
         Permit::Command(Box::new(Command {
             asked: asked.clone(),
-            needs_consent: asked.verb.moves() && !self.omits(Omitted::Consent),
+            needs_consent: asked.act.moves() && !self.omits(Omitted::Consent),
             rule: rule.clone(),
             clock: self.options.clock,
             guard: self.memory.guard.clone(),
@@ -323,21 +421,15 @@ impl Remote {
     }
 
     /// Hands a command to its machine's adapter, and waits for the answer aside.
-    fn bid(&mut self, asked: Asked, consent: String, permit: Permit, hand: &Hand) {
+    fn hand_over(
+        &mut self,
+        asked: Asked,
+        consent: String,
+        bid: Bid,
+        answered: oneshot::Receiver<Answer>,
+        hand: &Hand,
+    ) {
         let deadline = asked.deadline().unwrap_or_else(Instant::now);
-        let (answer, answered) = oneshot::channel();
-        let items = self.options.kept.borrow().items_of(&asked.machine_id);
-        let item = items.iter().find(|item| format!("{}/{}", item.booking_id, item.operation) == asked.job());
-        let bid = Bid {
-            of: Some((asked.epoch, asked.nonce)),
-            machine_id: asked.machine_id.clone(),
-            verb: asked.verb,
-            job: asked.job(),
-            program: asked.program.clone(),
-            planned_ms: item.map(|item| (item.start_s.saturating_mul(1000), item.end_s.saturating_mul(1000))),
-            permit,
-            answer,
-        };
         let taken = hand.bids.try_send(bid).is_ok();
         self.answers.spawn(async move {
             let no_answer =
@@ -355,6 +447,7 @@ impl Remote {
     /// Takes in what came of a command that was let pass.
     async fn take(&mut self, asked: &Asked, consent: String, answer: Answer) -> Result<(), OutboxError> {
         self.note_grant(asked, &answer.came);
+        self.note_rest(asked, &answer.came);
         self.memory.pending.retain(|(epoch, nonce, _)| (*epoch, *nonce) != (asked.epoch, asked.nonce));
         self.tell(asked, consent, answer).await
     }
@@ -363,37 +456,19 @@ impl Remote {
     async fn tell(&mut self, asked: &Asked, consent: String, answer: Answer) -> Result<(), OutboxError> {
         let outcome = self.outcome(consent, answer);
         tracing::info!(plant = self.options.plant_id, machine = asked.machine_id, session = asked.epoch,
-            nonce = asked.nonce, verb = asked.verb.name(), by = asked.by, verdict = ?outcome.verdict(),
+            nonce = asked.nonce, verb = asked.act.name(), by = asked.by, verdict = ?outcome.verdict(),
             words = outcome.words, "a remote command");
         metrics::counter!("millpool_agent_remote_commands_total", "verdict" => format!("{:?}", outcome.verdict()))
             .increment(1);
-        let event = self.event(&asked.machine_id, asked.epoch, asked.nonce, outcome);
+        let event = self.event(&asked.machine_id, asked.id(), outcome, false);
         self.keep(vec![event]).await
-    }
-
-    /// What a command's outcome means for permissions to start. Answers may be heard in another order than that in which
-    /// the machine gave them: the commands' numbers tell which came first.
-    fn note_grant(&mut self, asked: &Asked, came: &Came) {
-        let own = Grant::by(asked);
-        let ends =
-            matches!(asked.verb, Verb::Start | Verb::RevokeStart | Verb::Stop | Verb::Abort | Verb::Cancel);
-        match came {
-            Came::Answered { done: true, .. } if ends => {
-                self.memory.granted.retain(|grant| !own.replaces(grant));
-                self.revoking.retain(|grant, _| !own.replaces(grant));
-            }
-            // It was not given; an earlier one may stand.
-            Came::NotAsked(_) | Came::Rejected(_) | Came::Answered { done: false, .. } => {
-                self.memory.granted.remove(&own);
-            }
-            Came::Answered { .. } | Came::NoAnswer(_) => {}
-        }
     }
 
     fn outcome(&self, consent: String, answer: Answer) -> RemoteOutcome {
         let (verdict, words, return_status) = match answer.came {
             Came::NotAsked(why) => (RemoteVerdict::Refused, why, 0),
             Came::Answered { done: true, status, words } => (RemoteVerdict::Done, words, status),
+            Came::Done(words) => (RemoteVerdict::Done, words, 0),
             Came::Answered { done: false, status, words } => (RemoteVerdict::Rejected, words, status),
             Came::Rejected(why) => (RemoteVerdict::Rejected, why, 0),
             Came::NoAnswer(why) => (RemoteVerdict::Unknown, why, 0),
@@ -411,13 +486,19 @@ impl Remote {
         }
     }
 
-    fn event(&self, machine_id: &str, epoch: u64, nonce: u32, outcome: RemoteOutcome) -> AgentEvent {
-        let session_id = format!("s{epoch:06}");
+    fn event(
+        &self,
+        machine_id: &str,
+        (epoch, nonce): (u64, u32),
+        outcome: RemoteOutcome,
+        taken_back: bool,
+    ) -> AgentEvent {
+        let (session_id, outcome) = (format!("s{epoch:06}"), Some(outcome));
         AgentEvent {
             seq: 0,
             at_ms: self.options.clock.now_ms(),
             machine_id: machine_id.to_owned(),
-            what: Some(What::RemoteAnswered(RemoteAnswered { session_id, nonce, outcome: Some(outcome) })),
+            what: Some(What::RemoteAnswered(RemoteAnswered { session_id, nonce, outcome, taken_back })),
         }
     }
 
@@ -431,70 +512,12 @@ impl Remote {
     async fn tell_forgotten(&mut self) -> Result<(), OutboxError> {
         let forgotten = std::mem::take(&mut self.memory.pending);
         let events = forgotten.into_iter().map(|(epoch, nonce, machine_id)| {
-            let why = "the agent was restarted while the machine was asked";
+            let why = "the agent was restarted while it was being done";
             let answer = Answer { interlocks: Vec::new(), came: Came::NoAnswer(why.to_owned()) };
-            self.event(&machine_id, epoch, nonce, self.outcome(String::new(), answer))
+            self.event(&machine_id, (epoch, nonce), self.outcome(String::new(), answer), false)
         });
         let events: Vec<_> = events.collect();
         if events.is_empty() { Ok(()) } else { self.keep(events).await }
-    }
-
-    /// Takes permissions to start back whose session is over, that were given over a line that is lost since, or to which
-    /// nobody agrees any more.
-    fn revoke_lost(&mut self) {
-        if self.omits(Omitted::TakeBack) {
-            return;
-        }
-        self.note_revoked();
-        let now = Instant::now();
-        let line = self.options.line.borrow().clone();
-        let alive = line.alive.is_some_and(|alive| now - alive <= LEASE);
-        let consents = lock(&self.consents).clone();
-        let agreed = |Grant { machine_id, job, holder, .. }: &Grant| {
-            let hand = self.options.hands.get(machine_id);
-            hand.is_some_and(|hand| consents.find(machine_id, job, holder, &hand.rule, now).is_some())
-        };
-        let open = |grant: &Grant| line.sessions.iter().any(|session| session.epoch == grant.epoch);
-        let stands = |grant: &Grant| alive && open(grant) && (agreed(grant) || self.omits(Omitted::Consent));
-        let lost =
-            self.memory.granted.iter().filter(|grant| !stands(grant) && !self.revoking.contains_key(*grant));
-        for grant in lost.cloned().collect::<Vec<_>>() {
-            let Some(hand) = self.options.hands.get(&grant.machine_id) else { continue };
-            let (deadline, (answer, answered)) = (now + REVOKE_WITHIN, oneshot::channel());
-            let bid = Bid {
-                of: None,
-                machine_id: grant.machine_id.clone(),
-                verb: Verb::RevokeStart,
-                job: grant.job.clone(),
-                program: String::new(),
-                planned_ms: None,
-                permit: Permit::TakeBack { deadline },
-                answer,
-            };
-            // Where there is no room it is tried again.
-            let _ = hand.bids.try_send(bid);
-            self.revoking.insert(grant, (deadline, answered));
-        }
-    }
-
-    /// What has become of the permissions that are being taken back.
-    fn note_revoked(&mut self) {
-        let now = Instant::now();
-        let Self { memory, revoking, options, .. } = self;
-        revoking.retain(|grant, (again, answered)| match answered.try_recv() {
-            // Done, or there is nothing to take back: it runs, is over, or is not there.
-            Ok(Answer { came: Came::Answered { .. } | Came::Rejected(_), .. }) => {
-                tracing::warn!(
-                    plant = options.plant_id,
-                    machine = grant.machine_id,
-                    job = grant.job,
-                    "a permission to start is taken back, unless it was used"
-                );
-                memory.granted.remove(grant);
-                false
-            }
-            _ => now < *again,
-        });
     }
 
     /// What machines still answer is told, for a moment; the rest is told after the next start.
@@ -507,4 +530,17 @@ impl Remote {
         }
         Ok(())
     }
+}
+
+/// What the plant did without the machine, as an answer.
+fn done(said: Result<String, String>) -> Answer {
+    match said {
+        Ok(words) => Answer { interlocks: Vec::new(), came: Came::Done(words) },
+        Err(why) => Answer::not_asked(why),
+    }
+}
+
+/// The id of an operation's job.
+fn job_of(booking_id: &str, operation: u32) -> String {
+    format!("{booking_id}/{operation}")
 }

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use Role::{Agent, Auditor, Buyer, Member, Operator};
 
 /// Every RPC of the public services and the roles that it admits.
-pub const TABLE: [(&str, &[Role]); 37] = [
+pub const TABLE: [(&str, &[Role]); 39] = [
     ("/millpool.v1.BookingService/Quote", &[Buyer, Operator]),
     ("/millpool.v1.BookingService/Book", &[Buyer, Operator]),
     ("/millpool.v1.BookingService/ConfirmBooking", &[Buyer, Operator]),
@@ -36,9 +36,11 @@ pub const TABLE: [(&str, &[Role]); 37] = [
     ("/millpool.v1.RemoteService/OpenSession", &[Buyer]),
     ("/millpool.v1.RemoteService/CloseSession", &[Buyer, Member, Operator]),
     ("/millpool.v1.RemoteService/Operate", &[Buyer, Member]),
+    ("/millpool.v1.RemoteService/UploadProgram", &[Buyer]),
     ("/millpool.v1.RemoteService/GetSession", &[Buyer, Member, Operator, Auditor]),
     ("/millpool.v1.RemoteService/ListSessions", &[Buyer, Member, Operator, Auditor]),
     ("/millpool.v1.AgentService/Attach", &[Agent, Operator]),
+    ("/millpool.v1.AgentService/FetchProgram", &[Agent, Operator]),
     ("/millpool.v1.AdminService/GetStatus", &[Buyer, Member, Agent, Operator, Auditor]),
     ("/millpool.v1.AdminService/AddNode", &[Operator]),
     ("/millpool.v1.AdminService/RemoveNode", &[Operator]),

@@ -4,7 +4,7 @@
 use super::answer::{failed, failure, reasons, refused};
 use super::seats::Seat;
 use super::stream::{self, Answers, Gone, Writer};
-use super::{Core, observe, operator};
+use super::{Core, observe, operator, programs};
 use crate::planner::Failure;
 use crate::wire::{agent as wire, remote};
 use futures::FutureExt as _;
@@ -43,6 +43,13 @@ impl AgentService for Core {
         let answer = self.seat(request).await;
         observe(ATTACH, begun, answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
         answer.map(Response::new)
+    }
+
+    async fn fetch_program(
+        &self,
+        request: Request<v1::FetchProgramRequest>,
+    ) -> Result<Response<v1::FetchProgramResponse>, Status> {
+        self.local(programs::FETCH, request, programs::fetch).await
     }
 }
 
@@ -102,7 +109,7 @@ async fn hello(incoming: &mut Streaming<v1::AgentMessage>) -> Result<v1::Hello, 
 }
 
 impl Core {
-    fn must_lead(&self) -> Result<(), Status> {
+    pub(super) fn must_lead(&self) -> Result<(), Status> {
         let leadership = self.consensus.leadership();
         if leadership.is_ready {
             return Ok(());

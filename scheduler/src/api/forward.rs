@@ -1,7 +1,7 @@
 //! Passing a request on to the leader, and executing one that was passed on.
 
 use super::answer::failed;
-use super::{Core, access, admin, booking, capacity, plan, reasons, remote};
+use super::{Core, access, admin, booking, capacity, plan, programs, reasons, remote};
 use crate::consensus::{Forward, NodeId};
 use crate::wire::registry;
 use millpool_alliance::command::Caller;
@@ -103,6 +103,7 @@ async fn execute(core: Core, request: v1::ForwardRequest) -> Result<Vec<u8>, Sta
         remote::OPEN => remote::open,
         remote::CLOSE => remote::close,
         remote::OPERATE => remote::operate,
+        programs::UPLOAD => programs::upload,
         admin::ADD_NODE => admin::add_node,
         admin::REMOVE_NODE => admin::remove_node,
         admin::TRANSFER_LEADER => admin::transfer_leader,

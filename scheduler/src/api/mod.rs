@@ -13,6 +13,7 @@ mod capacity;
 mod forward;
 mod indicators;
 mod plan;
+mod programs;
 mod remote;
 mod seats;
 mod stream;
@@ -74,6 +75,8 @@ pub struct Core {
     pub access: Access,
     /// Agents connected here.
     pub seats: Arc<seats::Seats>,
+    /// Programs on their way to plants.
+    programs: Arc<programs::Programs>,
     /// Quotes on what this node has applied.
     pub quotes: Quotes,
     /// Backups that may be on their way at once: each holds the state's bytes.
@@ -90,8 +93,8 @@ impl Core {
     ) -> Self {
         let history = History::start(&consensus);
         let backups = Arc::new(Semaphore::new(BACKUPS_MAX));
-        let (seats, quotes) = (Arc::default(), Quotes::default());
-        let core = Core { consensus, planner, history, clock, access, seats, quotes, backups };
+        let (seats, programs, quotes) = (Arc::default(), Arc::default(), Quotes::default());
+        let core = Core { consensus, planner, history, clock, access, seats, programs, quotes, backups };
         core.attend_agents();
         core
     }

@@ -4,10 +4,10 @@
 //! what came of it comes back as one of the agent's events. So whoever asks waits for nothing but the state.
 
 use super::answer::refused;
-use super::{Core, key, page_of};
+use super::{Core, key, page_of, programs};
 use crate::wire::remote as wire;
 use millpool_alliance::command::Caller;
-use millpool_alliance::remote::{Asked, Session};
+use millpool_alliance::remote::{Asked, Session, Verb};
 use millpool_alliance::{BookingId, Command, MachineId, Outcome, Reason, Refusal, Reply, SessionId};
 use millpool_proto::v1::{self, remote_service_server::RemoteService};
 use std::sync::Arc;
@@ -47,6 +47,13 @@ impl RemoteService for Core {
         request: Request<v1::OperateRequest>,
     ) -> Result<Response<v1::OperateResponse>, Status> {
         self.led(OPERATE, request, operate).await
+    }
+
+    async fn upload_program(
+        &self,
+        request: Request<v1::UploadProgramRequest>,
+    ) -> Result<Response<v1::UploadProgramResponse>, Status> {
+        self.led(programs::UPLOAD, request, programs::upload).await
     }
 
     async fn get_session(
@@ -112,6 +119,10 @@ pub(super) async fn operate(
     let valid_s = if request.valid_s == 0 { VALID_DEFAULT_S } else { request.valid_s };
     let asked = wire::read_asked(v1::OperateRequest { valid_s, ..request });
     let asked: Asked = asked.map_err(|refusal| refused(&refusal))?;
+    let known = core.applied().answered(&caller, Some(&key)).is_some();
+    if !known {
+        must_have_program(&core, &asked).map_err(|refusal| refused(&refusal))?;
+    }
     let patience = Duration::from_secs(valid_s.into()) + ANSWER_GRACE;
     let outcome = core.execute(caller, key, Command::Operate(asked)).await?;
     let (mut header, mut session, nonce) = told(&core, &outcome)?;
@@ -138,6 +149,17 @@ pub(super) async fn operate(
     }
 }
 
+/// What is put into quarantine has to be here for the agent to fetch.
+fn must_have_program(core: &Core, asked: &Asked) -> Result<(), Refusal> {
+    match asked.sha256.filter(|_| asked.verb == Verb::Put) {
+        Some(sha256) if !core.programs.has(&asked.session, &sha256, asked.bytes) => {
+            let accepted = "that of a program of this length that was uploaded in this session, to its end";
+            Err(Refusal::invalid(Reason::WrongStatus, "program_sha256", sha256, accepted))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn read_id(id: &str) -> Result<SessionId, Status> {
     SessionId::parse(id).map_err(|refusal| refused(&refusal))
 }
@@ -153,6 +175,7 @@ async fn get(
     Ok(v1::GetSessionResponse {
         header: Some(core.header(view.revision)),
         session: Some(wire::session(session)),
+        view: wire::view(&view.state.0, session),
     })
 }
 

@@ -39,8 +39,9 @@ pub fn read_event(e: v1::AgentEvent) -> Result<Event, Refusal> {
         What::MachineDown(d) => Happening::Down { reason: d.reason, expected_until: d.expected_until_s },
         What::MachineUp(_) => Happening::Up,
         What::RemoteAnswered(a) => {
+            let taken_back = a.taken_back;
             let (session, nonce, outcome) = remote::read_answered(a)?;
-            Happening::Operated { session, nonce, outcome }
+            Happening::Operated { session, nonce, outcome, taken_back }
         }
         What::EvidenceGap(g) => {
             Happening::Gap { seconds: g.until_ms.saturating_sub(g.from_ms).max(0) / 1000 }
@@ -95,11 +96,14 @@ pub fn event(e: &Event) -> v1::AgentEvent {
             What::MachineDown(v1::MachineDown { reason: reason.clone(), expected_until_s: *expected_until })
         }
         Happening::Up => What::MachineUp(v1::MachineUp {}),
-        Happening::Operated { session, nonce, outcome } => What::RemoteAnswered(v1::RemoteAnswered {
-            session_id: session.to_string(),
-            nonce: *nonce,
-            outcome: Some(remote::outcome(outcome)),
-        }),
+        Happening::Operated { session, nonce, outcome, taken_back } => {
+            What::RemoteAnswered(v1::RemoteAnswered {
+                session_id: session.to_string(),
+                nonce: *nonce,
+                outcome: Some(remote::outcome(outcome)),
+                taken_back: *taken_back,
+            })
+        }
         // The log keeps its length: times and reason are told to the operator as it comes in.
         Happening::Gap { seconds } => What::EvidenceGap(v1::EvidenceGap {
             from_ms: (e.at - seconds).saturating_mul(1000),

@@ -1,14 +1,19 @@
 //! Sessions of remote operation, and what is asked in them.
 
+use super::registry::machine_state;
 use super::{narrow, required, unknown_enum};
+use millpool_alliance::booking::Progress;
 use millpool_alliance::command::Caller;
+use millpool_alliance::program::Sha256;
 use millpool_alliance::registry::Role;
-use millpool_alliance::remote::{Asked, Closed, Interlock, Outcome, RemoteCommand, Session, Verb, Verdict};
-use millpool_alliance::{BookingId, MachineId, PlantId, PrincipalId, Reason, Refusal, SessionId};
+use millpool_alliance::remote::{
+    Asked, Closed, Interlock, Outcome, RemoteCommand, Session, TakenBack, Verb, Verdict,
+};
+use millpool_alliance::{BookingId, MachineId, PlantId, PrincipalId, Reason, Refusal, SessionId, State};
 use millpool_proto::v1;
 
 /// Every verb as it is on the wire.
-const VERBS: [(Verb, v1::RemoteVerb); 10] = [
+const VERBS: [(Verb, v1::RemoteVerb); 15] = [
     (Verb::Store, v1::RemoteVerb::Store),
     (Verb::Update, v1::RemoteVerb::Update),
     (Verb::Cancel, v1::RemoteVerb::Cancel),
@@ -19,6 +24,11 @@ const VERBS: [(Verb, v1::RemoteVerb); 10] = [
     (Verb::RevokeStart, v1::RemoteVerb::RevokeStart),
     (Verb::Stop, v1::RemoteVerb::Stop),
     (Verb::Abort, v1::RemoteVerb::Abort),
+    (Verb::Put, v1::RemoteVerb::Put),
+    (Verb::Release, v1::RemoteVerb::Release),
+    (Verb::Discard, v1::RemoteVerb::Discard),
+    (Verb::Consent, v1::RemoteVerb::Consent),
+    (Verb::Withdraw, v1::RemoteVerb::Withdraw),
 ];
 
 const ROLES: [(Role, &str); 5] = [
@@ -38,8 +48,8 @@ pub fn verb(verb: Verb) -> v1::RemoteVerb {
 pub fn read_verb(value: i32) -> Result<Verb, Refusal> {
     let found = VERBS.iter().find(|(_, wire)| i32::from(*wire) == value);
     found.map(|(verb, _)| *verb).ok_or_else(|| {
-        let accepted = "store, update, cancel, clear, start, resume, pause, revoke start, stop or abort";
-        unknown_enum("verb", value, accepted)
+        let accepted = VERBS.map(|(verb, _)| format!("{verb:?}").to_lowercase()).join(", ");
+        unknown_enum("verb", value, &accepted)
     })
 }
 
@@ -89,7 +99,37 @@ pub fn command(c: &RemoteCommand, nonce: u32) -> v1::RemoteCommand {
         valid_s: narrow(c.valid_s),
         program: c.program.clone(),
         outcome: c.outcome.as_ref().map(outcome),
+        program_sha256: written(c.sha256),
+        program_bytes: c.bytes,
+        consent_s: narrow(c.consent_s),
+        taken_back: c.taken_back.as_ref().map(|t| v1::RemoteTakenBack { at_s: t.at, words: t.words.clone() }),
     }
+}
+
+fn written(sha256: Option<Sha256>) -> String {
+    sha256.map(|sha256| sha256.to_string()).unwrap_or_default()
+}
+
+fn read_sha256(text: &str) -> Result<Option<Sha256>, Refusal> {
+    if text.is_empty() { Ok(None) } else { Sha256::parse("program_sha256", text).map(Some) }
+}
+
+/// What the parties of an open session may know of its machine, and of their own operation.
+pub fn view(state: &State, s: &Session) -> Option<v1::SessionView> {
+    let station = state.stations().get(&s.machine).filter(|_| s.is_open())?;
+    let step = state.bookings().get(&s.booking)?.steps.get(s.operation as usize)?;
+    let pieces_good = match step.progress {
+        Progress::Planned => 0,
+        Progress::Running { pieces_good, .. } | Progress::Finished { pieces_good, .. } => pieces_good,
+    };
+    Some(v1::SessionView {
+        machine_state: machine_state(station.state).into(),
+        machine_state_since_s: station.state_since,
+        machine_down: station.down.is_some(),
+        started: !step.is_planned(),
+        pieces_good,
+        expected_end_s: step.place.as_ref().map_or(0, |place| place.end),
+    })
 }
 
 /// Reads a session as it was kept.
@@ -117,7 +157,11 @@ fn read_command(c: v1::RemoteCommand) -> Result<RemoteCommand, Refusal> {
         asked_at: c.asked_at_s,
         valid_s: c.valid_s.into(),
         program: c.program,
+        sha256: read_sha256(&c.program_sha256)?,
+        bytes: c.program_bytes,
+        consent_s: c.consent_s.into(),
         outcome: c.outcome.map(read_outcome).transpose()?,
+        taken_back: c.taken_back.map(|t| TakenBack { at: t.at_s, words: t.words }),
     })
 }
 
@@ -177,6 +221,9 @@ pub fn asked(a: &Asked) -> v1::OperateRequest {
         verb: verb(a.verb).into(),
         program: a.program.clone(),
         valid_s: narrow(a.valid_s),
+        program_sha256: written(a.sha256),
+        program_bytes: a.bytes,
+        consent_s: narrow(a.consent_s),
     }
 }
 
@@ -186,6 +233,9 @@ pub fn read_asked(r: v1::OperateRequest) -> Result<Asked, Refusal> {
         session: SessionId::parse(&r.session_id)?,
         verb: read_verb(r.verb)?,
         program: r.program,
+        sha256: read_sha256(&r.program_sha256)?,
+        bytes: r.program_bytes,
+        consent_s: r.consent_s.into(),
         valid_s: r.valid_s.into(),
     })
 }

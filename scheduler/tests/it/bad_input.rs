@@ -625,8 +625,9 @@ async fn empty(client: &Client, path: &str) -> Result<(), Status> {
     );
     call!(remote,
         "OpenSession" => open_session, "CloseSession" => close_session, "Operate" => operate,
-        "GetSession" => get_session, "ListSessions" => list_sessions,
+        "GetSession" => get_session, "ListSessions" => list_sessions, "UploadProgram" => upload_program,
     );
+    call!(agent, "FetchProgram" => fetch_program,);
     call!(plan, "GetPlan" => get_plan, "WatchPlan" => watch_plan, "Explain" => explain,
         "GetIndicators" => get_indicators,
     );

@@ -6,6 +6,7 @@ use crate::harness::*;
 use millpool_proto::v1::{
     self, RemoteVerb, RemoteVerdict, agent_event::What, agent_message, coordinator_message,
 };
+use sha2::Digest as _;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
@@ -56,6 +57,7 @@ fn answered(seq: u64, asked: &v1::RemoteAsked, words: &str) -> v1::AgentEvent {
         session_id: format!("s{:06}", session.epoch),
         nonce: command.nonce,
         outcome: Some(outcome),
+        taken_back: false,
     };
     event(seq, &session.machine_id, What::RemoteAnswered(told))
 }
@@ -132,6 +134,9 @@ async fn a_command_goes_to_the_agent_once_and_its_outcome_to_whoever_asked() {
         let request = v1::GetSessionRequest { session_id: session.id.clone(), consistency: None };
         async move { client.remote().get_session(request).await.map(|a| a.into_inner().session.unwrap()) }
     };
+    let view_request = v1::GetSessionRequest { session_id: session.id.clone(), consistency: None };
+    let view = member.remote().get_session(view_request).await.unwrap().into_inner().view.unwrap();
+    assert!(view.started && view.pieces_good == 0 && view.expected_end_s > now_s(), "{view:?}");
     let record = read(&member).await.unwrap();
     assert_eq!(record.commands, [answer]);
     assert_eq!(read(&buyer).await.unwrap(), record);
@@ -150,6 +155,129 @@ async fn a_command_goes_to_the_agent_once_and_its_outcome_to_whoever_asked() {
     assert_eq!((listed.len(), listed[0].commands.len()), (1, 0));
     assert!(listed[0].closed_because.contains("Completed"), "{listed:?}");
     assert!(list(true).await.is_empty());
+    cluster.agree().await;
+}
+
+fn sha256(content: &[u8]) -> String {
+    sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Hands a program over in parts; answers with what has been received, or what was said to the last.
+async fn upload(
+    client: &Client,
+    session_id: &str,
+    named: &str,
+    content: &[u8],
+) -> Result<u64, tonic::Status> {
+    let mut received = 0;
+    for (at, part) in content.chunks(100_000).enumerate() {
+        let request = v1::UploadProgramRequest {
+            session_id: session_id.into(),
+            program_sha256: named.into(),
+            program_bytes: content.len() as u64,
+            offset: at as u64 * 100_000,
+            part: part.to_vec().into(),
+        };
+        received = client.remote().upload_program(request).await?.into_inner().received_bytes;
+    }
+    Ok(received)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_goes_to_the_plants_agent_and_to_nobody_else() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    found_alliance(&cluster.operator(leader)).await;
+    let buyer = cluster.client((leader + 1) % 3, "buyer:bo");
+    let booking = buyer.book(order(vec![operation("a", 60)])).await;
+    let machine = booking.assignments[0].machine_id.clone();
+    let (plant, other, member) =
+        if machine == "mill-3" { ("p-2", "p-1", "beta") } else { ("p-1", "p-2", "acme") };
+    let raised = || async { cluster.status(leader).await.filter(|s| s.format >= 6).map(drop) };
+    eventually("the format to rise", raised).await;
+    let at = cluster.client(leader, &format!("agent:{plant}"));
+    let mut agent = Agent::say(&at, hello(plant, "a-1", "box")).await.unwrap();
+    agent.report(vec![started(1, &machine, &booking.id, 0)]).await;
+    agent.applied().await;
+    let session = open(&buyer, &booking.id).await.unwrap();
+
+    // Handed over through a follower, in parts; what is not what it is said to be is not kept.
+    let content: Vec<u8> = (0..250_000_u32).map(|n| (n % 251) as u8).collect();
+    let named = sha256(&content);
+    let put = v1::OperateRequest {
+        program: "part.nc".into(),
+        program_sha256: named.clone(),
+        program_bytes: content.len() as u64,
+        ..operate(&session.id, RemoteVerb::Put, 20)
+    };
+    let early = said(&buyer.remote().operate(put.clone()).await.unwrap_err());
+    assert_eq!((early.reason.as_str(), early.field.as_str()), ("WRONG_STATUS", "program_sha256"));
+    let wrong = said(&upload(&buyer, &session.id, &sha256(b"another"), &content).await.unwrap_err());
+    assert_eq!(wrong.field, "program_sha256");
+    assert!(wrong.accepted.contains(&named), "{wrong:?}");
+    for (client, code) in [
+        (cluster.client(leader, "buyer:bi"), Code::NotFound),
+        (cluster.client(leader, &format!("member:{member}")), Code::PermissionDenied),
+    ] {
+        assert_eq!(upload(&client, &session.id, &named, &content).await.unwrap_err().code(), code);
+    }
+    assert_eq!(upload(&buyer, &session.id, &named, &content).await.unwrap(), 250_000);
+
+    // The command is on record, and the content is fetched by the plant's own agent.
+    let asking = tokio::spawn({
+        let (buyer, put) = (buyer.clone(), put.clone());
+        async move { buyer.remote().operate(put).await.map(|answer| answer.into_inner()) }
+    });
+    let told = asked(&mut agent).await;
+    let command = told.command.clone().unwrap();
+    assert_eq!((command.verb(), command.program.as_str()), (RemoteVerb::Put, "part.nc"));
+    assert_eq!((command.program_sha256.as_str(), command.program_bytes), (named.as_str(), 250_000));
+    let fetch = |client: &Client, offset: u64| {
+        let (client, program_sha256) = (client.clone(), command.program_sha256.clone());
+        let request = v1::FetchProgramRequest { session_id: session.id.clone(), program_sha256, offset };
+        async move { client.agent().fetch_program(request).await.map(|answer| answer.into_inner().part) }
+    };
+    assert_eq!(fetch(&at, 0).await.unwrap(), content);
+    assert_eq!(fetch(&at, 249_999).await.unwrap(), content[249_999..]);
+    assert!(fetch(&at, 250_000).await.unwrap().is_empty());
+    let stranger = cluster.client(leader, &format!("agent:{other}"));
+    assert_eq!(fetch(&stranger, 0).await.unwrap_err().code(), Code::NotFound);
+    let follower = cluster.client((leader + 1) % 3, &format!("agent:{plant}"));
+    assert_eq!(said(&fetch(&follower, 0).await.unwrap_err()).reason, "NOT_LEADER");
+    agent.report(vec![answered(2, &told, "in quarantine")]).await;
+    assert_eq!(asking.await.unwrap().unwrap().command.unwrap().outcome.unwrap().words, "in quarantine");
+
+    // The plant agrees over the same way, and what the agent takes back is on the same record.
+    let member = cluster.client(leader, &format!("member:{member}"));
+    let consent = v1::OperateRequest { consent_s: 600, ..operate(&session.id, RemoteVerb::Consent, 20) };
+    let agreeing = tokio::spawn(async move { member.remote().operate(consent).await.map(drop) });
+    let told = asked(&mut agent).await;
+    assert_eq!(told.command.as_ref().map(|command| command.consent_s), Some(600));
+    agent.report(vec![answered(3, &told, "agreed")]).await;
+    agreeing.await.unwrap().unwrap();
+    let starting = tokio::spawn({
+        let (buyer, request) = (buyer.clone(), operate(&session.id, RemoteVerb::Start, 20));
+        async move { buyer.remote().operate(request).await.map(drop) }
+    });
+    let told = asked(&mut agent).await;
+    let mut back = answered(5, &told, "the line was lost");
+    if let Some(What::RemoteAnswered(answered)) = &mut back.what {
+        answered.taken_back = true;
+    }
+    agent.report(vec![answered(4, &told, "allowed"), back]).await;
+    starting.await.unwrap().unwrap();
+    let request = v1::GetSessionRequest { session_id: session.id.clone(), consistency: None };
+    let taken_back = || async {
+        let known = buyer.remote().get_session(request.clone()).await.unwrap().into_inner().session.unwrap();
+        known.commands.last().unwrap().taken_back.clone()
+    };
+    assert_eq!(eventually("the taking back", taken_back).await.words, "the line was lost");
+
+    // With the session its content is gone.
+    agent.report(vec![finished(6, &machine, &booking.id, 0)]).await;
+    agent.applied().await;
+    let gone = || async { fetch(&at, 0).await.err() };
+    assert_eq!(eventually("the session's end", gone).await.code(), Code::NotFound);
     cluster.agree().await;
 }
 

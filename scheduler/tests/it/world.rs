@@ -3,6 +3,7 @@
 use millpool_alliance::command::{Caller, Event, Happening, Request};
 use millpool_alliance::line::MachineState;
 use millpool_alliance::offer::{Offer, Shift};
+use millpool_alliance::program::Sha256;
 use millpool_alliance::registry::{
     Changeover, GridFactor, Machine, MachineClass, Member, Plant, Policy, PowerModel, Principal, Role, Size,
     TransportTariff,
@@ -521,6 +522,7 @@ fn any_happening(r: &mut Rng) -> Happening {
             session: SessionId::numbered(r.next()),
             nonce: any_u32(r),
             outcome: any_outcome(r),
+            taken_back: r.chance(50),
         },
         0 => Happening::State(*r.one(&[
             MachineState::Unknown,
@@ -555,8 +557,15 @@ fn any_asked(r: &mut Rng) -> remote::Asked {
         session: SessionId::numbered(r.next()),
         verb: r.one(&remote::Verb::TABLE).0,
         program: any_text(r),
+        sha256: any_sha256(r),
+        bytes: r.next(),
+        consent_s: any_u32(r).into(),
         valid_s: any_u32(r).into(),
     }
+}
+
+fn any_sha256(r: &mut Rng) -> Option<Sha256> {
+    r.chance(50).then(|| Sha256([r.within(0, 255) as u8; 32]))
 }
 
 fn any_outcome(r: &mut Rng) -> remote::Outcome {

@@ -80,10 +80,8 @@ impl Run {
             Kind::Operate => {
                 let session = self.some_session(dice)?;
                 caller = self.of_a_session(&session, dice);
-                let verb = dice.of(&remote::Verb::TABLE.map(|(verb, _)| verb));
-                let program = dice.of(&["", "", "", "P1"]).into();
-                let valid_s = dice.of(&[5, 5, 30, 0]);
-                Command::Operate(remote::Asked { session, verb, program, valid_s })
+                let verb = dice.of(&remote::Verb::TABLE.map(|(verb, ..)| verb));
+                Command::Operate(self.asked(session, verb, dice))
             }
             Kind::MoveWell => {
                 let thaw = self.now.max(self.state.now()) + self.state.policy().freeze_s.max(3 * HOUR);
@@ -138,6 +136,28 @@ impl Run {
         let known: Vec<_> = self.state.sessions().values().map(|session| session.id).collect();
         let among = if open.is_empty() || dice.one_in(4) { known } else { open };
         dice.pick(&among).copied()
+    }
+
+    /// What goes with a verb, or nearly.
+    fn asked(&self, session: SessionId, verb: remote::Verb, dice: &mut Dice) -> remote::Asked {
+        use remote::Takes;
+        let valid_s = dice.of(&[5, 5, 30, 0]);
+        let plain = remote::Asked::plain(session, verb, valid_s);
+        let takes = match dice.one_in(8) {
+            true => dice.of(&[Takes::Nothing, Takes::Job, Takes::Content, Takes::Sealed, Takes::Span]),
+            false => verb.takes(),
+        };
+        let sha256 = Some(Sha256([dice.below(4) as u8; 32]));
+        let program = dice.of(&["P1", "P1.nc", "../P1"]).into();
+        match takes {
+            Takes::Nothing => plain,
+            Takes::Job => remote::Asked { program, sha256: sha256.filter(|_| dice.one_in(2)), ..plain },
+            Takes::Content => {
+                remote::Asked { program, sha256, bytes: dice.of(&[1, 4096, u64::MAX]), ..plain }
+            }
+            Takes::Sealed => remote::Asked { program, sha256, ..plain },
+            Takes::Span => remote::Asked { consent_s: dice.of(&[600, 1, -1]), ..plain },
+        }
     }
 
     /// Somebody who has to do with a session, or has not.
@@ -564,7 +584,8 @@ impl Run {
                     interlocks: Vec::new(),
                     return_status: 1,
                 };
-                (known.machine.clone(), Happening::Operated { session, nonce, outcome })
+                let taken_back = dice.one_in(4);
+                (known.machine.clone(), Happening::Operated { session, nonce, outcome, taken_back })
             }
             Kind::Up => (self.some_machine(dice), Happening::Up),
             _ => (self.some_machine(dice), Happening::State(MachineState::Producing)),

@@ -59,6 +59,8 @@ pub struct State {
     pub plan: GetPlanResponse,
     pub indicators: Vec<Indicators>,
     pub policy: Policy,
+    /// What was uploaded last.
+    pub uploaded: Vec<u8>,
     /// One session of remote operation.
     pub session: Session,
     pub principals: Vec<Principal>,
@@ -461,10 +463,33 @@ impl RemoteService for Service {
                 asked_at_s: sample::NOW_S,
                 valid_s: request.valid_s,
                 program: request.program,
+                program_sha256: request.program_sha256,
+                program_bytes: request.program_bytes,
+                consent_s: request.consent_s,
                 outcome,
+                taken_back: None,
             };
             state.session.commands.push(command.clone());
             Ok(OperateResponse { header, command: Some(command) })
+        })
+        .await
+    }
+
+    async fn upload_program(
+        &self,
+        request: Request<UploadProgramRequest>,
+    ) -> Result<Response<UploadProgramResponse>, Status> {
+        let (header, request) = (self.header(), request.into_inner());
+        self.serve("UploadProgram", |state| {
+            if request.offset == 0 {
+                state.uploaded.clear();
+            }
+            if request.offset as usize != state.uploaded.len() {
+                return Err(Status::failed_precondition("that is not what comes next"));
+            }
+            state.uploaded.extend_from_slice(&request.part);
+            let received_bytes = state.uploaded.len() as u64;
+            Ok(UploadProgramResponse { header, received_bytes })
         })
         .await
     }
@@ -475,7 +500,8 @@ impl RemoteService for Service {
     ) -> Result<Response<GetSessionResponse>, Status> {
         let header = self.header();
         self.serve("GetSession", |state| {
-            Ok(GetSessionResponse { header, session: Some(state.session.clone()) })
+            let view = (state.session.closed_at_s == 0).then(sample::session_view);
+            Ok(GetSessionResponse { header, session: Some(state.session.clone()), view })
         })
         .await
     }

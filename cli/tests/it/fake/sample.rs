@@ -424,6 +424,18 @@ pub fn session() -> Session {
     }
 }
 
+/// What its parties know of the machine, and of their operation.
+pub fn session_view() -> SessionView {
+    SessionView {
+        machine_state: MachineState::Producing.into(),
+        machine_state_since_s: NOW_S - 300,
+        machine_down: false,
+        started: true,
+        pieces_good: 3,
+        expected_end_s: NOW_S + 1_800,
+    }
+}
+
 /// What came of a command.
 pub fn outcome(verdict: RemoteVerdict, words: &str) -> RemoteOutcome {
     RemoteOutcome {
@@ -437,6 +449,7 @@ pub fn outcome(verdict: RemoteVerdict, words: &str) -> RemoteOutcome {
 
 pub fn state() -> State {
     State {
+        uploaded: Vec::new(),
         session: session(),
         revision: 1240,
         options: options(),

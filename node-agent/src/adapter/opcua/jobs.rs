@@ -177,7 +177,7 @@ impl JobControl {
 
 impl Order {
     /// ISA95JobOrderDataType: a mask of the optional fields, the id, and the fields that there are.
-    fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let owned = ContextOwned::default();
         let context = owned.context();
         let mut mask = 0u32;
@@ -230,8 +230,13 @@ fn job(value: &Variant, namespaces: &[String]) -> Option<Job> {
     if !known || space::number(encoding) != Some(JOB_ORDER_AND_STATE_ENCODING) {
         return None;
     }
+    read(body.raw_body().as_ref())
+}
+
+/// A job with its state, from the body of its structure: ISA95JobOrderAndStateDataType.
+pub fn read(body: &[u8]) -> Option<Job> {
     let owned = ContextOwned::default();
-    let mut read = Reader { bytes: Cursor::new(body.raw_body().as_ref()), context: &owned.context() };
+    let mut read = Reader { bytes: Cursor::new(body), context: &owned.context() };
     let id = read.order()?;
     let states: Vec<u32> = read.array(|read| {
         read.take::<RelativePath>()?;

@@ -18,15 +18,19 @@ pub async fn carry_out(
     bid: &Bid,
 ) -> Answer {
     let mut interlocks = Vec::new();
+    if bid.verb.moves() || bid.pinned.is_some() {
+        // Before the machine is read: a long program takes a while, and nothing else may be older than now.
+        interlocks.push(interlock::program(bid.pinned.as_ref()).await);
+    }
     if bid.verb.moves() {
         match read(session, watch, namespaces).await {
-            Ok(fitness) => interlocks = interlock::check(bid.verb, &bid.job, &fitness),
+            Ok(fitness) => interlocks.extend(interlock::check(bid.verb, &bid.job, &fitness)),
             Err(trouble) => return Answer::not_asked(format!("the machine cannot be read: {trouble}")),
         }
-        if let Some(open) = interlocks.iter().find(|lock| !lock.holds) {
-            let came = Came::NotAsked(format!("interlock {:?} is open: {}", open.name, open.seen));
-            return Answer { interlocks, came };
-        }
+    }
+    if let Some(open) = interlocks.iter().find(|lock| !lock.holds) {
+        let came = Came::NotAsked(format!("interlock {:?} is open: {}", open.name, open.seen));
+        return Answer { interlocks, came };
     }
     if let Err(why) = bid.permit.check() {
         return Answer { interlocks, came: Came::NotAsked(why) };

@@ -77,6 +77,8 @@ pub struct Manner {
     pub sessions: Vec<wire::RemoteSession>,
     /// Commands that are asked next, once each.
     pub asks: Vec<wire::RemoteAsked>,
+    /// What it gives for a program, by the SHA-256 that is asked for.
+    pub programs: BTreeMap<String, Vec<u8>>,
 }
 
 #[derive(Clone)]
@@ -261,8 +263,24 @@ fn down(body: Down) -> wire::CoordinatorMessage {
     wire::CoordinatorMessage { body: Some(body) }
 }
 
+/// Programs are given in parts of so many bytes.
+const PART_BYTES: usize = 10;
+
 #[tonic::async_trait]
 impl AgentService for Coordinator {
+    async fn fetch_program(
+        &self,
+        request: Request<wire::FetchProgramRequest>,
+    ) -> Result<Response<wire::FetchProgramResponse>, Status> {
+        assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer secret");
+        let wire::FetchProgramRequest { program_sha256, offset, .. } = request.into_inner();
+        let content = self.manner.lock().unwrap().programs.get(&program_sha256).cloned();
+        let content = content.ok_or_else(|| Status::failed_precondition("the content is not here"))?;
+        let rest = content.get(offset as usize..).unwrap_or_default();
+        let part = rest[..rest.len().min(PART_BYTES)].to_vec().into();
+        Ok(Response::new(wire::FetchProgramResponse { part }))
+    }
+
     type AttachStream = ReceiverStream<Result<wire::CoordinatorMessage, Status>>;
 
     async fn attach(
@@ -388,6 +406,7 @@ pub fn session(dir: &Path, outbox: &Outbox, coordinators: &[SocketAddr]) -> (Ses
         dispatch: dispatch.clone(),
         health: health.clone(),
         line: watch::channel(Default::default()).0,
+        supply: watch::channel(None).0,
         remote: mpsc::channel(1).0,
     };
     (session, health, dispatch)
