@@ -4,13 +4,14 @@
 //! same body: a line that is cut is worth knowing, though the plant works on.
 
 use crate::health::{Line, Report};
+use crate::meters;
 use crate::outbox::Status;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use metrics_exporter_prometheus::PrometheusHandle;
+use millpool_meters::PrometheusHandle;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// One plant, as the page sees it.
+#[derive(Clone)]
 pub struct Plant {
     /// What it says about itself.
     pub health: crate::health::Health,
@@ -98,16 +100,7 @@ async fn health(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    for plant in page(&shared).plants {
-        let name = plant.report.plant_id;
-        metrics::gauge!("millpool_agent_outbox_depth_events", "plant" => name.clone())
-            .set(plant.outbox.depth as f64);
-        metrics::gauge!("millpool_agent_outbox_bytes", "plant" => name.clone())
-            .set(plant.outbox.bytes as f64);
-        metrics::gauge!("millpool_agent_dispatch_revision", "plant" => name)
-            .set(plant.report.dispatch_revision as f64);
-    }
-    shared.prometheus.run_upkeep();
+    meters::gauges(&shared.plants);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.prometheus.render())
 }
 

@@ -19,7 +19,7 @@
 //! - [`outbox`]: events on disk, numbered, until the coordinator has applied them.
 //! - [`dispatch`]: the dispatch list on disk.
 //! - [`session`]: the stream to the coordinator.
-//! - [`config`], [`clock`], [`health`], [`http`], [`chance`]: what the name says. [`ground`]: the machine that it
+//! - [`config`], [`clock`], [`health`], [`http`], [`meters`], [`chance`]: what the name says. [`ground`]: the machine that it
 //!   runs on, or a simulation.
 //! - [`replay`]: an MTConnect agent that serves a recorded day, for tests and demonstrations; nothing of
 //!   the agent uses it.
@@ -41,6 +41,7 @@ pub mod dispatch;
 pub mod ground;
 pub mod health;
 pub mod http;
+pub mod meters;
 pub mod outbox;
 pub mod publish;
 pub mod remote;

@@ -3,12 +3,14 @@
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use metrics_exporter_prometheus::PrometheusBuilder;
+use millpool_meters::Showing;
+use millpool_meters::otlp::Collector;
 use millpool_node_agent::agent::Agent;
+use millpool_node_agent::config::otlp::OtlpFile;
 use millpool_node_agent::config::{self, Config, Overrides};
 use millpool_node_agent::console;
 use millpool_node_agent::ground::Ground;
-use millpool_node_agent::{http, publish};
+use millpool_node_agent::{http, meters, publish};
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -64,6 +66,15 @@ struct Flags {
     /// Address for /metrics and /health.
     #[arg(long, env = "MILLPOOL_AGENT_HTTP_LISTEN", value_name = "ADDRESS")]
     http_listen: Option<String>,
+    /// Collector that meters are sent to by OTLP over gRPC, http://host:port or https://host:port.
+    #[arg(long, env = "MILLPOOL_AGENT_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// Seconds between two exports to it.
+    #[arg(long, env = "MILLPOOL_AGENT_OTLP_EVERY_S", value_name = "S")]
+    otlp_every_s: Option<u64>,
+    /// PEM file of the authority that signed its certificate, with https.
+    #[arg(long, env = "MILLPOOL_AGENT_OTLP_CA_FILE", value_name = "FILE")]
+    otlp_ca_file: Option<PathBuf>,
     /// Logs as text or json.
     #[arg(long, env = "MILLPOOL_AGENT_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<String>,
@@ -162,6 +173,11 @@ fn overrides(flags: &Flags) -> Overrides {
         token_file: flags.token_file.clone(),
         insecure_dev: flags.insecure_dev,
         http_listen: flags.http_listen.clone(),
+        otlp: OtlpFile {
+            endpoint: flags.otlp_endpoint.clone(),
+            every_s: flags.otlp_every_s,
+            ca_file: flags.otlp_ca_file.clone(),
+        },
         log_format: flags.log_format.clone(),
         log_level: flags.log.clone(),
         clock_scale: flags.clock_scale,
@@ -209,12 +225,13 @@ async fn run(config: Config) -> u8 {
             }
         }
     }
-    if let Some(listen) = config.http_listen
-        && let Err(error) = start_http(listen, &agents, config.clock, &stop).await
-    {
-        tracing::error!("{error:#}");
-        return EXIT_ADDRESS;
-    }
+    let showing = match show(config.http_listen, config.otlp, &agents, config.clock, &stop).await {
+        Ok(showing) => showing,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            return EXIT_ADDRESS;
+        }
+    };
     open_consoles(&agents, config.clock, &stop);
     let mut publishers = start_publishers(&agents, &config.publish, config.clock, &stop);
     let mut running: JoinSet<_> = agents.into_iter().map(|agent| agent.run(stop.clone())).collect();
@@ -230,6 +247,9 @@ async fn run(config: Config) -> u8 {
     }
     // Each says that it goes, and takes a moment at most.
     while publishers.join_next().await.is_some() {}
+    if let Some(showing) = showing {
+        showing.end().await;
+    }
     tracing::info!(code, "stopped");
     code
 }
@@ -248,21 +268,27 @@ fn outcome(ended: Result<Result<(), millpool_node_agent::agent::AgentError>, tok
     }
 }
 
-async fn start_http(
-    listen: std::net::SocketAddr,
+/// Begins to count, where somebody wants to know.
+async fn show(
+    http_listen: Option<std::net::SocketAddr>,
+    collector: Option<Collector>,
     agents: &[Agent],
     clock: millpool_node_agent::clock::Clock,
     stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let prometheus =
-        PrometheusBuilder::new().install_recorder().context("installing the metrics recorder")?;
-    let plants =
-        agents.iter().map(|agent| http::Plant { health: agent.health(), outbox: agent.outbox().status() });
-    let serving = http::serve(listen, plants.collect(), clock, prometheus, stop.clone());
-    let serving = serving.await.with_context(|| format!("http.listen = {listen}: cannot be bound"))?;
-    tokio::spawn(serving);
-    tracing::info!(%listen, "metrics and health");
-    Ok(())
+) -> anyhow::Result<Option<Showing>> {
+    if http_listen.is_none() && collector.is_none() {
+        return Ok(None);
+    }
+    let plant = |agent: &Agent| http::Plant { health: agent.health(), outbox: agent.outbox().status() };
+    let plants: Vec<_> = agents.iter().map(plant).collect();
+    let shown = meters::install(collector, &plants).context("installing the metrics recorder")?;
+    if let Some(listen) = http_listen {
+        let serving = http::serve(listen, plants.clone(), clock, shown.prometheus.clone(), stop.clone());
+        let serving = serving.await.with_context(|| format!("http.listen = {listen}: cannot be bound"))?;
+        tokio::spawn(serving);
+        tracing::info!(%listen, "metrics and health");
+    }
+    Ok(Some(shown.begin(move || meters::gauges(&plants))))
 }
 
 /// Opens the agents' consoles. An agent without one works on: its machines are watched all the same.

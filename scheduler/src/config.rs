@@ -4,6 +4,7 @@
 use crate::consensus;
 use clap::{Parser, Subcommand};
 use millpool_alliance::Format;
+use millpool_meters::otlp;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -168,6 +169,12 @@ settings! {
     /// Newest format of log and snapshots that this node takes part in; held at the former one during an upgrade, the
     /// way back stays open [default: the newest there is]
     format_max: u32 = "MILLPOOL_FORMAT_MAX", "N";
+    /// Collector that meters are sent to by OTLP over gRPC, http://HOST:PORT or https://HOST:PORT [default: none]
+    otlp_endpoint: String = "MILLPOOL_OTLP_ENDPOINT", "URL";
+    /// Time between two exports to it, s [default: 10]
+    otlp_every_s: u64 = "MILLPOOL_OTLP_EVERY_S", "S";
+    /// The authority that signed its certificate, PEM; with https
+    otlp_ca: PathBuf = "MILLPOOL_OTLP_CA", "FILE";
     /// Demonstrations: how fast the alliance's clock runs [default: 1]
     clock_scale: i64 = "MILLPOOL_CLOCK_SCALE", "N";
     /// Demonstrations: when the clock began to run fast, ms since the Unix epoch
@@ -239,6 +246,8 @@ pub struct Config {
     pub snapshot_every: u64,
     /// Newest format of log and snapshots.
     pub format_max: Format,
+    /// Where meters are sent.
+    pub otlp: Option<otlp::Settings>,
     /// How fast the clock runs.
     pub clock_scale: i64,
     /// Since when, ms since the Unix epoch.
@@ -265,6 +274,20 @@ pub struct BadSetting {
 
 fn bad(setting: &str, value: impl ToString, accepted: impl Into<String>) -> BadSetting {
     BadSetting { setting: setting.into(), value: value.to_string(), accepted: accepted.into() }
+}
+
+impl BadSetting {
+    /// What is wrong with where meters are sent.
+    pub(crate) fn otlp(otlp: &otlp::Settings, wrong: otlp::Wrong) -> Self {
+        match wrong.setting {
+            otlp::Setting::Endpoint => bad("otlp_endpoint", &otlp.endpoint, wrong.accepted),
+            otlp::Setting::EveryS => bad("otlp_every_s", otlp.every_s, wrong.accepted),
+            otlp::Setting::CaFile => {
+                let file = otlp.ca_file.as_ref().map(|file| file.display().to_string());
+                bad("otlp_ca", file.unwrap_or_default(), wrong.accepted)
+            }
+        }
+    }
 }
 
 impl Config {
@@ -329,6 +352,7 @@ impl Config {
             solver_threads: s.solver_threads.unwrap_or(cores.saturating_sub(1).max(1)),
             snapshot_every: s.snapshot_every.unwrap_or(20_000),
             format_max: s.format_max.map_or(Ok(Format::NEWEST), format)?,
+            otlp: otlp::Settings::given(s.otlp_endpoint, s.otlp_every_s, s.otlp_ca),
             clock_scale: s.clock_scale.unwrap_or(1),
             clock_epoch_ms: s.clock_epoch_ms.unwrap_or(0),
             log: s.log.unwrap_or_else(|| consensus::LOG_DEFAULT.into()),
@@ -359,6 +383,9 @@ impl Config {
         }
         if self.snapshot_every < 100 {
             return Err(bad("snapshot_every", self.snapshot_every, "100 or more"));
+        }
+        if let Some(otlp) = &self.otlp {
+            otlp.check().map_err(|wrong| BadSetting::otlp(otlp, wrong))?;
         }
         let member = self.initial_cluster.iter().any(|m| m.node_id == self.node_id);
         if !self.initial_cluster.is_empty() && !member {
@@ -487,9 +514,23 @@ mod tests {
                 "clock_scale",
             ),
             (&["--tls-cert", "x", "--tls-key", "y"], "peer_ca"),
+            (&["--single", "--otlp-endpoint", "collector:4317"], "otlp_endpoint"),
+            (&["--single", "--otlp-endpoint", "http://c:4317", "--otlp-every-s", "0"], "otlp_every_s"),
+            (&["--single", "--otlp-endpoint", "https://c:4317"], "otlp_ca"),
         ] {
             assert_eq!(load(args).unwrap_err().setting, setting, "{args:?}");
         }
+    }
+
+    #[test]
+    fn meters_are_sent_nowhere_unless_a_collector_is_named() {
+        assert_eq!(load(&["--single"]).unwrap().otlp, None);
+        let named = load(&["--single", "--otlp-endpoint", "http://127.0.0.1:4317"]).unwrap().otlp.unwrap();
+        assert_eq!((named.endpoint.as_str(), named.every_s), ("http://127.0.0.1:4317", 10));
+        let refused = load(&["--single", "--otlp-endpoint", "http://c:4317/v1/metrics"]).unwrap_err();
+        let said =
+            "otlp_endpoint is \"http://c:4317/v1/metrics\"; accepted: http://host:port or https://host:port";
+        assert!(refused.to_string().starts_with(said), "{refused}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
             ExitCode::from(match failed {
                 Failed::Listen { .. } => exit::LISTEN,
                 Failed::Data { .. } => exit::DATA,
-                Failed::File { .. } | Failed::Tls(_) => exit::CONFIG,
+                Failed::File { .. } | Failed::Setting(_) | Failed::Tls(_) => exit::CONFIG,
                 Failed::Stopped(_) => exit::FAILED,
             })
         }

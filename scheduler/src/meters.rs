@@ -1,24 +1,14 @@
 //! What a coordinator counts and times: one table of names, units and meanings. `/metrics` shows them with
-//! their help; a test holds the table against the code.
+//! their help, and a collector is told them where one is named; a test holds the table against the code.
 
+use crate::config::{BadSetting, Config};
 use metrics::Unit;
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-
-/// What a meter is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It only grows, and begins at 0 with the process.
-    Counter,
-    /// The value of now.
-    Gauge,
-    /// How often which size was seen, in buckets, so that several nodes' can be added up.
-    Histogram,
-}
-
-use Kind::{Counter, Gauge, Histogram};
+use millpool_meters::Kind::{Counter, Gauge, Histogram};
+use millpool_meters::otlp::Source;
+use millpool_meters::{Meter, Shown};
 
 /// Every meter: name, kind, unit, meaning (with its labels).
-pub const METERS: &[(&str, Kind, Unit, &str)] = &[
+pub const METERS: &[Meter] = &[
     ("millpool_rpc_total", Counter, Unit::Count, "Requests answered, by path and code"),
     (
         "millpool_rpc_seconds",
@@ -140,26 +130,17 @@ pub const METERS: &[(&str, Kind, Unit, &str)] = &[
     ("millpool_snapshot_bytes", Gauge, Unit::Bytes, "Size of the last snapshot"),
 ];
 
-/// Upper ends of the buckets of what is timed, seconds: from an fsync to a snapshot, each about twice the last.
-const SECONDS: [f64; 18] = [
-    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0,
-    60.0,
-];
-/// Of what is counted.
-const COUNTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
-
-/// Begins to count, for the whole process; whoever renders the handle reads the meters. Fails the second time.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
-        .set_buckets_for_metric(Matcher::Suffix("_entries".into()), &COUNTS)?
-        .install_recorder()?;
-    for &(name, kind, unit, meaning) in METERS {
-        match kind {
-            Counter => metrics::describe_counter!(name, unit, meaning),
-            Gauge => metrics::describe_gauge!(name, unit, meaning),
-            Histogram => metrics::describe_histogram!(name, unit, meaning),
-        }
-    }
-    Ok(handle)
+/// Begins to count, for the whole process. None the second time: several nodes in one process (tests do so) share the
+/// first one's meters, and the first one's collector.
+pub fn install(config: &Config) -> Result<Option<Shown>, BadSetting> {
+    let collector = config.otlp.as_ref().map(|otlp| otlp.collector().map_err(|e| BadSetting::otlp(otlp, e)));
+    let source = || Source {
+        service: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        namespace: Some(config.cluster_id.clone()),
+        instance: config.node_id.to_string(),
+    };
+    let collector = collector.transpose()?.map(|collector| (collector, source()));
+    let shown = millpool_meters::install(METERS, collector);
+    Ok(shown.inspect_err(|e| tracing::warn!("no meters of this node's own: {e}")).ok())
 }

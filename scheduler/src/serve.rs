@@ -2,7 +2,7 @@
 
 use crate::api::{self, Access, Core, Forwarded};
 use crate::clock::Clock;
-use crate::config::{Config, FirstMember, Tls};
+use crate::config::{BadSetting, Config, FirstMember, Tls};
 use crate::consensus::{
     self, Addresses, Dial, MembershipError, StartError, StopReason, Storage, Transport, limits,
 };
@@ -15,12 +15,12 @@ use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::routing::get;
 use futures::Stream;
-use metrics_exporter_prometheus::PrometheusHandle;
 use millpool_alliance::answer::ANSWERS_MAX;
 use millpool_alliance::command::Command;
 use millpool_alliance::registry::{Principal, Role};
 use millpool_alliance::retention::{BOOKINGS_OPEN_MAX, BOOKINGS_OVER_MAX};
 use millpool_alliance::{Format, PrincipalId, State};
+use millpool_meters::PrometheusHandle;
 use millpool_proto::v1::{
     admin_service_server::AdminServiceServer, agent_service_server::AgentServiceServer,
     booking_service_server::BookingServiceServer, capacity_service_server::CapacityServiceServer,
@@ -78,6 +78,9 @@ pub enum Failed {
         /// Why not.
         source: io::Error,
     },
+    /// A setting is wrong that could not be checked without a look at the disk.
+    #[error("{0}")]
+    Setting(#[from] BadSetting),
     /// TLS cannot be set up with these certificates.
     #[error("the certificates do not serve: {0}")]
     Tls(String),
@@ -120,8 +123,8 @@ pub async fn assemble(ground: Ground, access: Access) -> Result<Core, StartError
 
 /// Runs a coordinator until `shutdown` resolves, or until it has to stop by itself.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Failed> {
-    // Several nodes in one process (tests do so) share the first one's meters.
-    let recorder = meters::install().ok();
+    let shown = meters::install(&config)?;
+    let recorder = shown.as_ref().map(|shown| shown.prometheus.clone());
     let public = listen("public", config.public_listen).await?;
     let peers = if config.single { None } else { Some(listen("peers", config.peer_listen).await?) };
     let metrics = listen("metrics", config.metrics_listen).await?;
@@ -158,6 +161,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         tasks.push(tokio::spawn(serve_peers(node.clone(), incoming(listener), tls, stop.clone())));
     }
     tasks.push(tokio::spawn(serve_metrics(core.clone(), recorder, metrics, stop.clone())));
+    let looked_at = core.clone();
+    let showing = shown.map(|shown| shown.begin(move || gauges(&looked_at)));
     tokio::spawn(form_cluster(node.clone(), config.initial_cluster.clone()));
     tokio::spawn(first_operator(core, config.clone()));
     tracing::info!(
@@ -178,6 +183,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let drained = futures::future::join_all(tasks);
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::info!("open streams are cut");
+    }
+    if let Some(showing) = showing {
+        showing.end().await;
     }
     outcome
 }

@@ -3,16 +3,18 @@
 //! [`File`] is what may stand in the file. [`resolve`] checks all of it, and answers with [`Config`], which
 //! holds only what can be used, or with every [`Problem`] that it found: the field, the value that stands
 //! there, and what is accepted. What may stand in a machine's section is in [`machines`], what is published where in
-//! [`publish`].
+//! [`publish`], where meters are sent in [`otlp`].
 
 mod broker;
 pub mod machines;
+pub mod otlp;
 pub mod publish;
 
 use crate::clock::{Clock, SCALE_MAX, SCALE_MIN};
 use crate::outbox::{BYTES_MAX_DEFAULT, BYTES_MAX_LEAST};
 use crate::session::{Timing, Tls, Token};
 use machines::{MachineFile, SimulatedFile};
+use otlp::OtlpFile;
 use publish::PublishFile;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +79,8 @@ pub struct File {
     pub data_dir: Option<PathBuf>,
     /// Metrics and health.
     pub http: HttpFile,
+    /// Where meters are sent.
+    pub otlp: OtlpFile,
     /// Logs.
     pub log: LogFile,
     /// The plant's clock.
@@ -176,6 +180,8 @@ pub struct Overrides {
     pub insecure_dev: bool,
     /// Address for metrics and health.
     pub http_listen: Option<String>,
+    /// Where meters are sent.
+    pub otlp: OtlpFile,
     /// `text` or `json`.
     pub log_format: Option<String>,
     /// A tracing filter.
@@ -195,6 +201,8 @@ pub struct Overrides {
 pub struct Config {
     /// Metrics and health.
     pub http_listen: Option<SocketAddr>,
+    /// Where meters are sent.
+    pub otlp: Option<millpool_meters::otlp::Collector>,
     /// Whether logs are JSON.
     pub log_json: bool,
     /// The tracing filter.
@@ -244,6 +252,7 @@ pub fn resolve(file: File, overrides: &Overrides) -> Result<Config, ConfigError>
         let parsed = listen.parse().ok();
         parsed.or_else(|| found.wrong("http.listen", listen, "an IP address and port, e.g. 127.0.0.1:9464"))
     });
+    let otlp = otlp::resolve(&file.otlp, &overrides.otlp, &mut found);
     if file.agent.is_empty() || file.agent.len() > AGENTS_MAX {
         found.wrong::<()>("agent", file.agent.len(), &format!("1 to {AGENTS_MAX} [[agent]] sections"));
     }
@@ -272,7 +281,7 @@ pub fn resolve(file: File, overrides: &Overrides) -> Result<Config, ConfigError>
     }
     let insecure_dev = agents.iter().any(|agent| agent.tls.is_none());
     let level = overrides.log_level.clone().or(file.log.level).unwrap_or_else(|| "info".to_owned());
-    Ok(Config { http_listen, log_json, log_level: level, clock, agents, publish, insecure_dev })
+    Ok(Config { http_listen, otlp, log_json, log_level: level, clock, agents, publish, insecure_dev })
 }
 
 /// The problems found so far.

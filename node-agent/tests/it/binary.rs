@@ -1,6 +1,7 @@
 //! The binary: exit codes, health, metrics, a stop on a signal, work through a cut line; and, by hand, its
 //! footprint.
 
+use crate::collector::Collector;
 use crate::support::{Cable, Coordinator};
 use millpool_node_agent::clock::Clock;
 use millpool_node_agent::replay::{self, Replay};
@@ -189,6 +190,60 @@ async fn a_plant_works_on_through_a_cut_line_and_a_restart_and_tells_it_later() 
     assert!(metrics.contains("millpool_agent_events_sent_total{plant=\"plant\"}"), "{metrics}");
     assert_eq!(running.stopped().await, 0);
     assert_eq!(coordinator.durable.lock().unwrap().wrongs, Vec::<String>::new());
+}
+
+/// What an agent counts reaches a collector that is named, also one that comes late and goes again, and without a
+/// listener for who scrapes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_is_told_what_an_agent_counts() {
+    let coordinator = Coordinator::new();
+    let stop = CancellationToken::new();
+    let cable = Cable::to(coordinator.serve(&stop).await).await;
+    let list = |revision| DispatchList { plant_id: "plant".into(), revision, ..DispatchList::default() };
+    coordinator.manner(|manner| manner.list = Some(list(5)));
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), cable.address, free_port(), "", &["m1".to_owned()]);
+    let at = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let text = std::fs::read_to_string(&path).unwrap().replace("[http]\nlisten = ", "[otlp]\nevery_s = 1\n#");
+    std::fs::write(&path, text).unwrap();
+    let running = Running(agent(&path).args(["--otlp-endpoint", &format!("http://{at}")]).spawn().unwrap());
+    coordinator.until("the list is kept", |durable| durable.kept == [5]).await;
+
+    let collector = Collector::default();
+    let (_, listening) = collector.listen(at, None).await;
+    let plant = ("plant", "plant");
+    let connected = |value: f64| {
+        move |c: &Collector| {
+            c.gauge("millpool_agent_connected", plant).filter(|connected| *connected == value)
+        }
+    };
+    collector.until("the line", connected(1.0)).await;
+    // A gauge that is set when somebody looks, though nobody scrapes.
+    assert_eq!(collector.gauge("millpool_agent_dispatch_revision", plant), Some(5.0));
+    let sent = collector.counter("millpool_agent_events_sent_total", plant).unwrap();
+    let (counts, bounds, _) = collector.histogram("millpool_agent_append_to_send_seconds", plant).unwrap();
+    assert!(sent > 0 && counts.iter().sum::<u64>() > 0 && bounds.len() == 18, "{sent}: {counts:?}");
+    assert_eq!(collector.described("millpool_agent_append_to_send_seconds").0, "s");
+    let named = [
+        ("service.name", "millpool-node-agent"),
+        ("service.version", env!("CARGO_PKG_VERSION")),
+        ("service.instance.id", "plant/agent"),
+    ];
+    let source = named.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(collector.sources().into_iter().collect::<Vec<_>>(), [source.into()]);
+
+    listening.stop().await;
+    cable.unplug(true);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let _listening = collector.listen(at, None).await;
+    collector.until("the cut line", connected(0.0)).await;
+    assert!(collector.counter("millpool_agent_disconnects_total", plant).unwrap() > 0);
+    assert!(collector.counter("millpool_agent_events_sent_total", plant).unwrap() >= sent);
+    assert_eq!(running.stopped().await, 0);
+    assert_eq!(collector.wrongs(), Vec::<String>::new());
+    let strange: Vec<_> =
+        collector.names().into_iter().filter(|n| collector.described(n).1.is_empty()).collect();
+    assert_eq!(strange, Vec::<String>::new(), "without a meaning");
 }
 
 fn quantiles(mut latencies_ms: Vec<f64>) -> String {

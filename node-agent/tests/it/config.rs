@@ -1,6 +1,7 @@
 //! The configuration: what is wrong is named with the field, the value and what is accepted.
 
 use millpool_node_agent::agent::Adapter;
+use millpool_node_agent::config::otlp::OtlpFile;
 use millpool_node_agent::config::{Config, ConfigError, File, Overrides, load, resolve};
 use millpool_node_agent::session::Token;
 use std::path::Path;
@@ -100,6 +101,35 @@ fn every_problem_is_named_with_its_field_value_and_what_is_accepted() {
     ];
     for line in expected {
         assert!(found.iter().any(|problem| problem == line), "{line} is not in {found:#?}");
+    }
+}
+
+#[test]
+fn meters_are_sent_nowhere_unless_a_collector_is_named() {
+    assert!(read(GOOD, &Overrides::default()).unwrap().otlp.is_none());
+    let named = format!("otlp.endpoint = \"http://127.0.0.1:4317\"\n{GOOD}");
+    assert!(read(&named, &Overrides::default()).unwrap().otlp.is_some());
+    let every_s = |every_s| OtlpFile { every_s, ..OtlpFile::default() };
+    let overrides = Overrides { otlp: every_s(Some(3601)), ..Overrides::default() };
+    assert!(read(&named, &overrides).is_err(), "flags win over the file");
+    for (otlp, expected) in [
+        (
+            "endpoint = \"http://c:4318/v1/metrics\"",
+            "otlp.endpoint = \"http://c:4318/v1/metrics\": accepted is http://host:port or https://host:port of OTLP over \
+             gRPC, without a path",
+        ),
+        ("endpoint = \"http://c:4317\"\nevery_s = 0", "otlp.every_s = 0: accepted is 1 to 3600 seconds"),
+        (
+            "endpoint = \"https://c:4317\"",
+            "otlp.ca_file = \"none\": accepted is a PEM file of the collector's authority, with https",
+        ),
+        (
+            "endpoint = \"https://c:4317\"\nca_file = \"/nowhere\"",
+            "otlp.ca_file = \"/nowhere\": accepted is a file that can be read (No such file or directory (os error 2))",
+        ),
+    ] {
+        let found = problems(&format!("{GOOD}\n[otlp]\n{otlp}\n"));
+        assert_eq!(found, [expected]);
     }
 }
 

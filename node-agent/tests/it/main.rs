@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod binary;
+#[path = "../../../meters/tests/support/collector.rs"]
+mod collector;
 mod config;
 mod console;
 mod mtconnect;

@@ -5,6 +5,8 @@
 mod agents;
 mod agreement;
 mod bad_input;
+#[path = "../../../meters/tests/support/collector.rs"]
+mod collector;
 mod flow;
 mod harness;
 mod indicators;

@@ -1,9 +1,11 @@
 //! How the process begins and ends.
 
+use crate::collector::Collector;
 use crate::harness::*;
 use millpool_proto::v1;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 /// Runs a node that is expected to end by itself.
@@ -135,4 +137,111 @@ async fn a_single_node_needs_no_setting_and_lets_nobody_in_without_a_token() {
     }
     node.kill().unwrap();
     node.wait().unwrap();
+}
+
+/// What a node counts reaches a collector that is named, also one that comes late and goes again, to the last request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_is_told_what_a_node_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = SocketAddr::from(([127, 0, 0, 1], free_ports(1)[0]));
+    let endpoint = format!("http://{at}");
+    let flags =
+        ["--insecure-dev", "--cluster-id", "told", "--otlp-endpoint", &endpoint, "--otlp-every-s", "1"];
+    let (mut command, port) = alone(&folder.path().join("data"), &flags);
+    let mut node = Node(command.spawn().unwrap());
+    let client = Client::of(port, "operator:op");
+    let list = async || client.capacity().list_members(v1::ListMembersRequest::default()).await.ok();
+    eventually("the node to answer", list).await;
+    found_alliance(&client).await;
+
+    let collector = Collector::default();
+    let (_, listening) = collector.listen(at, None).await;
+    let of_list = ("path", "/millpool.v1.CapacityService/ListMembers");
+    let before = collector.until("what was asked", |c| c.counter("millpool_rpc_total", of_list)).await;
+    // Gauges that are set when somebody looks, though nobody scrapes.
+    let machines =
+        collector.until("machines", |c| c.gauge("millpool_machines", ("service.instance.id", "1"))).await;
+    assert!(machines > 0.0);
+    let (counts, bounds, sum) = collector.histogram("millpool_rpc_seconds", of_list).unwrap();
+    assert!(
+        counts.iter().sum::<u64>() >= before as u64 && sum > 0.0 && bounds.len() == 18,
+        "{counts:?}, {sum}"
+    );
+    let (unit, meaning) = collector.described("millpool_rpc_seconds");
+    assert_eq!(
+        (unit.as_str(), meaning.as_str()),
+        ("s", "Time to answer a request, by path; of a stream, to open it")
+    );
+    let named = [
+        ("service.name", "millpool-scheduler"),
+        ("service.version", env!("CARGO_PKG_VERSION")),
+        ("service.instance.id", "1"),
+        ("service.namespace", "told"),
+    ];
+    let source = named.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(collector.sources().into_iter().collect::<Vec<_>>(), [source.into()]);
+
+    listening.stop().await;
+    for _ in 0..20 {
+        list().await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let _listening = collector.listen(at, None).await;
+    let told =
+        |least: i64| move |c: &Collector| c.counter("millpool_rpc_total", of_list).filter(|n| *n >= least);
+    assert_eq!(collector.until("what was missed", told(before + 20)).await, before + 20);
+
+    list().await.unwrap();
+    assert_eq!(node.terminated().await, Some(0));
+    assert_eq!(collector.counter("millpool_rpc_total", of_list), Some(before + 21));
+    assert_eq!(collector.wrongs(), Vec::<String>::new());
+    let strange: Vec<_> =
+        collector.names().into_iter().filter(|n| collector.described(n).1.is_empty()).collect();
+    assert_eq!(strange, Vec::<String>::new(), "without a meaning");
+}
+
+/// A node that is not left behind.
+struct Node(Child);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Node {
+    async fn terminated(&mut self) -> Option<i32> {
+        assert!(Command::new("kill").arg(self.0.id().to_string()).status().unwrap().success());
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("it goes on")
+    }
+}
+
+#[test]
+fn a_collector_that_cannot_be_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    for (flags, said) in [
+        (
+            vec!["--otlp-endpoint", "collector:4317"],
+            "otlp_endpoint is \"collector:4317\"; accepted: http://host:port",
+        ),
+        // This one is found on the disk.
+        (
+            vec!["--otlp-endpoint", "https://c:4317", "--otlp-ca", file.to_str().unwrap()],
+            "ca.pem\"; accepted: a file that can be read (No such file",
+        ),
+    ] {
+        let (command, _) = alone(&folder.path().join("data"), &flags);
+        let refused = ends(command);
+        assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
+        assert!(told(&refused).contains(said), "{}", told(&refused));
+    }
 }

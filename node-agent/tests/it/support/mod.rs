@@ -7,7 +7,7 @@ pub mod counterpart;
 pub mod mosquitto;
 pub mod plant;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use millpool_meters::PrometheusHandle;
 use millpool_node_agent::clock::Clock;
 use millpool_node_agent::dispatch::Dispatch;
 use millpool_node_agent::ground::Ground;
@@ -29,11 +29,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// What the agents of this process count. There is one for all tests.
 pub static METERS: LazyLock<PrometheusHandle> =
-    LazyLock::new(|| PrometheusBuilder::new().install_recorder().unwrap());
-use tonic_types::{ErrorDetails, StatusExt};
+    LazyLock::new(|| millpool_node_agent::meters::install(None, &[]).unwrap().prometheus);
 
 /// What a coordinator has durably.
 #[derive(Default)]
