@@ -14,6 +14,7 @@ use crate::outbox::{self, LogError, Outbox, OutboxError};
 use crate::remote::consent::Rule;
 use crate::remote::run::{Hand, Told};
 use crate::remote::{self, Bid};
+use crate::samples::Samples;
 use crate::session::{self, Session, Timing, Tls, Token};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -146,6 +147,8 @@ pub struct Agent {
     remote: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
     /// Certificates for OPC UA, where a machine needs them.
     pki: Option<Pki>,
+    /// Where raw samples go.
+    samples: Samples,
 }
 
 /// What runs beside the session.
@@ -192,7 +195,28 @@ impl Agent {
             });
         }
         let (ears, remote) = (Ears::default(), mpsc::channel(remote::run::WAITING_MAX));
-        Ok(Self { options, clock, ground, outbox, dispatch, health, ears, remote, pki })
+        Ok(Self {
+            options,
+            clock,
+            ground,
+            outbox,
+            dispatch,
+            health,
+            ears,
+            remote,
+            pki,
+            samples: Samples::default(),
+        })
+    }
+
+    /// Keeps its machines' raw samples there.
+    pub fn keep_samples(&mut self, samples: Samples) {
+        self.samples = samples;
+    }
+
+    /// Its machines' raw samples.
+    pub fn samples(&self) -> Samples {
+        self.samples.clone()
     }
 
     /// What it says about itself.
@@ -255,6 +279,7 @@ impl Agent {
             // Asked to stop; how it ends tells nothing more.
             let _ = session.await;
         }
+        self.samples.close().await;
         self.outbox.close().await;
         outcome.map_err(failed)
     }
@@ -302,8 +327,9 @@ impl Agent {
             why: error.to_string(),
         })?;
         let shop = |machines: &[&str]| {
-            let (shop, ways) =
+            let (mut shop, ways) =
                 Shop::open(self.clock, self.outbox.clone(), self.dispatch.watch(), self.health.clone());
+            shop.samples = self.samples.clone();
             self.ears.add(machines, &ways.words);
             (shop, ways.bids)
         };
