@@ -15,6 +15,7 @@ use crate::remote::consent::Rule;
 use crate::remote::quarantine::{Quarantine, Supply};
 use crate::remote::run::{Hand, Told};
 use crate::remote::{self, Bid};
+use crate::samples::Samples;
 use crate::session::{self, Session, Timing, Tls, Token};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -149,6 +150,8 @@ pub struct Agent {
     quarantine: Quarantine,
     /// Certificates for OPC UA, where a machine needs them.
     pki: Option<Pki>,
+    /// Where raw samples go.
+    samples: Samples,
 }
 
 /// What runs beside the session.
@@ -196,7 +199,29 @@ impl Agent {
         }
         let (ears, remote) = (Ears::default(), mpsc::channel(remote::run::WAITING_MAX));
         let quarantine = Quarantine::open(&options.data_dir, &ground);
-        Ok(Self { options, clock, ground, outbox, dispatch, health, ears, remote, quarantine, pki })
+        Ok(Self {
+            options,
+            clock,
+            ground,
+            outbox,
+            dispatch,
+            health,
+            ears,
+            remote,
+            quarantine,
+            pki,
+            samples: Samples::default(),
+        })
+    }
+
+    /// Keeps its machines' raw samples there.
+    pub fn keep_samples(&mut self, samples: Samples) {
+        self.samples = samples;
+    }
+
+    /// Its machines' raw samples.
+    pub fn samples(&self) -> Samples {
+        self.samples.clone()
     }
 
     /// What it says about itself.
@@ -266,6 +291,7 @@ impl Agent {
             // Asked to stop; how it ends tells nothing more.
             let _ = session.await;
         }
+        self.samples.close().await;
         self.outbox.close().await;
         outcome.map_err(failed)
     }
@@ -322,8 +348,9 @@ impl Agent {
             why: error.to_string(),
         })?;
         let shop = |machines: &[&str]| {
-            let (shop, ways) =
+            let (mut shop, ways) =
                 Shop::open(self.clock, self.outbox.clone(), self.dispatch.watch(), self.health.clone());
+            shop.samples = self.samples.clone();
             self.ears.add(machines, &ways.words);
             (shop, ways.bids)
         };

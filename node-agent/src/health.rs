@@ -151,6 +151,19 @@ pub struct Publishing {
     pub trouble: Option<String>,
 }
 
+/// The plant's raw samples, where they are kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SamplesReport {
+    /// Days that have samples.
+    pub days: u64,
+    /// The first of them.
+    pub oldest_day: Option<String>,
+    /// What they take on disk.
+    pub bytes: u64,
+    /// Why none are kept, or what else went wrong.
+    pub trouble: Option<String>,
+}
+
 /// The report of one plant's agent.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -171,6 +184,9 @@ pub struct Report {
     /// The plant's own broker, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publishing: Option<Publishing>,
+    /// Its raw samples, where they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<SamplesReport>,
 }
 
 /// A plant's report, shared by its parts. Cheap to clone.
@@ -207,6 +223,11 @@ impl Health {
     /// The line to the plant's own broker is like this now.
     pub fn set_publishing(&self, publishing: Publishing) {
         self.lock().publishing = Some(publishing);
+    }
+
+    /// The plant's samples are like this now.
+    pub fn set_samples(&self, samples: SamplesReport) {
+        self.lock().samples = Some(samples);
     }
 
     /// A list was kept, or not.

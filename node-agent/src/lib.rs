@@ -16,6 +16,7 @@
 //! - [`console`]: the operator's terminal; its words go to the adapters.
 //! - [`publish`]: the plant's own list and states on its broker, as a Sparkplug B edge node.
 //! - [`remote`]: remote operation: what may reach a machine, and when.
+//! - [`samples`]: raw samples of the machines, kept in the plant for its analysts.
 //! - [`outbox`]: events on disk, numbered, until the coordinator has applied them.
 //! - [`dispatch`]: the dispatch list on disk.
 //! - [`session`]: the stream to the coordinator.
@@ -46,4 +47,5 @@ pub mod outbox;
 pub mod publish;
 pub mod remote;
 pub mod replay;
+pub mod samples;
 pub mod session;

@@ -10,7 +10,7 @@ use millpool_node_agent::config::otlp::OtlpFile;
 use millpool_node_agent::config::{self, Config, Overrides};
 use millpool_node_agent::console;
 use millpool_node_agent::ground::Ground;
-use millpool_node_agent::{http, meters, publish};
+use millpool_node_agent::{http, meters, publish, samples};
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -99,6 +99,8 @@ struct Flags {
 enum Command {
     /// The operator's terminal: the plant's list, and what was done.
     Console(console::command::Flags),
+    /// The raw samples of a machine, as they were read: a summary, or CSV.
+    Samples(console::samples::Flags),
 }
 
 const AFTER_HELP: &str = "\
@@ -123,8 +125,10 @@ Examples:
 
 fn main() -> ExitCode {
     let mut flags = Flags::parse();
-    if let Some(Command::Console(console)) = flags.command.take() {
-        return ExitCode::from(open_console(console, &flags));
+    match flags.command.take() {
+        Some(Command::Console(console)) => return ExitCode::from(open_console(console, &flags)),
+        Some(Command::Samples(samples)) => return ExitCode::from(ask_samples(samples, &flags)),
+        None => {}
     }
     let config = match config::load(&flags.config, &overrides(&flags)) {
         Ok(config) => config,
@@ -166,6 +170,20 @@ fn open_console(console: console::command::Flags, flags: &Flags) -> u8 {
     }
 }
 
+fn ask_samples(samples: console::samples::Flags, flags: &Flags) -> u8 {
+    let folders = match samples.socket() {
+        Some(_) => Ok(Vec::new()),
+        None => config::folders(&flags.config, flags.data_dir.as_deref()),
+    };
+    match folders {
+        Ok(folders) => console::samples::run(&samples, &folders),
+        Err(error) => {
+            eprintln!("millpool-node-agent samples: {error}");
+            EXIT_CONFIG
+        }
+    }
+}
+
 fn overrides(flags: &Flags) -> Overrides {
     Overrides {
         coordinators: flags.coordinators.clone(),
@@ -191,6 +209,14 @@ fn start_logs(config: &Config) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level);
     let mut filter = filter
         .with_context(|| format!("log.level = {:?}: accepted is a tracing filter", config.log_level))?;
+    // Of its own doings the samples' store tells what goes wrong.
+    let talks =
+        filter.max_level_hint().is_none_or(|most| most > tracing_subscriber::filter::LevelFilter::WARN);
+    if talks && !config.log_level.contains("fjall") {
+        for library in ["fjall=warn", "lsm_tree=warn"] {
+            filter = filter.add_directive(library.parse()?);
+        }
+    }
     // The library's lines say again, and less clearly, what the adapter says of each trouble.
     if !config.log_level.contains("opcua") {
         for library in ["opcua_client=off", "opcua_core=off", "opcua_crypto=off"] {
@@ -218,7 +244,10 @@ async fn run(config: Config) -> u8 {
     let mut agents = Vec::new();
     for options in config.agents {
         match Agent::open(options, config.clock, Ground::Machine) {
-            Ok(agent) => agents.push(agent),
+            Ok(mut agent) => {
+                keep_samples(&mut agent, &config.samples, config.clock);
+                agents.push(agent);
+            }
             Err(error) => {
                 tracing::error!(%error, "cannot start");
                 return EXIT_DISK;
@@ -302,6 +331,7 @@ fn open_consoles(agents: &[Agent], clock: millpool_node_agent::clock::Clock, sto
             ears: agent.ears(),
             remote: agent.remote(),
             quarantine: agent.quarantine(),
+            samples: agent.samples(),
         };
         match console::serve::serve(agent.data_dir(), plant, stop.clone()) {
             Ok(serving) => {
@@ -312,6 +342,21 @@ fn open_consoles(agents: &[Agent], clock: millpool_node_agent::clock::Clock, sto
                 tracing::error!(path = %path.display(), %error, "no console: its socket cannot be made");
             }
         }
+    }
+}
+
+/// Keeps raw samples where the plant wants it. An agent that cannot works on without.
+fn keep_samples(
+    agent: &mut Agent,
+    options: &BTreeMap<String, samples::Options>,
+    clock: millpool_node_agent::clock::Clock,
+) {
+    let health = agent.health();
+    let plant = health.report().plant_id;
+    let Some(options) = options.get(&plant) else { return };
+    match samples::Samples::open(agent.data_dir(), &plant, *options, clock, health) {
+        Ok(samples) => agent.keep_samples(samples),
+        Err(error) => tracing::error!(plant, %error, "no samples are kept: no thread can be started"),
     }
 }
 

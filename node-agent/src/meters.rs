@@ -87,6 +87,27 @@ pub const METERS: &[Meter] = &[
         Unit::Count,
         "Programs from afar, by what became of them: quarantined, wrong hash, released, discarded",
     ),
+    ("millpool_agent_samples_kept_total", Counter, Unit::Count, "Raw samples written, by plant"),
+    (
+        "millpool_agent_samples_dropped_total",
+        Counter,
+        Unit::Count,
+        "Raw samples that were not kept, by plant and why",
+    ),
+    (
+        "millpool_agent_samples_troubles_total",
+        Counter,
+        Unit::Count,
+        "Failures of the store of raw samples, by plant",
+    ),
+    ("millpool_agent_samples_bytes", Gauge, Unit::Bytes, "Size of the raw samples on disk, by plant"),
+    ("millpool_agent_samples_days", Gauge, Unit::Count, "Days of which raw samples are kept, by plant"),
+    (
+        "millpool_agent_samples_working",
+        Gauge,
+        Unit::Count,
+        "1 while the store of raw samples takes what it is given, by plant",
+    ),
     ("millpool_agent_rebirths_asked_total", Counter, Unit::Count, "Rebirths asked for, by edge node"),
     (
         "millpool_agent_mqtt_ignored_total",

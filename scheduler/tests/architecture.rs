@@ -63,6 +63,7 @@ fn one_vocabulary_each() {
     let none = Vec::<String>::new();
     assert_eq!(lines_that_say("scheduler/src", "openraft::", &["/consensus/"]), none);
     assert_eq!(lines_that_say("scheduler/src", "fjall::", &["/consensus/"]), none);
+    assert_eq!(lines_that_say("node-agent/src", "fjall::", &["/samples/shelf.rs"]), none);
     assert_eq!(lines_that_say("scheduler/src", "millpool_solver::", &["/planner/"]), none);
 }
 
@@ -71,6 +72,7 @@ fn the_check_finds_what_it_looks_for() {
     assert!(!lines_that_say("scheduler/src", "openraft::", &[]).is_empty());
     assert!(!lines_that_say("scheduler/src", "millpool_solver::", &[]).is_empty());
     assert!(!lines_that_say("scheduler/src", "fjall::", &[]).is_empty());
+    assert!(!lines_that_say("node-agent/src", "fjall::", &[]).is_empty());
 }
 
 /// The meters that the code of a program moves.

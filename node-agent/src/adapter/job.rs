@@ -239,12 +239,7 @@ impl Follower {
         let state = self.state();
         let Some(running) = &mut self.running else { return };
         let gone_ms = gone_ms.min(at_ms - running.started_ms).max(0);
-        let power_w = match state {
-            MachineState::Producing => options.power.cutting_w,
-            MachineState::Setup => options.power.setup_w,
-            MachineState::Off | MachineState::Unknown => 0,
-            _ => options.power.idle_w,
-        };
+        let power_w = options.power.at(state);
         running.modelled_wms = running.modelled_wms.saturating_add(gone_ms.saturating_mul(power_w.into()));
         if let Some(power_w) = self.power_w {
             running.integrated_wms += power_w * gone_ms as f64;

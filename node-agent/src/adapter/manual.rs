@@ -10,6 +10,7 @@ use super::shop::{Post, Shop, Sight, Watched};
 use super::word::{Named, Word, WordError};
 use super::{Happened, Power};
 use crate::outbox::OutboxError;
+use crate::samples::{Reading, Readings};
 use millpool_proto::v1::MachineState;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ pub struct Options {
 }
 
 /// One machine's history.
-pub struct Watch(History);
+pub struct Watch(History, Readings);
 
 impl Watch {
     /// A watch as it remembers itself. What is not understood is forgotten: it begins anew.
@@ -36,7 +37,7 @@ impl Watch {
             memory.and_then(|memory| serde_json::from_slice(memory).ok()).unwrap_or_default();
         let Options { progress_s, power } = *options;
         history.rules = Rules { follow_dispatch: false, progress_s, power, ..Rules::default() };
-        Self(history)
+        Self(history, Readings::default())
     }
 
     /// The setup of the operation at hand is over, if it is the one that is meant.
@@ -76,6 +77,14 @@ impl Watched for Watch {
         serde_json::to_vec(&self.0).unwrap_or_default()
     }
 
+    fn read(&self) -> Vec<Reading> {
+        vec![Reading::state(self.0.state(), None)]
+    }
+
+    fn readings_mut(&mut self) -> &mut Readings {
+        &mut self.1
+    }
+
     fn hear(&mut self, now_ms: i64, word: &Word, happened: &mut Vec<Happened>) -> Result<String, WordError> {
         let set_up = match word {
             Word::Start { operation, setup: false, .. } => self.set_up(operation.as_ref()),
@@ -86,6 +95,7 @@ impl Watched for Watch {
             None => self.0.hear(now_ms, word, happened)?,
         };
         self.0.turn_to(now_ms, self.state_after(word), happened);
+        self.note(now_ms);
         Ok(answer)
     }
 }
@@ -109,8 +119,9 @@ pub async fn run(
             }
             _ = tick.tick() => {
                 take_list(&mut post, &mut shop);
-                let mut happened = Vec::new();
-                post.watch.0.pass_time(shop.clock.now_ms(), "", &mut happened);
+                let (now_ms, mut happened) = (shop.clock.now_ms(), Vec::new());
+                post.watch.0.pass_time(now_ms, "", &mut happened);
+                post.watch.note(now_ms);
                 post.tell(happened, Sight::Told, &shop).await?;
             }
         }

@@ -27,6 +27,7 @@ pub mod word;
 
 pub use shop::Shop;
 
+use millpool_proto::v1::MachineState;
 use millpool_proto::v1::agent_event::What;
 
 /// What a machine draws, W.
@@ -43,6 +44,18 @@ pub struct Power {
 impl Default for Power {
     fn default() -> Self {
         Self { idle_w: 800, setup_w: 1_500, cutting_w: 6_000 }
+    }
+}
+
+impl Power {
+    /// What it draws in a state, W.
+    pub fn at(&self, state: MachineState) -> u32 {
+        match state {
+            MachineState::Producing => self.cutting_w,
+            MachineState::Setup => self.setup_w,
+            MachineState::Off | MachineState::Unknown => 0,
+            _ => self.idle_w,
+        }
     }
 }
 

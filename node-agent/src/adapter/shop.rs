@@ -10,6 +10,7 @@ use crate::dispatch::Kept;
 use crate::health::Health;
 use crate::outbox::{Entry, Mark, Outbox, OutboxError};
 use crate::remote::Bid;
+use crate::samples::{Reading, Readings, Samples, Signal};
 use millpool_proto::v1::AgentEvent;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct Shop {
     pub outbox: Outbox,
     /// Where its state is shown.
     pub health: Health,
+    /// Where its raw samples go; nowhere, unless it is told.
+    pub samples: Samples,
     kept: watch::Receiver<Arc<Kept>>,
     /// The list that was there at the start has been given out.
     listed: bool,
@@ -58,7 +61,8 @@ impl Shop {
         let (to_words, words) = mpsc::channel(WORDS_MAX);
         let (to_bids, bids) = mpsc::channel(WORDS_MAX);
         let ways = Ways { words: to_words, bids: to_bids };
-        (Self { clock, outbox, health, kept, listed: false, words, bids }, ways)
+        let samples = Samples::default();
+        (Self { clock, outbox, health, samples, kept, listed: false, words, bids }, ways)
     }
 
     /// The dispatch list, if it is another than at the last call.
@@ -147,9 +151,14 @@ pub trait Watched {
     fn program(&self) -> Option<String> {
         None
     }
-    /// How loaded it is, percent, if the machine says.
-    fn load(&self) -> Option<f64> {
-        None
+    /// What it reads now: its state, and every signal of the machine that is a number.
+    fn read(&self) -> Vec<Reading>;
+    /// What it has read, to be kept.
+    fn readings_mut(&mut self) -> &mut Readings;
+    /// What it reads now is so since this time.
+    fn note(&mut self, at_ms: i64) {
+        let read = self.read();
+        self.readings_mut().note(at_ms, &read);
     }
     /// Takes in what a person says, and answers in words.
     fn hear(&mut self, now_ms: i64, word: &Word, happened: &mut Vec<Happened>) -> Result<String, WordError> {
@@ -184,6 +193,8 @@ pub struct Post<W> {
     pub id: String,
     /// Its history.
     pub watch: W,
+    /// Its id, as samples have it.
+    name: Arc<str>,
     /// When what it remembers was last put on disk.
     marked: Instant,
 }
@@ -191,7 +202,7 @@ pub struct Post<W> {
 impl<W: Watched> Post<W> {
     /// A post at a machine.
     pub fn new(id: String, watch: W) -> Self {
-        Self { id, watch, marked: Instant::now() }
+        Self { name: id.as_str().into(), id, watch, marked: Instant::now() }
     }
 
     /// The machine's items on another list.
@@ -210,7 +221,9 @@ impl<W: Watched> Post<W> {
             self.marked = Instant::now();
             shop.append(&self.id, happened, self.watch.memory()).await?;
         }
-        if let Some(load) = self.watch.load() {
+        shop.samples.put(&self.name, self.watch.readings_mut());
+        let loads = self.watch.read().into_iter().filter(|reading| reading.signal == Signal::Load);
+        if let Some(load) = loads.filter_map(|reading| reading.value.as_number()).next() {
             metrics::gauge!("millpool_agent_machine_load_percent", "machine" => self.id.clone()).set(load);
         }
         let program = self.watch.program();
@@ -232,7 +245,12 @@ impl<W: Watched> Post<W> {
 
     /// The machine is not seen any more.
     pub async fn lose(&mut self, why: &str, shop: &Shop) -> Result<(), OutboxError> {
-        let happened = self.watch.history_mut().lose();
+        let history = self.watch.history_mut();
+        let happened = history.lose();
+        if history.begun() {
+            let since_ms = history.told_ms();
+            self.watch.readings_mut().lose(since_ms);
+        }
         if !happened.is_empty() {
             tracing::warn!(machine = self.id, why, "lost sight of the machine");
         }

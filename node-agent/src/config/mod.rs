@@ -3,12 +3,13 @@
 //! [`File`] is what may stand in the file. [`resolve`] checks all of it, and answers with [`Config`], which
 //! holds only what can be used, or with every [`Problem`] that it found: the field, the value that stands
 //! there, and what is accepted. What may stand in a machine's section is in [`machines`], what is published where in
-//! [`publish`], where meters are sent in [`otlp`].
+//! [`publish`], where meters are sent in [`otlp`], how long raw samples are kept in [`samples`].
 
 mod broker;
 pub mod machines;
 pub mod otlp;
 pub mod publish;
+pub mod samples;
 
 use crate::clock::{Clock, SCALE_MAX, SCALE_MIN};
 use crate::outbox::{BYTES_MAX_DEFAULT, BYTES_MAX_LEAST};
@@ -16,6 +17,7 @@ use crate::session::{Timing, Tls, Token};
 use machines::{MachineFile, SimulatedFile};
 use otlp::OtlpFile;
 use publish::PublishFile;
+use samples::SamplesFile;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -163,6 +165,8 @@ pub struct AgentFile {
     pub simulated_machines: Vec<String>,
     /// Where its list and states are published; nowhere where it is left out.
     pub publish: Option<PublishFile>,
+    /// How long raw samples are kept; as long as is usual where it is left out.
+    pub samples: Option<SamplesFile>,
     /// One section a machine.
     pub machine: Vec<MachineFile>,
 }
@@ -213,6 +217,8 @@ pub struct Config {
     pub agents: Vec<crate::agent::Options>,
     /// Where plants publish, by plant.
     pub publish: BTreeMap<String, crate::publish::Options>,
+    /// How plants keep raw samples, by plant; not at all, where a plant is missing.
+    pub samples: BTreeMap<String, crate::samples::Options>,
     /// Whether any line is in plain text without a token.
     pub insecure_dev: bool,
 }
@@ -256,13 +262,14 @@ pub fn resolve(file: File, overrides: &Overrides) -> Result<Config, ConfigError>
     if file.agent.is_empty() || file.agent.len() > AGENTS_MAX {
         found.wrong::<()>("agent", file.agent.len(), &format!("1 to {AGENTS_MAX} [[agent]] sections"));
     }
-    let (mut agents, mut publish) = (Vec::new(), BTreeMap::new());
+    let (mut agents, mut publish, mut samples) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     let (mut plants, mut dirs) = (BTreeSet::new(), BTreeSet::new());
     for (at, agent) in file.agent.iter().enumerate() {
         let field = format!("agent[{at}]");
         if !plants.insert(agent.plant.clone()) {
             found.wrong::<()>(&format!("{field}.plant"), &agent.plant, "a plant that no other [[agent]] has");
         }
+        let kept = samples::resolve(&field, agent, &mut found);
         let resolved = resolve_agent(&field, agent, &file, overrides, &mut found);
         if let Some((options, published)) = resolved {
             if !dirs.insert(options.data_dir.clone()) {
@@ -273,6 +280,7 @@ pub fn resolve(file: File, overrides: &Overrides) -> Result<Config, ConfigError>
                 publish::apart_from(&field, &own, publish.values(), &mut found);
                 publish.insert(options.plant_id.clone(), own);
             }
+            samples.extend(kept.map(|kept| (options.plant_id.clone(), kept)));
             agents.push(options);
         }
     }
@@ -281,7 +289,17 @@ pub fn resolve(file: File, overrides: &Overrides) -> Result<Config, ConfigError>
     }
     let insecure_dev = agents.iter().any(|agent| agent.tls.is_none());
     let level = overrides.log_level.clone().or(file.log.level).unwrap_or_else(|| "info".to_owned());
-    Ok(Config { http_listen, otlp, log_json, log_level: level, clock, agents, publish, insecure_dev })
+    Ok(Config {
+        http_listen,
+        otlp,
+        log_json,
+        log_level: level,
+        clock,
+        agents,
+        publish,
+        samples,
+        insecure_dev,
+    })
 }
 
 /// The problems found so far.

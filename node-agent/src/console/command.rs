@@ -245,26 +245,41 @@ pub fn run(flags: Flags, plants: &[(String, PathBuf)]) -> u8 {
     }
 }
 
-struct Terminal {
-    socket: PathBuf,
-    zone: TimeZone,
+/// The agent's socket: the one that is named, or that of the plant that is meant.
+pub(super) fn find_socket(
+    socket: Option<&Path>,
+    plant: Option<&str>,
+    plants: &[(String, PathBuf)],
+) -> Result<PathBuf, ConsoleError> {
+    if let Some(socket) = socket {
+        return Ok(socket.to_owned());
+    }
+    let meant = |own: &&(String, PathBuf)| plant.is_none_or(|named| named == own.0);
+    match plants.iter().filter(meant).collect::<Vec<_>>()[..] {
+        [(_, dir)] => Ok(dir.join(SOCKET)),
+        _ => {
+            let names: Vec<_> = plants.iter().map(|(plant, _)| plant.as_str()).collect();
+            let named = plant.unwrap_or("none").to_owned();
+            Err(ConsoleError::Plant { named, there: names.join(", ") })
+        }
+    }
+}
+
+/// A terminal before an agent's socket.
+pub(super) struct Terminal {
+    pub(super) socket: PathBuf,
+    pub(super) zone: TimeZone,
 }
 
 impl Terminal {
     fn find(flags: &Flags, plants: &[(String, PathBuf)]) -> Result<Self, ConsoleError> {
-        let zone = TimeZone::system();
-        if let Some(socket) = &flags.socket {
-            return Ok(Self { socket: socket.clone(), zone });
-        }
-        let meant = |plant: &&(String, PathBuf)| flags.plant.as_ref().is_none_or(|named| *named == plant.0);
-        match plants.iter().filter(meant).collect::<Vec<_>>()[..] {
-            [(_, dir)] => Ok(Self { socket: dir.join(SOCKET), zone }),
-            _ => {
-                let names: Vec<_> = plants.iter().map(|(plant, _)| plant.as_str()).collect();
-                let named = flags.plant.clone().unwrap_or_else(|| "none".to_owned());
-                Err(ConsoleError::Plant { named, there: names.join(", ") })
-            }
-        }
+        let socket = find_socket(flags.socket.as_deref(), flags.plant.as_deref(), plants)?;
+        Ok(Self::at(socket))
+    }
+
+    /// The terminal before a socket.
+    pub(super) fn at(socket: PathBuf) -> Self {
+        Self { socket, zone: TimeZone::system() }
     }
 
     /// Reads commands line by line.
@@ -373,8 +388,8 @@ impl Terminal {
                 eprintln!("{machine}: {why}");
                 Ok(EXIT_REFUSED)
             }
-            Answer::Listing(_) | Answer::Programs { .. } => {
-                Err(ConsoleError::Answer("a list, which was not asked for".to_owned()))
+            Answer::Listing(_) | Answer::Programs { .. } | Answer::Rows { .. } | Answer::Tallies { .. } => {
+                Err(ConsoleError::Answer("something that was not asked for".to_owned()))
             }
         }
     }
@@ -429,7 +444,7 @@ impl Terminal {
         Ok(EXIT_DONE)
     }
 
-    fn listing(&self) -> Result<Listing, ConsoleError> {
+    pub(super) fn listing(&self) -> Result<Listing, ConsoleError> {
         match self.ask(&Question::List)? {
             Answer::Listing(listing) => Ok(*listing),
             other => Err(ConsoleError::Answer(format!("{other:?}"))),
@@ -456,14 +471,24 @@ fn user() -> String {
 }
 
 fn ask(socket: &Path, question: &Question) -> std::io::Result<Vec<u8>> {
+    next(&mut put(socket, question)?)
+}
+
+/// Puts a question; what is read afterwards is the answer.
+pub(super) fn put(socket: &Path, question: &Question) -> std::io::Result<BufReader<UnixStream>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.set_write_timeout(Some(ANSWER_MAX))?;
     let mut bytes = serde_json::to_vec(question)?;
     bytes.push(b'\n');
     stream.write_all(&bytes)?;
+    Ok(BufReader::new(stream))
+}
+
+/// The next line of an answer.
+pub(super) fn next(answer: &mut BufReader<UnixStream>) -> std::io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    BufReader::new(stream.take(LINE_BYTES_MAX as u64)).read_until(b'\n', &mut line)?;
+    answer.take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
     Ok(line)
 }
 

@@ -5,9 +5,11 @@
 //! is its owner and group, speaks for the plant; who said what is in the log.
 //!
 //! - [`serve`]: the agent's side. [`command`]: the terminal's. [`show`]: the list as people read it.
+//! - [`samples`]: `millpool-node-agent samples`, which asks at the same socket, and is answered in parts.
 //! - [`when`]: times as people write them.
 
 pub mod command;
+pub mod samples;
 pub mod serve;
 pub mod show;
 pub mod when;
@@ -16,6 +18,7 @@ use crate::adapter::word::{Named, Word};
 use crate::health::Line;
 use crate::remote::program::Program;
 use crate::remote::quarantine::Waiting;
+use crate::samples::{Question as SamplesQuestion, Row, Tally};
 use serde::{Deserialize, Serialize};
 
 /// The socket's name in the agent's folder.
@@ -51,6 +54,8 @@ pub enum Question {
         /// Who agrees, as the terminal knows.
         by: String,
     },
+    /// What was sampled of a machine? Answered in parts: any number of [`Answer::Rows`], then one other.
+    Samples(SamplesQuestion),
     /// The plant agrees no more.
     Withdraw {
         /// The machine's id.
@@ -95,6 +100,16 @@ pub enum Answer {
     Done {
         /// What follows, in words.
         words: String,
+    },
+    /// Samples; more follow.
+    Rows {
+        /// By signal and time; none as a sign of life.
+        rows: Vec<Row>,
+    },
+    /// The samples in short; it is their end.
+    Tallies {
+        /// Every signal that has samples.
+        tallies: Vec<Tally>,
     },
     /// It is not taken in; nothing has changed.
     Refused {

@@ -10,11 +10,13 @@ use crate::outbox::Status;
 use crate::remote::program::Program;
 use crate::remote::quarantine::Quarantine;
 use crate::remote::run::Told;
+use crate::samples::ask::Part;
+use crate::samples::{self, Samples};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 const TERMINALS_MAX: usize = 16;
 /// A terminal that asks nothing for so long is sent away.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// One that does not take its samples for so long, too: a person may read them page by page.
+const STALL_MAX: Duration = Duration::from_secs(600);
 /// A machine's adapter answers within this time, or the terminal is told that it has not.
 const ANSWER_MAX: Duration = Duration::from_secs(25);
 /// Longest question, bytes.
@@ -49,6 +53,8 @@ pub struct Plant {
     pub remote: mpsc::Sender<Told>,
     /// Programs from afar.
     pub quarantine: Quarantine,
+    /// Its raw samples.
+    pub samples: Samples,
 }
 
 /// Binds the socket in the agent's folder, and answers until `stop`. What an earlier process left there is
@@ -138,6 +144,10 @@ async fn talk(mut stream: UnixStream, plant: &Plant) -> std::io::Result<()> {
             Ok(Question::Discard { machine, program, by }) => {
                 move_program(plant, machine, program, false, person(&by, uid)).await
             }
+            Ok(Question::Samples(question)) => match samples(plant, question, &mut writer).await? {
+                Some(last) => last,
+                None => return Ok(()),
+            },
             Err(error) => Answer::Refused { why: format!("the question cannot be understood: {error}") },
         };
         let mut bytes = serde_json::to_vec(&answer)?;
@@ -148,6 +158,45 @@ async fn talk(mut stream: UnixStream, plant: &Plant) -> std::io::Result<()> {
         bytes.push(b'\n');
         writer.write_all(&bytes).await?;
     }
+}
+
+/// Sends the samples that are asked for, and answers with what is to be said last; with nothing, if the terminal does not
+/// take them.
+async fn samples(
+    plant: &Plant,
+    question: samples::Question,
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<Option<Answer>> {
+    let machine = question.machine.clone();
+    let mut parts = match plant.samples.ask(question).await {
+        Ok(parts) => parts,
+        Err(why) => return Ok(Some(Answer::Refused { why })),
+    };
+    while let Some(part) = parts.recv().await {
+        let rows = match part {
+            Part::Rows(rows) => rows,
+            Part::Summary(tallies) => return Ok(Some(summary(plant, &machine, tallies))),
+            Part::Broken(why) => return Ok(Some(Answer::Refused { why })),
+        };
+        let mut bytes = serde_json::to_vec(&Answer::Rows { rows })?;
+        bytes.push(b'\n');
+        match tokio::time::timeout(STALL_MAX, writer.write_all(&bytes)).await {
+            Ok(written) => written?,
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(Some(Answer::Refused { why: "the samples cannot be read".to_owned() }))
+}
+
+/// The samples in short. A machine that the plant does not have, and never had, is a slip of the pen.
+fn summary(plant: &Plant, machine: &str, tallies: Vec<samples::Tally>) -> Answer {
+    let machines = plant.health.report().machines;
+    if tallies.is_empty() && !machines.contains_key(machine) {
+        let names: Vec<_> = machines.keys().map(String::as_str).collect();
+        let why = format!("machine = {machine:?}: accepted is one of {}", names.join(", "));
+        return Answer::Refused { why };
+    }
+    Answer::Tallies { tallies }
 }
 
 async fn say(plant: &Plant, machine: &str, word: Word, by: &str, uid: u32) -> Answer {

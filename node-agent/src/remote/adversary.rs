@@ -53,6 +53,8 @@ const VERBS: [Verb; 10] = [
 ];
 /// Contents of programs, all of a length.
 const CONTENTS: [&[u8]; 2] = [b"G0 X1", b"G0 X2"];
+/// What nobody named.
+const OTHER: &[u8] = b"G0 X3";
 /// One that comes from afar, and one of the plant's own.
 const FILES: [&str; 2] = ["far.nc", "own.nc"];
 /// What the plant's own holds.
@@ -263,8 +265,7 @@ impl Supply for Liar {
     fn part(&self, _: u64, sha256: Sha256, offset: u64) -> Part<'_> {
         let chance = &mut self.0.lock().unwrap();
         let named = CONTENTS.iter().find(|content| Sha256::of(content) == sha256).copied();
-        let other = CONTENTS[chance.between(0, 1) as usize];
-        let content = if chance.happens(300) { other } else { named.unwrap_or(other) };
+        let content = if chance.happens(300) { OTHER } else { named.unwrap_or(OTHER) };
         let part = content[(offset as usize).min(content.len())..].to_vec();
         let slow = Duration::from_millis(chance.between(0, 400));
         Box::pin(async move {

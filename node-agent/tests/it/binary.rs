@@ -262,7 +262,7 @@ fn quantiles(mut latencies_ms: Vec<f64>) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "figures, by hand"]
 async fn figures_of_simulated_machines() {
-    for count in [1, 60, 100] {
+    for (count, samples) in [(1, ""), (60, ""), (100, ""), (100, "samples = { keep_days = 0 }")] {
         let coordinator = Coordinator::new();
         let stop = CancellationToken::new();
         let address = coordinator.serve(&stop).await;
@@ -277,6 +277,8 @@ async fn figures_of_simulated_machines() {
         coordinator.manner(|manner| manner.list = Some(list));
         let dir = tempfile::tempdir().unwrap();
         let path = config(dir.path(), address, free_port(), "", &machines);
+        let text = std::fs::read_to_string(&path).unwrap() + samples;
+        std::fs::write(&path, text).unwrap();
         let running = Running(agent(&path).spawn().unwrap());
         tokio::time::sleep(Duration::from_secs(24)).await;
         let late: Vec<_> = {
@@ -285,7 +287,7 @@ async fn figures_of_simulated_machines() {
         };
         let latencies = late.iter().map(|(at_ms, seen_ms)| (seen_ms - at_ms) as f64).collect();
         println!(
-            "{count} simulated machines: {} KiB resident; {}",
+            "{count} simulated machines {samples}: {} KiB resident; {}",
             running.resident_kib(),
             quantiles(latencies)
         );

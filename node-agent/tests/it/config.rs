@@ -133,6 +133,26 @@ fn meters_are_sent_nowhere_unless_a_collector_is_named() {
     }
 }
 
+#[test]
+fn samples_are_kept_unless_a_plant_wants_none_and_limits_are_named() {
+    let with = |table: &str| GOOD.replace("plant = \"p1\"\n", &format!("plant = \"p1\"\n{table}\n"));
+    let kept = |table: &str| {
+        let config = read(&with(table), &Overrides::default()).unwrap();
+        assert!(config.samples.contains_key("p2"), "the other says nothing");
+        config.samples.get("p1").map(|options| (options.keep_days, options.bytes_max))
+    };
+    assert_eq!(kept(""), Some((30, 4 << 30)));
+    assert_eq!(kept("samples = { keep_days = 7, bytes_max = 1000000000 }"), Some((7, 1_000_000_000)));
+    assert_eq!(kept("samples = { keep_days = 0 }"), None);
+    let found = problems(&with("samples = { keep_days = 401, bytes_max = 1000 }"));
+    let expected = [
+        "agent[0].samples.keep_days = 401: accepted is 0 to 400",
+        "agent[0].samples.bytes_max = 1000: accepted is 268435456 to 1099511627776",
+    ];
+    assert_eq!(found, expected);
+    assert!(toml::from_str::<File>(&with("samples = { days = 3 }")).is_err());
+}
+
 /// A machine's sparkplug table, wrong in one way each.
 #[test]
 fn what_is_wrong_with_a_broker_is_named() {

@@ -12,6 +12,7 @@ mod opcua;
 mod outbox;
 mod publish;
 mod remote;
+mod samples;
 mod session;
 mod simulated;
 mod sparkplug;

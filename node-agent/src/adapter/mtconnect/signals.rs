@@ -322,6 +322,11 @@ impl Signals {
         self.values.get(&signal).map(String::as_str).filter(|value| *value != "UNAVAILABLE")
     }
 
+    /// Whether a signal was ever seen, if only to have no value.
+    pub fn has(&self, signal: Signal) -> bool {
+        self.values.contains_key(&signal)
+    }
+
     /// A signal's value as a number.
     pub fn number(&self, signal: Signal) -> Option<f64> {
         self.value(signal)?.parse().ok().filter(|number: &f64| number.is_finite())

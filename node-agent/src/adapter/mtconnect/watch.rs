@@ -15,6 +15,7 @@ use crate::adapter::history::History;
 use crate::adapter::job::Told;
 use crate::adapter::shop::Watched;
 use crate::adapter::{Happened, Time};
+use crate::samples::{Reading, Readings};
 use serde::{Deserialize, Serialize};
 
 /// What a watch remembers through a restart.
@@ -33,6 +34,7 @@ pub struct Watch {
     options: Options,
     mapping: Mapping,
     memory: Memory,
+    readings: Readings,
 }
 
 impl Watch {
@@ -41,7 +43,7 @@ impl Watch {
         let mut memory: Memory =
             memory.and_then(|memory| serde_json::from_slice(memory).ok()).unwrap_or_default();
         memory.history.rules = options.rules;
-        Self { options, mapping: Mapping::default(), memory }
+        Self { options, mapping: Mapping::default(), memory, readings: Readings::default() }
     }
 
     /// The data items that the machine has.
@@ -123,6 +125,7 @@ impl Watch {
         }
         let faults = self.memory.signals.faults();
         self.memory.history.pass_time(now_ms, &faults, &mut happened);
+        self.readings.pass_time(now_ms);
         self.read_up_to(header, now_ms);
         happened
     }
@@ -144,6 +147,7 @@ impl Watch {
         let told: Vec<_> = told.collect();
         let faults = self.memory.signals.faults();
         self.memory.history.settle(at_ms, state, &told, &faults, happened);
+        self.note(at_ms);
     }
 
     fn read_up_to(&mut self, header: Header, now_ms: i64) {
@@ -189,7 +193,13 @@ impl Watched for Watch {
         self.memory.signals.value(Signal::Program).map(str::to_owned)
     }
 
-    fn load(&self) -> Option<f64> {
-        self.memory.signals.number(Signal::Load)
+    fn read(&self) -> Vec<Reading> {
+        let signals = &self.memory.signals;
+        let (has, number) = (|signal| signals.has(signal), |signal| signals.number(signal));
+        Reading::of_machine(self.memory.history.state(), &Signal::NAMED, has, number)
+    }
+
+    fn readings_mut(&mut self) -> &mut Readings {
+        &mut self.readings
     }
 }

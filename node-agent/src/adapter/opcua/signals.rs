@@ -282,7 +282,8 @@ impl Signals {
         state_named(states.get(&self.values.get(&(Signal::State, Facet::Value))?.mapped()?)?)
     }
 
-    fn has(&self, signal: Signal) -> bool {
+    /// Whether the machine has a signal.
+    pub fn has(&self, signal: Signal) -> bool {
         self.values.range((signal, Facet::Id)..=(signal, Facet::Text)).next().is_some()
     }
 

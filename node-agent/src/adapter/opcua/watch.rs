@@ -12,6 +12,7 @@ use crate::adapter::job::Told;
 use crate::adapter::mapping::SignalTable;
 use crate::adapter::shop::Watched;
 use crate::adapter::{Happened, Time};
+use crate::samples::{Reading, Readings};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,6 +45,7 @@ pub struct Watch {
     /// The variables that have not told their first value.
     awaited: BTreeSet<usize>,
     memory: Memory,
+    readings: Readings,
 }
 
 impl Watch {
@@ -58,6 +60,7 @@ impl Watch {
             signals: Signals::default(),
             awaited: BTreeSet::new(),
             memory,
+            readings: Readings::default(),
         }
     }
 
@@ -129,6 +132,7 @@ impl Watch {
             })
             .collect();
         self.memory.history.settle(now_ms, self.signals.state(), &told, "", &mut happened);
+        self.note(now_ms);
         if let Some(jobs) = self.signals.jobs() {
             self.memory.history.list(now_ms, &jobs, &mut happened);
         }
@@ -143,12 +147,14 @@ impl Watch {
         if recovered {
             let (told_ms, state) = (self.memory.history.told_ms(), self.signals.state());
             self.memory.history.settle(told_ms, state, &[], "", &mut happened);
+            self.note(told_ms);
         }
         let overflowed = seen.iter().any(|seen| seen.overflowed);
         let time = self.time;
         for (at_ms, moment) in moments(&mut seen, |seen| time.of(seen.at_ms, now_ms)) {
             let told: Vec<_> = moment.iter().cloned().filter_map(|seen| self.take(seen)).collect();
             self.memory.history.settle(at_ms, self.signals.state(), &told, "", &mut happened);
+            self.note(at_ms);
             let listed = moment.iter().any(|seen| matches!(seen.value, Value::Jobs(_)));
             if let Some(jobs) = self.signals.jobs().filter(|_| listed) {
                 self.memory.history.list(at_ms, &jobs, &mut happened);
@@ -161,6 +167,7 @@ impl Watch {
             self.memory.history.gap(now_ms, why, &mut happened);
         }
         self.memory.history.pass_time(now_ms, "", &mut happened);
+        self.readings.pass_time(now_ms);
         self.memory.history.seen(now_ms);
         happened
     }
@@ -192,8 +199,14 @@ impl Watched for Watch {
         self.signals.text(Signal::Program).map(str::to_owned)
     }
 
-    fn load(&self) -> Option<f64> {
-        self.signals.number(Signal::Load)
+    fn read(&self) -> Vec<Reading> {
+        let signals = &self.signals;
+        let (has, number) = (|signal| signals.has(signal), |signal| signals.number(signal));
+        Reading::of_machine(self.memory.history.state(), &Signal::NAMED, has, number)
+    }
+
+    fn readings_mut(&mut self) -> &mut Readings {
+        &mut self.readings
     }
 }
 
@@ -250,6 +263,38 @@ mod tests {
             12_100,
         );
         assert_eq!(states(&happened), [(11_010, MachineState::Setup)]);
+    }
+
+    #[test]
+    fn what_is_read_is_sampled_with_its_own_time_and_scale_and_a_bad_value_is_none() {
+        use crate::samples::{Signal as Sampled, Value as Kept};
+        let mut watch = watch();
+        watch.gather(vec![seen(0, 5, text("Executing")), seen(1, 5, text("None"))]);
+        watch.gather(vec![seen(2, 7, Value::Number(3.4))]);
+        watch.settle(10_000, "");
+        watch.tell(
+            vec![
+                seen(2, 11_000, Value::Number(3.5)),
+                seen(2, 13_000, Value::Number(3.5)),
+                seen(2, 14_000, Value::Bad),
+                seen(0, 15_000, text("NotExecuting")),
+            ],
+            15_100,
+        );
+        let kept: Vec<_> = watch
+            .readings_mut()
+            .take()
+            .into_iter()
+            .map(|(at_ms, reading)| (at_ms, reading.signal, reading.value, reading.unit.name()))
+            .collect();
+        let expected = [
+            (10_000, Sampled::State, Kept::State(MachineState::Producing), ""),
+            (10_000, Sampled::Power, Kept::Number(3_400.0), "W"),
+            (11_000, Sampled::Power, Kept::Number(3_500.0), "W"),
+            (14_000, Sampled::Power, Kept::Gap, "W"),
+            (15_000, Sampled::State, Kept::State(MachineState::Idle), ""),
+        ];
+        assert_eq!(kept, expected);
     }
 
     #[test]

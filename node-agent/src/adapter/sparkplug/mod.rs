@@ -348,7 +348,7 @@ impl Line {
                 }
                 (Phase::Awaited { .. }, None) => self.find(at, seen, Time::Arrival, now_ms).await?,
                 (Phase::Awaited { .. }, Some(_)) => {
-                    seen.into_iter().for_each(|seen| machine.post.watch.note(seen))
+                    seen.into_iter().for_each(|seen| machine.post.watch.hold(seen))
                 }
             }
         }

@@ -143,6 +143,11 @@ impl Signals {
         }
     }
 
+    /// Whether a signal was ever seen, if only to have no value.
+    pub fn has(&self, signal: Signal) -> bool {
+        self.values.contains_key(&signal)
+    }
+
     /// A signal's value as a number.
     pub fn number(&self, signal: Signal) -> Option<f64> {
         self.values.get(&signal)?.number()

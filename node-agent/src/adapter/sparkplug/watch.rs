@@ -11,6 +11,7 @@ use crate::adapter::job::Told;
 use crate::adapter::mapping::SignalTable;
 use crate::adapter::shop::Watched;
 use crate::adapter::{Happened, Time};
+use crate::samples::{Reading, Readings};
 use std::collections::BTreeMap;
 
 /// One machine's history.
@@ -20,6 +21,7 @@ pub struct Watch {
     signals: Signals,
     /// All that is remembered through a restart.
     history: History,
+    readings: Readings,
 }
 
 impl Watch {
@@ -30,7 +32,8 @@ impl Watch {
         history.rules = rules;
         let states = signals.get(&Signal::State).map(|table| table.values.clone()).unwrap_or_default();
         let scales = signals.iter().map(|(signal, table)| (*signal, table.scale)).collect();
-        Self { time: Time::Arrival, scales, signals: Signals::new(states), history }
+        let (signals, readings) = (Signals::new(states), Readings::default());
+        Self { time: Time::Arrival, scales, signals, history, readings }
     }
 
     /// What was known may have changed unseen.
@@ -39,7 +42,7 @@ impl Watch {
     }
 
     /// A value that comes while the machine is not seen: it counts when it is.
-    pub fn note(&mut self, seen: Seen) {
+    pub fn hold(&mut self, seen: Seen) {
         self.take(seen);
     }
 
@@ -54,6 +57,7 @@ impl Watch {
             self.history.gap(now_ms, missed.unwrap_or("the machine was not seen"), &mut happened);
         }
         self.history.settle(now_ms, self.signals.state(), &told, "", &mut happened);
+        self.note(now_ms);
         self.history.seen(now_ms);
         happened
     }
@@ -65,8 +69,10 @@ impl Watch {
         for (at_ms, moment) in moments(&mut seen, |seen| time.of(seen.at_ms, now_ms)) {
             let told: Vec<_> = moment.iter().cloned().filter_map(|seen| self.take(seen)).collect();
             self.history.settle(at_ms, self.signals.state(), &told, "", &mut happened);
+            self.note(at_ms);
         }
         self.history.pass_time(now_ms, "", &mut happened);
+        self.readings.pass_time(now_ms);
         self.history.seen(now_ms);
         happened
     }
@@ -94,8 +100,14 @@ impl Watched for Watch {
         self.signals.words(Signal::Program)
     }
 
-    fn load(&self) -> Option<f64> {
-        self.signals.number(Signal::Load)
+    fn read(&self) -> Vec<Reading> {
+        let signals = &self.signals;
+        let (has, number) = (|signal| signals.has(signal), |signal| signals.number(signal));
+        Reading::of_machine(self.history.state(), &Signal::NAMED, has, number)
+    }
+
+    fn readings_mut(&mut self) -> &mut Readings {
+        &mut self.readings
     }
 }
 
@@ -143,6 +155,31 @@ mod tests {
         assert_eq!(told(&happened), [(13_000, "Idle".to_owned())]);
         let happened = watch.tell(vec![seen(13_500, 2.0)], 13_600);
         assert_eq!(told(&happened), [(13_500, "Producing".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_read_is_sampled_with_its_own_time_and_its_unit() {
+        use crate::samples::{Signal as Sampled, Value as Kept};
+        let mut watch = watch(None);
+        let count = |at_ms, number| Seen {
+            signal: Signal::PartCount,
+            at_ms: Some(at_ms),
+            value: Value::Number(number),
+        };
+        watch.born(vec![seen(5, 2.0), count(5, 7.0)], 10_000, None, Time::Source);
+        watch.tell(vec![count(11_000, 8.0), count(11_300, 9.0)], 11_500);
+        let kept = watch.readings_mut().take();
+        let kept: Vec<_> = kept
+            .into_iter()
+            .map(|(at_ms, reading)| (at_ms, reading.signal, reading.value, reading.unit.name()))
+            .collect();
+        let expected = [
+            (10_000, Sampled::State, Kept::State(MachineState::Producing), ""),
+            (10_000, Sampled::PartCount, Kept::Number(7.0), "pcs"),
+            (11_000, Sampled::PartCount, Kept::Number(8.0), "pcs"),
+            (11_300, Sampled::PartCount, Kept::Number(9.0), "pcs"),
+        ];
+        assert_eq!(kept, expected, "a count is never thinned");
     }
 
     #[test]
