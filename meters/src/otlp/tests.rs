@@ -160,7 +160,7 @@ async fn a_collector_that_says_nothing_does_not_keep_a_process_from_ending() {
     let (_held, _) = silent.accept().await.unwrap();
     let begun = Instant::now();
     showing.end().await;
-    assert!(begun.elapsed() < LAST + Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 /// A way to a collector whose first connection goes dead without a word, as through a router that forgot it.
