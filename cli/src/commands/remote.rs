@@ -298,9 +298,13 @@ async fn put(args: &AskArgs, file: &Path, name: Option<&str>, desk: &mut Desk<'_
     let client = desk.client()?;
     let mut answer = client.operate(request).await?;
     let nonce = answer.command.as_ref().map(|command| command.nonce).unwrap_or_default();
-    for _ in 0..LOOKS_MAX {
+    for look in 0..LOOKS_MAX {
         if answer.command.as_ref().is_some_and(|command| command.outcome.is_some()) {
             break;
+        }
+        if look == 0 {
+            let told = "the plant is fetching it; Ctrl-C leaves it to that, and `show` says how it went";
+            writeln!(desk.output.notices, "{told}").map_err(Failure::Output)?;
         }
         tokio::time::sleep(LOOK_EVERY).await;
         let request = GetSessionRequest { session_id: args.session.clone(), consistency: None };

@@ -81,7 +81,9 @@ pub fn run(flags: &Flags, plants: &[(String, PathBuf)]) -> u8 {
             eprintln!("millpool-node-agent samples: {error}");
             match error {
                 ConsoleError::Plant { .. } | ConsoleError::Unreachable { .. } => EXIT_UNREACHABLE,
-                ConsoleError::Time(_) | ConsoleError::Answer(_) => EXIT_REFUSED,
+                ConsoleError::Time(_) | ConsoleError::Program { .. } | ConsoleError::Answer(_) => {
+                    EXIT_REFUSED
+                }
             }
         }
     }

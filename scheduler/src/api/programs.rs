@@ -41,8 +41,9 @@ struct Upload {
     sha256: Sha256,
     /// Its length, bytes.
     bytes: u64,
-    /// What has come so far.
+    /// What has come so far, and what it hashes to.
     begun: Vec<u8>,
+    hasher: sha2::Sha256,
     /// All of it, once it is there and is what it is said to be.
     whole: Option<Bytes>,
     touched: Instant,
@@ -127,8 +128,15 @@ fn out_of_order(offset: u64, received: u64) -> Refusal {
 
 impl Upload {
     fn begin(session: &Session, part: &Part) -> Self {
-        let (holder, touched) = (session.holder.clone(), Instant::now());
-        Upload { holder, sha256: part.sha256, bytes: part.bytes, begun: Vec::new(), whole: None, touched }
+        Upload {
+            holder: session.holder.clone(),
+            sha256: part.sha256,
+            bytes: part.bytes,
+            begun: Vec::with_capacity(part.bytes as usize),
+            hasher: sha2::Sha256::new(),
+            whole: None,
+            touched: Instant::now(),
+        }
     }
 
     fn received(&self) -> u64 {
@@ -149,8 +157,9 @@ impl Upload {
             return Err(Refusal::invalid(Reason::InvalidField, "part", end, &accepted));
         }
         self.begun.extend_from_slice(part.content);
+        self.hasher.update(part.content);
         if end == self.bytes {
-            let found = Sha256(sha2::Sha256::digest(&self.begun).into());
+            let found = Sha256(std::mem::take(&mut self.hasher).finalize().into());
             if found != self.sha256 {
                 let accepted = format!("{found}, which is the SHA-256 of the content that came");
                 return Err(Refusal::invalid(Reason::InvalidField, "program_sha256", self.sha256, &accepted));
