@@ -192,14 +192,13 @@ impl Quarantine {
             return Err(format!("what is in quarantine as {name} is not what came: discard it"));
         }
         let target = folder.join(name);
-        let released = self.released(machine_id);
+        let mut released = self.released(machine_id)?;
         let there = self.may_replace(&target, program, released.get(name), in_use)?;
         let failed = |error: std::io::Error| format!("{}: {error}", target.display());
         if !there {
             replace(&target, &content).map_err(failed)?;
         }
         let holder = self.about(machine_id, program).map(|about| about.holder).unwrap_or_default();
-        let mut released = released;
         released.insert(name.clone(), Released { sha256: *sha256, holder });
         let json = serde_json::to_vec(&released).map_err(|error| failed(error.into()))?;
         replace(&self.dir.join(machine_id).join("released.json"), &json).map_err(failed)?;
@@ -257,9 +256,16 @@ impl Quarantine {
     }
 
     /// What of a machine's own folder came from here, by the file's name.
-    pub fn released(&self, machine_id: &str) -> BTreeMap<String, Released> {
-        let file = std::fs::read(self.dir.join(machine_id).join("released.json"));
-        file.ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+    pub fn released(&self, machine_id: &str) -> Result<BTreeMap<String, Released>, String> {
+        let path = self.dir.join(machine_id).join("released.json");
+        let unreadable = |error: std::io::Error| {
+            format!("{}: {error}; what came from afar is not known any more", path.display())
+        };
+        match std::fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json).map_err(|error| unreadable(error.into())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(unreadable(error)),
+        }
     }
 
     /// What is said of a program in quarantine.
@@ -326,4 +332,68 @@ fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
 fn files(dir: &Path) -> Vec<(PathBuf, String)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_half_there_is_thrown_away_and_what_was_released_is_not_forgotten() {
+        let (data, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ground = Ground::Machine;
+        let quarantine = Quarantine::open(data.path(), &ground);
+        let program = Program { name: "p.nc".to_owned(), sha256: Sha256::of(b"G0") };
+        let about = Waiting {
+            machine_id: "m".to_owned(),
+            program: program.clone(),
+            bytes: 2,
+            job: "b/0".to_owned(),
+            holder: "bo".to_owned(),
+            since_ms: 1,
+        };
+        // The agent dies while it comes.
+        let mut taking = quarantine.begin(1, 1, &about).unwrap();
+        taking.add(b"G").unwrap();
+        drop(taking);
+        assert_eq!(files(&data.path().join("quarantine/m")).len(), 1);
+        let quarantine = Quarantine::open(data.path(), &ground);
+        assert!(files(&data.path().join("quarantine/m")).is_empty() && quarantine.list().is_empty());
+
+        let mut taking = quarantine.begin(1, 2, &about).unwrap();
+        taking.add(b"G0").unwrap();
+        quarantine.keep(taking, &about).unwrap();
+        assert_eq!(Quarantine::open(data.path(), &ground).list(), [about]);
+        let strange = quarantine.discard("m", &program, Some("bi".to_owned())).await.unwrap_err();
+        assert!(strange.contains("is not in quarantine"), "another buyer's: {strange}");
+        quarantine.release("m", &program, folder.path(), None).await.unwrap();
+        let released = Quarantine::open(data.path(), &ground).released("m").unwrap();
+        assert_eq!(released["p.nc"], Released { sha256: program.sha256, holder: "bo".to_owned() });
+
+        // What came from afar is never taken for the plant's own because nobody can read what came.
+        std::fs::write(data.path().join("quarantine/m/released.json"), "{").unwrap();
+        assert!(quarantine.released("m").unwrap_err().contains("is not known any more"));
+    }
+
+    #[test]
+    fn there_is_room_for_so_much_and_no_more() {
+        let data = tempfile::tempdir().unwrap();
+        let quarantine = Quarantine::open(data.path(), &Ground::Machine);
+        let about = |at: usize, bytes: u64| Waiting {
+            machine_id: "m".to_owned(),
+            program: Program { name: format!("p{at}.nc"), sha256: Sha256::of(b"") },
+            bytes,
+            job: "b/0".to_owned(),
+            holder: "bo".to_owned(),
+            since_ms: at as i64,
+        };
+        assert!(quarantine.begin(1, 1, &about(0, BYTES_MAX + 1)).is_err());
+        for at in 0..WAITING_MAX {
+            let about = about(at, 0);
+            quarantine.keep(quarantine.begin(1, 1, &about).unwrap(), &about).unwrap();
+        }
+        let full = quarantine.begin(1, 1, &about(WAITING_MAX, 0)).map(drop).unwrap_err().to_string();
+        assert!(full.contains("64 programs wait for the machine"), "{full}");
+        assert_eq!(quarantine.list().len(), WAITING_MAX);
+    }
 }

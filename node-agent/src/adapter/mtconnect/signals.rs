@@ -95,6 +95,19 @@ impl Signal {
         }
     }
 
+    /// What an item's values are multiplied by where the config names none: the model says in which unit they are, or
+    /// leaves that to the standard, where energy is in watt-seconds (MTConnect part 2, data item types). None where the
+    /// unit is another: then the item is not read, rather than guessed.
+    fn scale_of(self, units: Option<&str>) -> Option<f64> {
+        match (self, units) {
+            (Self::Energy, None | Some("WATT_SECOND" | "JOULE")) => Some(1.0 / 3600.0),
+            (Self::Energy, Some("WATT_HOUR")) | (Self::Power, None | Some("WATT")) => Some(1.0),
+            (Self::Energy, Some("KILOWATT_HOUR")) | (Self::Power, Some("KILOWATT")) => Some(1000.0),
+            (Self::Energy | Self::Power, Some(_)) => None,
+            _ => Some(1.0),
+        }
+    }
+
     /// How well an item of the signal's type stands for it; of equals, the first in the model does.
     fn fits(self, item: &DataItem, device: &Device) -> Option<u8> {
         if item.kind != self.kind() || item.category == "CONDITION" {
@@ -205,7 +218,8 @@ pub fn resolve(
             Some(table) => Some((mapped_item(device, signal, table)?, table.scale)),
             None => {
                 let fitting = device.items.iter().filter_map(|item| Some((signal.fits(item, device)?, item)));
-                fitting.min_by_key(|(rank, _)| *rank).map(|(_, item)| (item, 1.0))
+                let best = fitting.min_by_key(|(rank, _)| *rank);
+                best.and_then(|(_, item)| Some((item, signal.scale_of(item.units.as_deref())?)))
             }
         };
         if let Some((item, scale)) = item {
@@ -442,6 +456,33 @@ mod tests {
         signals.take_condition("d", Level::Warning, "9", "");
         signals.take_condition("c", Level::Normal, "", "");
         assert_eq!(signals.faults(), "");
+    }
+
+    #[test]
+    fn what_is_not_mapped_is_read_in_the_models_unit_or_not_at_all() {
+        let item = |kind: &str, units: Option<&str>| DataItem {
+            id: kind.to_owned(),
+            kind: kind.to_owned(),
+            category: "SAMPLE".to_owned(),
+            units: units.map(str::to_owned),
+            ..DataItem::default()
+        };
+        let read = |kind: &str, units: Option<&str>| {
+            let device =
+                Device { items: vec![item("EXECUTION", None), item(kind, units)], ..Device::default() };
+            let mapping = resolve(&device, &BTreeMap::new(), None).unwrap();
+            let (signal, scale) = mapping.items.get(kind)?;
+            Some((*signal, scaled("7200", *scale)))
+        };
+        let energy = |wh: &str| Some((Signal::Energy, wh.to_owned()));
+        assert_eq!(read("ELECTRICAL_ENERGY", Some("WATT_SECOND")), energy("2"));
+        assert_eq!(read("ELECTRICAL_ENERGY", None), energy("2"), "as the standard has it");
+        assert_eq!(read("ELECTRICAL_ENERGY", Some("WATT_HOUR")), energy("7200"));
+        assert_eq!(read("ELECTRICAL_ENERGY", Some("KILOWATT_HOUR")), energy("7200000"));
+        assert_eq!(read("ELECTRICAL_ENERGY", Some("CALORIE")), None);
+        assert_eq!(read("WATTAGE", None), Some((Signal::Power, "7200".to_owned())));
+        assert_eq!(read("WATTAGE", Some("HORSEPOWER")), None);
+        assert_eq!(read("PART_COUNT", None), Some((Signal::PartCount, "7200".to_owned())));
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Remote {
     /// The program of this name, if it was released here; an error where another is wanted, or it is another buyer's.
     fn released(&self, asked: &Asked, wanted: &Wanted) -> Result<Option<Program>, String> {
         let name = &wanted.name;
-        match (self.options.quarantine.released(&asked.machine_id).remove(name), wanted.sha256) {
+        match (self.options.quarantine.released(&asked.machine_id)?.remove(name), wanted.sha256) {
             (None, None) => Ok(None),
             (None, Some(_)) => Err(format!(
                 "{name} was not released here, so nobody knows its content; leave its SHA-256 out if it is a program \
