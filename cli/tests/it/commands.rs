@@ -273,6 +273,8 @@ async fn a_machine_is_operated_from_afar_and_the_record_shows_it() {
           holder   bo
           opened   2026-11-25 10:20+08:00 (10 min ago)
           until    2026-11-25 12:00+08:00 (in 1 h 30 min)
+          state    producing since 2026-11-25 10:25+08:00
+          pieces   3 good, expected to end 2026-11-25 11:00+08:00
 
          #   WHEN                     BY         WHAT           CONSENT            CAME OF IT
         ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
