@@ -94,6 +94,11 @@ impl Verb {
         matches!(self, Self::Start | Self::Resume)
     }
 
+    /// It changes on which program its job rests; taken off the list, it rests on none.
+    pub fn changes_program(self) -> bool {
+        matches!(self, Self::Store | Self::Update | Self::Cancel | Self::Clear)
+    }
+
     /// It can only make the machine do less.
     pub fn makes_safe(self) -> bool {
         matches!(self, Self::Pause | Self::RevokeStart | Self::Stop | Self::Abort)

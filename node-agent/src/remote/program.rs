@@ -178,15 +178,12 @@ impl Rests {
     /// It was done, and whatever was asked before it is of no account any more.
     pub fn settle(&mut self, machine_id: &str, job: &str, by: (u64, u32)) {
         let rest = self.entry(machine_id, job);
+        // What was asked after it and is done already has taken its change away, and stands.
         if let Some(change) = rest.open.iter().find(|change| change.by == by) {
             rest.on = change.on.clone();
         }
         rest.open.retain(|change| change.by > by);
-    }
-
-    /// The job is off the machine's list.
-    pub fn forget(&mut self, machine_id: &str, job: &str) {
-        self.0.retain(|rest| (rest.machine_id.as_str(), rest.job.as_str()) != (machine_id, job));
+        self.0.retain(|rest| rest.on.is_some() || !rest.open.is_empty());
     }
 
     /// What a job rests on; an error where nobody knows.
@@ -287,7 +284,21 @@ mod tests {
         assert_eq!(rests.in_the_way("n", &program("a"), |_| true), None);
         let kept: Rests = serde_json::from_slice(&serde_json::to_vec(&rests).unwrap()).unwrap();
         assert_eq!(kept, rests);
-        rests.forget("m", "b/0");
-        assert_eq!(rests.of("m", "b/0"), Ok(None));
+        // It is taken off the list, and stored again before that was answered.
+        rests.begin("m", "b/0", (3, 1), None);
+        rests.begin("m", "b/0", (3, 2), Some(wanted("a")));
+        rests.settle("m", "b/0", (3, 1));
+        assert_eq!(rests.in_the_way("m", &program("b"), |_| true), Some("b/0".to_owned()));
+        rests.settle("m", "b/0", (3, 2));
+        assert_eq!(rests.of("m", "b/0"), Ok(Some(&wanted("a"))));
+        // The answers are heard in another order.
+        rests.begin("m", "b/0", (3, 3), None);
+        rests.begin("m", "b/0", (3, 4), Some(wanted("b")));
+        rests.settle("m", "b/0", (3, 4));
+        rests.settle("m", "b/0", (3, 3));
+        assert_eq!(rests.of("m", "b/0"), Ok(Some(&wanted("b"))));
+        rests.begin("m", "b/0", (3, 5), None);
+        rests.settle("m", "b/0", (3, 5));
+        assert_eq!(rests, Rests::default(), "nothing is left of it");
     }
 }

@@ -343,7 +343,7 @@ impl Remote {
             // Before the call: what may have been given may have to be taken back.
             self.memory.granted.insert(Grant::by(&asked));
         }
-        if matches!(verb, Verb::Store | Verb::Update) {
+        if verb.changes_program() {
             // Until it is answered nobody knows on what the job rests.
             // What is released under this name only later is looked for then.
             let sha256 = pinned.as_ref().map(|pinned| pinned.program.sha256);

@@ -136,16 +136,15 @@ impl Remote {
 
     /// What a command's outcome means for the program that its job rests on.
     pub(super) fn note_rest(&mut self, asked: &Asked, came: &Came) {
-        let Some(verb) = asked.act.verb() else { return };
+        if !asked.act.verb().is_some_and(Verb::changes_program) {
+            return;
+        }
         let (machine_id, job) = (&asked.machine_id, asked.job());
-        let done = matches!(came, Came::Answered { done: true, .. });
-        match verb {
-            Verb::Store | Verb::Update if done => self.memory.rests.settle(machine_id, &job, asked.id()),
+        match came {
+            Came::Answered { done: true, .. } => self.memory.rests.settle(machine_id, &job, asked.id()),
             // Nobody knows.
-            Verb::Store | Verb::Update if matches!(came, Came::NoAnswer(_)) => {}
-            Verb::Store | Verb::Update => self.memory.rests.leave(machine_id, &job, asked.id()),
-            Verb::Cancel | Verb::Clear if done => self.memory.rests.forget(machine_id, &job),
-            _ => {}
+            Came::NoAnswer(_) => {}
+            _ => self.memory.rests.leave(machine_id, &job, asked.id()),
         }
         let kept = self.options.kept.borrow();
         self.memory.rests.prune(|machine_id, job| {
