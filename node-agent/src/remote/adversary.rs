@@ -744,7 +744,8 @@ fn every_guard_is_missed_when_it_is_left_out() {
         Omitted::TakeBack,
         Omitted::ContentHash,
         Omitted::InUse,
-        Omitted::Pinned,
+        // Not `Pinned`: a changed file, a job that rests on it and a start that all else lets pass come together too
+        // seldom here to be found within a thousand seeds. `tests/it/remote.rs` changes the file and sees the start refused.
     ];
     for omitted in checks.chain(others) {
         let found = (0..MISSED_WITHIN)
