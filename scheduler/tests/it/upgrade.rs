@@ -102,6 +102,11 @@ async fn the_data_of_format_2_is_read_and_gone_on_with() {
     is_gone_on_with(2).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_of_format_6_is_read_and_gone_on_with() {
+    is_gone_on_with(6).await;
+}
+
 async fn is_gone_on_with(format: u32) {
     let fixture = Path::new(FORMER).join(format!("format-{format}"));
     let folder = tempfile::tempdir().unwrap();
