@@ -7,6 +7,7 @@
 //! particulars.
 
 use crate::commands::status::gap;
+use crate::drawing::{Drawing, escaped, fitting};
 use crate::shown;
 use crate::written::Clock;
 use jiff::{Timestamp, ZonedDateTime};
@@ -15,7 +16,6 @@ use millpool_proto::v1::{
     Window,
 };
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 
 /// How machines are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +39,6 @@ const LEGEND: f64 = 64.0;
 const HOUR: i64 = 3600;
 /// What the legend calls bars without a name.
 const OTHERS: &str = "others’ work";
-
-const STYLE: &str = "\
-text{font-family:Inter,'Segoe UI','Helvetica Neue',Arial,'DejaVu Sans',sans-serif;fill:#1f2733;font-size:12px}\
-.h1{font-size:22px;font-weight:700}.sub{fill:#667085;font-size:12.5px}\
-.k{fill:#667085;font-size:11px;letter-spacing:.4px}.v{font-size:17px;font-weight:600}\
-.v.bad{fill:#c62f3b}.day{font-weight:600;font-size:12px}.hour{fill:#8591a3;font-size:10.5px}\
-.group{font-weight:600;font-size:12.5px}.note{fill:#8591a3;font-size:10.5px}\
-.bar{font-size:10.5px;font-weight:600;fill:#fff;pointer-events:none}\
-.now{fill:#fff;font-size:10.5px;font-weight:700}";
 
 const PATTERNS: &str = "\
 <pattern id=\"frozen\" width=\"7\" height=\"7\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
@@ -80,11 +71,11 @@ pub fn span(plan: &GetPlanResponse, asked: (i64, i64), clock: &Clock) -> (i64, i
 /// Draws a plan. `asked` is the stretch of time that it was asked for, 0 where it was left open.
 pub fn svg(plan: &GetPlanResponse, asked: (i64, i64), grouping: Grouping, clock: &Clock) -> String {
     let (from_s, until_s) = span(plan, asked, clock);
-    let mut chart = Chart { from_s, until_s, clock, drawn: String::new() };
     let groups = groups(&plan.rows, grouping);
     let height =
         ROWS_TOP + groups.iter().map(|(_, rows)| GROUP_ROW + ROW * rows.len() as f64).sum::<f64>() + LEGEND;
-    chart.open(height);
+    let drawing = Drawing::new("Millpool plan", (WIDTH, height), PATTERNS);
+    let mut chart = Chart { from_s, until_s, clock, drawing };
     chart.heading(plan);
     let bottom = height - LEGEND;
     chart.axis_labels();
@@ -93,8 +84,7 @@ pub fn svg(plan: &GetPlanResponse, asked: (i64, i64), grouping: Grouping, clock:
     chart.bars(plan, &groups);
     chart.now_line(bottom);
     chart.legend(bottom, plan.entries.iter().any(|entry| entry.booking_id.is_empty()));
-    chart.drawn += "</svg>\n";
-    chart.drawn
+    chart.drawing.finish()
 }
 
 /// The rows in groups, groups by name.
@@ -126,34 +116,10 @@ struct Chart<'a> {
     from_s: i64,
     until_s: i64,
     clock: &'a Clock,
-    drawn: String,
+    drawing: Drawing,
 }
 
 impl Chart<'_> {
-    fn put(&mut self, element: std::fmt::Arguments) {
-        // Writing to a string does not fail.
-        let _written = self.drawn.write_fmt(element);
-        self.drawn.push('\n');
-    }
-
-    fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
-        self.put(format_args!("<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escaped(text)));
-    }
-
-    fn text_end(&mut self, class: &str, x: f64, y: f64, text: &str) {
-        let text = escaped(text);
-        self.put(format_args!(
-            "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"end\">{text}</text>"
-        ));
-    }
-
-    fn rect(&mut self, at: (f64, f64), size: (f64, f64), rest: &str) {
-        let ((x, y), (width, height)) = (at, size);
-        self.put(format_args!(
-            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" {rest}/>"
-        ));
-    }
-
     /// Where a time lies across the chart, within its edges.
     fn x(&self, at_s: i64) -> f64 {
         let inside = (at_s.clamp(self.from_s, self.until_s) - self.from_s) as f64;
@@ -164,19 +130,10 @@ impl Chart<'_> {
         Some(Timestamp::from_second(at_s).ok()?.to_zoned_datetime(self.clock.zone.clone()))
     }
 
-    fn open(&mut self, height: f64) {
-        self.put(format_args!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
-             viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"Millpool plan\">"
-        ));
-        self.put(format_args!("<style>{STYLE}</style><defs>{PATTERNS}</defs>"));
-        self.rect((0.0, 0.0), (WIDTH, height), "fill=\"#fff\"");
-    }
-
     fn heading(&mut self, plan: &GetPlanResponse) {
         let header = plan.header.clone().unwrap_or_default();
         let summary = plan.summary.unwrap_or_default();
-        self.text("h1", MARGIN, 44.0, "Plan of the pool");
+        self.drawing.text("h1", MARGIN, 44.0, "Plan of the pool");
         let zone = self.clock.zone.iana_name().map_or(String::new(), |name| format!(" ({name})"));
         let under = format!(
             "{}revision {}, {} to {}{zone}",
@@ -185,15 +142,15 @@ impl Chart<'_> {
             shown::time(self.from_s, self.clock),
             shown::time(self.until_s, self.clock)
         );
-        self.text("sub", MARGIN, 66.0, &under);
+        self.drawing.text("sub", MARGIN, 66.0, &under);
         let mut x = MARGIN;
         for (name, value, bad) in figures(&summary) {
-            self.text("k", x, 94.0, name);
-            self.text(if bad { "v bad" } else { "v" }, x, 115.0, &value);
+            self.drawing.text("k", x, 94.0, name);
+            self.drawing.text(if bad { "v bad" } else { "v" }, x, 115.0, &value);
             x += 40.0 + (value.chars().count() as f64 * 9.6).max(name.chars().count() as f64 * 6.6);
         }
         if let Some(last) = &summary.last_optimisation {
-            self.text("sub", MARGIN, 139.0, &optimised(last, self.clock));
+            self.drawing.text("sub", MARGIN, 139.0, &optimised(last, self.clock));
         }
     }
 
@@ -206,17 +163,22 @@ impl Chart<'_> {
             let under_now = (x + 18.0 - self.x(self.clock.now_s())).abs() < 34.0 && self.shows_now();
             if step < 24 && x < CHART_RIGHT - 34.0 && !under_now {
                 let hour = local.strftime("%H:%M").to_string();
-                self.text("hour", x + 3.0, AXIS_TOP + 36.0, &hour);
+                self.drawing.text("hour", x + 3.0, AXIS_TOP + 36.0, &hour);
             }
             if midnight && x < CHART_RIGHT - 40.0 {
                 let day = local.strftime("%a %-d %b").to_string();
-                self.text("day", x + 3.0, AXIS_TOP + 16.0, &day);
+                self.drawing.text("day", x + 3.0, AXIS_TOP + 16.0, &day);
             }
         }
         // The first day begins before the chart does.
         let room = self.ticks(24).iter().map(|(at_s, _)| self.x(*at_s)).fold(CHART_RIGHT, f64::min);
         if let Some(first) = self.local(self.from_s).filter(|_| room - CHART_LEFT > 84.0) {
-            self.text("day", CHART_LEFT + 3.0, AXIS_TOP + 16.0, &first.strftime("%a %-d %b").to_string());
+            self.drawing.text(
+                "day",
+                CHART_LEFT + 3.0,
+                AXIS_TOP + 16.0,
+                &first.strftime("%a %-d %b").to_string(),
+            );
         }
     }
 
@@ -226,13 +188,13 @@ impl Chart<'_> {
             let x = self.x(at_s);
             let (top, stroke) =
                 if midnight { (AXIS_TOP + 4.0, "#aeb8c6") } else { (AXIS_TOP + 26.0, "#d9dfe7") };
-            self.put(format_args!(
+            self.drawing.put(format_args!(
                 "<path d=\"M{x:.1} {top:.1}V{bottom:.1}\" stroke=\"{stroke}\" stroke-width=\"{}\"/>",
                 if midnight { "1" } else { ".6" }
             ));
         }
         let right = CHART_RIGHT;
-        self.put(format_args!(
+        self.drawing.put(format_args!(
             "<path d=\"M{CHART_LEFT} {ROWS_TOP}V{bottom:.1}H{right}V{ROWS_TOP}Z\" fill=\"none\" stroke=\"#c3cbd7\"/>"
         ));
     }
@@ -272,16 +234,15 @@ impl Chart<'_> {
         let booked = booked(plan, (self.from_s, self.until_s));
         let mut top = ROWS_TOP;
         for (name, rows) in groups {
-            self.rect((MARGIN - 8.0, top), (CHART_RIGHT - MARGIN + 8.0, GROUP_ROW), "fill=\"#f4f6f9\"");
-            let fits = if name.chars().count() > 28 {
-                name.chars().take(27).chain(['…']).collect()
-            } else {
-                name.clone()
-            };
-            self.text("group", MARGIN, top + 21.0, &fits);
+            self.drawing.rect(
+                (MARGIN - 8.0, top),
+                (CHART_RIGHT - MARGIN + 8.0, GROUP_ROW),
+                "fill=\"#f4f6f9\"",
+            );
+            self.drawing.text("group", MARGIN, top + 21.0, &fitting(name, 28));
             let open_s: i64 = rows.iter().map(|row| self.open_s(&row.open)).sum();
             let booked_s: i64 = rows.iter().filter_map(|row| booked.get(row.machine_id.as_str())).sum();
-            self.text_end("note", CHART_LEFT - 12.0, top + 21.0, &percent(booked_s, open_s));
+            self.drawing.text_end("note", CHART_LEFT - 12.0, top + 21.0, &percent(booked_s, open_s));
             top += GROUP_ROW;
             for row in rows {
                 self.row(row, top, grouping, booked.get(row.machine_id.as_str()).copied().unwrap_or(0));
@@ -291,30 +252,28 @@ impl Chart<'_> {
     }
 
     fn row(&mut self, row: &PlanRow, top: f64, grouping: Grouping, booked_s: i64) {
-        let name_room = 17;
-        let name = &row.machine_id;
-        let fits: String = if name.chars().count() > name_room {
-            name.chars().take(name_room - 1).chain(['…']).collect()
-        } else {
-            name.clone()
-        };
-        self.text("row", MARGIN + 10.0, top + 19.5, &fits);
+        self.drawing.text("row", MARGIN + 10.0, top + 19.5, &fitting(&row.machine_id, 17));
         let kind = match grouping {
             Grouping::Plant => shown::class(row.class()),
             Grouping::Class => &row.plant_id,
         };
         let kind: String = kind.chars().take(11).collect();
-        self.text("note", MARGIN + 128.0, top + 19.5, &kind);
-        self.text_end("note", CHART_LEFT - 12.0, top + 19.5, &percent(booked_s, self.open_s(&row.open)));
-        self.rect((CHART_LEFT, top), (CHART_RIGHT - CHART_LEFT, ROW), "fill=\"#e6eaf0\"");
+        self.drawing.text("note", MARGIN + 128.0, top + 19.5, &kind);
+        self.drawing.text_end(
+            "note",
+            CHART_LEFT - 12.0,
+            top + 19.5,
+            &percent(booked_s, self.open_s(&row.open)),
+        );
+        self.drawing.rect((CHART_LEFT, top), (CHART_RIGHT - CHART_LEFT, ROW), "fill=\"#e6eaf0\"");
         for window in &row.open {
             let (start, end) = (self.x(window.start_s), self.x(window.end_s));
             if end > start {
-                self.rect((start, top), (end - start, ROW), "fill=\"#fff\"");
+                self.drawing.rect((start, top), (end - start, ROW), "fill=\"#fff\"");
             }
         }
         let under = top + ROW;
-        self.put(format_args!(
+        self.drawing.put(format_args!(
             "<path d=\"M{CHART_LEFT} {under:.1}H{CHART_RIGHT}\" stroke=\"#dfe4ec\" stroke-width=\".8\"/>"
         ));
     }
@@ -357,25 +316,25 @@ impl Chart<'_> {
         let running = mine && state == OperationState::Running;
         let fill = if mine { colour(&entry.booking_id) } else { "#b4bcc8".to_owned() };
         let pale = if state == OperationState::Finished { " opacity=\".42\"" } else { "" };
-        self.put(format_args!("<g{pale}><title>{}</title>", escaped(&self.told(entry, place))));
-        self.rect((x, top), (width, height), &format!("rx=\"3\" fill=\"{fill}\""));
+        self.drawing.put(format_args!("<g{pale}><title>{}</title>", escaped(&self.told(entry, place))));
+        self.drawing.rect((x, top), (width, height), &format!("rx=\"3\" fill=\"{fill}\""));
         let changeover = self.x(place.start_s + i64::from(place.changeover_s)) - start;
         if mine && changeover > 1.0 {
             let dark = "rx=\"3\" fill=\"#0c1420\" fill-opacity=\".38\"";
-            self.rect((x, top), (changeover.min(width), height), dark);
+            self.drawing.rect((x, top), (changeover.min(width), height), dark);
         }
         if entry.frozen && mine && state == OperationState::Planned {
-            self.rect((x, top), (width, height), "rx=\"3\" fill=\"url(#frozen)\"");
+            self.drawing.rect((x, top), (width, height), "rx=\"3\" fill=\"url(#frozen)\"");
         }
         if running {
             let outline = "rx=\"3\" fill=\"none\" stroke=\"#0c1420\" stroke-width=\"2\"";
-            self.rect((x, top), (width, height), outline);
+            self.drawing.rect((x, top), (width, height), outline);
         }
         let room = width - changeover.max(0.0);
         if let Some(label) = label(entry, place, running, room).filter(|_| mine) {
-            self.text("bar", x + changeover.max(0.0) + 5.0, top + 15.0, &label);
+            self.drawing.text("bar", x + changeover.max(0.0) + 5.0, top + 15.0, &label);
         }
-        self.put(format_args!("</g>"));
+        self.drawing.put(format_args!("</g>"));
     }
 
     /// What hovering over a bar tells.
@@ -412,12 +371,12 @@ impl Chart<'_> {
         }
         let x = self.x(self.clock.now_s());
         let top = ROWS_TOP - 20.0;
-        self.put(format_args!(
+        self.drawing.put(format_args!(
             "<path d=\"M{x:.1} {:.1}V{bottom:.1}\" stroke=\"#d92d3c\" stroke-width=\"1.6\"/>",
             top + 16.0
         ));
-        self.rect((x - 17.0, top), (34.0, 17.0), "rx=\"8.5\" fill=\"#d92d3c\"");
-        self.put(format_args!(
+        self.drawing.rect((x - 17.0, top), (34.0, 17.0), "rx=\"8.5\" fill=\"#d92d3c\"");
+        self.drawing.put(format_args!(
             "<text class=\"now\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">now</text>",
             top + 12.4
         ));
@@ -448,9 +407,9 @@ impl Chart<'_> {
         ];
         for (name, layers) in items.into_iter().filter(|(name, _)| with_others || *name != OTHERS) {
             for (width, rest) in layers {
-                self.rect((x, top), (width, 14.0), &rest);
+                self.drawing.rect((x, top), (width, 14.0), &rest);
             }
-            self.text("sub", x + 36.0, top + 11.5, name);
+            self.drawing.text("sub", x + 36.0, top + 11.5, name);
             x += 36.0 + 30.0 + name.chars().count() as f64 * 6.7;
         }
     }
@@ -559,21 +518,4 @@ fn oklch(lightness: f64, chroma: f64, hue: f64) -> String {
         (shown * 255.0).round() as u8
     });
     format!("#{red:02x}{green:02x}{blue:02x}")
-}
-
-/// A text as XML holds it; control characters, which XML cannot hold, are left out.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\n' => safe.push('\n'),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => {}
-            c => safe.push(c),
-        }
-    }
-    safe
 }

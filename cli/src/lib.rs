@@ -9,7 +9,7 @@
 //! - [`order`]: an order from flags or a file.
 //! - [`written`] and [`shown`]: how people write and read quantities and times.
 //! - [`json`]: the contract's messages as JSON and TOML.
-//! - [`gantt`]: the plan drawn as SVG.
+//! - [`gantt`]: the plan drawn as SVG; [`spent`]: what machines did with their time; [`drawing`]: what both draw with.
 //! - [`output`]: tables, sentences, JSON, colour; [`failure`]: errors and exit codes.
 //!
 //! **Invariant:** nothing here knows the solver, the replicated state or any other crate than the
@@ -19,12 +19,14 @@ pub mod args;
 pub mod client;
 pub mod commands;
 pub mod connection;
+pub mod drawing;
 pub mod failure;
 pub mod gantt;
 pub mod json;
 pub mod order;
 pub mod output;
 pub mod shown;
+pub mod spent;
 pub mod written;
 
 use args::{Cli, Command};
@@ -32,6 +34,7 @@ use clap::{CommandFactory as _, Parser as _};
 use commands::Desk;
 use connection::Environment;
 use failure::{EXIT_OK, EXIT_USAGE, Failure};
+use futures::future::LocalBoxFuture;
 use jiff::tz::TimeZone;
 use output::Output;
 use std::io::Write;
@@ -52,43 +55,45 @@ pub struct Surroundings<'a> {
 }
 
 /// Runs the command with these words, the first being its name, and answers with its exit code.
-pub async fn run(words: Vec<String>, around: Surroundings<'_>) -> u8 {
-    let cli = match Cli::try_parse_from(&words) {
-        Ok(cli) => cli,
-        Err(told) => return print_told(&told, around),
-    };
-    let (display, mut clock) = (cli.display, around.clock);
-    if display.utc {
-        clock.zone = TimeZone::UTC;
-    }
-    let colour = match display.color {
-        args::Colour::Always => true,
-        args::Colour::Never => false,
-        args::Colour::Auto => around.terminal.is_some() && std::env::var_os("NO_COLOR").is_none(),
-    };
-    let mut desk = Desk {
-        connection: cli.connection,
-        environment: around.environment,
-        output: Output {
-            answers: around.answers,
-            notices: around.notices,
-            json: display.json,
-            colour,
-            width: around.terminal,
-            clock,
-        },
-        invocation: words,
-    };
-    let ended = dispatch(&cli.command, &mut desk).await;
-    let ended = ended.and_then(|()| desk.output.answers.flush().map_err(Failure::Output));
-    match ended {
-        Ok(()) => EXIT_OK,
-        Err(failure) => {
-            // Where notices cannot be written either, the exit code has to do.
-            let _unwritten = failure.print(&mut desk.output);
-            failure.exit_code()
+pub fn run(words: Vec<String>, around: Surroundings<'_>) -> LocalBoxFuture<'_, u8> {
+    Box::pin(async move {
+        let cli = match Cli::try_parse_from(&words) {
+            Ok(cli) => cli,
+            Err(told) => return print_told(&told, around),
+        };
+        let (display, mut clock) = (cli.display, around.clock);
+        if display.utc {
+            clock.zone = TimeZone::UTC;
         }
-    }
+        let colour = match display.color {
+            args::Colour::Always => true,
+            args::Colour::Never => false,
+            args::Colour::Auto => around.terminal.is_some() && std::env::var_os("NO_COLOR").is_none(),
+        };
+        let mut desk = Desk {
+            connection: cli.connection,
+            environment: around.environment,
+            output: Output {
+                answers: around.answers,
+                notices: around.notices,
+                json: display.json,
+                colour,
+                width: around.terminal,
+                clock,
+            },
+            invocation: words,
+        };
+        let ended = dispatch(&cli.command, &mut desk).await;
+        let ended = ended.and_then(|()| desk.output.answers.flush().map_err(Failure::Output));
+        match ended {
+            Ok(()) => EXIT_OK,
+            Err(failure) => {
+                // Where notices cannot be written either, the exit code has to do.
+                let _unwritten = failure.print(&mut desk.output);
+                failure.exit_code()
+            }
+        }
+    })
 }
 
 /// Help, the version, or what was wrong with the command line.

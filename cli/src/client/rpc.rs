@@ -4,6 +4,7 @@
 use super::retry::{Attempts, Repeat};
 use super::watch::{Follow, Watch};
 use super::{ANSWER_BYTES_MAX, Client, ClientError};
+use futures::future::BoxFuture;
 use millpool_proto::v1::{
     admin_service_client::AdminServiceClient, booking_service_client::BookingServiceClient,
     capacity_service_client::CapacityServiceClient, plan_service_client::PlanServiceClient,
@@ -56,18 +57,21 @@ macro_rules! methods {
         ($request:ty) -> $answer:ty;)*) => {
         impl Client {$(
             $(#[$doc])*
-            pub async fn $method(&self, request: $request) -> Result<$answer, ClientError> {
+            pub fn $method(&self, request: $request) -> BoxFuture<'_, Result<$answer, ClientError>> {
                 let (request, request_id, repeat) = methods!(@$kind self request);
                 let attempts = Attempts::new(self, $rpc, repeat, request_id);
-                let answer = attempts
-                    .run(request, |channel, request| async move {
-                        $service::new(channel)
-                            .max_decoding_message_size(ANSWER_BYTES_MAX)
-                            .$method(request)
-                            .await
-                    })
-                    .await?;
-                Ok(answer.0)
+                // Boxed, so that it is compiled here and not in every program that asks.
+                Box::pin(async move {
+                    let answer = attempts
+                        .run(request, |channel, request| async move {
+                            $service::new(channel)
+                                .max_decoding_message_size(ANSWER_BYTES_MAX)
+                                .$method(request)
+                                .await
+                        })
+                        .await?;
+                    Ok(answer.0)
+                })
             }
         )*}
     };

@@ -1,14 +1,16 @@
 //! `millpool kpi`: what machines did with their time, as a table, and as CSV for who reckons on.
 
-use super::{Desk, json_of};
+use super::{Desk, json_of, save};
 use crate::failure::Failure;
 use crate::output::{Output, Sheet, Tone};
 use crate::shown;
+use crate::spent;
 use crate::written::{self, When, flag};
 use clap::{Args, ValueEnum};
 use millpool_proto::v1::{
     GetIndicatorsRequest, IndicatorGrain, IndicatorGroup, Indicators, MachineState, StateTime,
 };
+use std::path::PathBuf;
 
 /// Shows what machines did with their time: the indicators of ISO 22400-2.
 #[derive(Args, Debug)]
@@ -30,6 +32,7 @@ Examples:
   millpool kpi
   millpool kpi --by plant --last 30d
   millpool kpi --machine dmu50-1 --each shift --last 2d
+  millpool kpi --by machine --last 30d --svg month.svg
   millpool kpi --by machine --each day --from 2026-11-01T00:00 --until 2026-12-01T00:00 --csv > november.csv")]
 pub struct KpiArgs {
     /// Only this member's machines
@@ -59,6 +62,9 @@ pub struct KpiArgs {
     /// As CSV: seconds, pieces, Wh and g, times in seconds since the Unix epoch
     #[arg(long)]
     csv: bool,
+    /// Draw the time lent by what the machines did in it, a bar for each row, into this file ('-' for standard output)
+    #[arg(long, value_name = "FILE", conflicts_with = "csv")]
+    svg: Option<PathBuf>,
 }
 
 /// By what rows are taken together.
@@ -86,6 +92,10 @@ pub async fn run(args: &KpiArgs, desk: &mut Desk<'_>) -> Result<(), Failure> {
     }
     if output.json {
         return Ok(output.value(&json_of("GetIndicatorsResponse", &answer)?)?);
+    }
+    if let (Some(path), false) = (&args.svg, answer.indicators.is_empty()) {
+        let drawn = spent::svg(&answer.indicators, args.by.is_some(), &output.clock);
+        return save("--svg", path, &drawn, &format!("{} rows", answer.indicators.len()), output);
     }
     match (answer.indicators.as_slice(), args.by, args.each) {
         ([], ..) => Ok(output.line("Nothing is known of that time.")?),

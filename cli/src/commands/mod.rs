@@ -24,6 +24,7 @@ use crate::json;
 use crate::output::Output;
 use prost::Message;
 use serde_json::Value;
+use std::path::Path;
 
 /// Most items that are asked for at a time; the contract's limit.
 pub const LIST_PAGE: u32 = 1000;
@@ -45,6 +46,15 @@ impl Desk<'_> {
     pub fn client(&self) -> Result<Client, Failure> {
         self.connection.client(&self.environment)
     }
+}
+
+/// Puts a drawing into the file that `flag` names, and says so; '-' is standard output.
+fn save(flag: &str, path: &Path, drawn: &str, what: &str, output: &mut Output) -> Result<(), Failure> {
+    if path.as_os_str() == "-" {
+        return Ok(output.answers.write_all(drawn.as_bytes())?);
+    }
+    std::fs::write(path, drawn).map_err(|error| format!("{flag} {}: {error}", path.display()))?;
+    Ok(output.line(format!("{}: {what}", path.display()))?)
 }
 
 /// A message as JSON. `name` is its name in the contract.

@@ -1,7 +1,7 @@
 //! `millpool plan`: the pool's plan as a table, as bars in the terminal, or drawn as SVG.
 
 use super::status::optimisation;
-use super::{Desk, json_of};
+use super::{Desk, json_of, save};
 use crate::failure::Failure;
 use crate::gantt::{self, Grouping};
 use crate::output::{Output, Sheet, Tone};
@@ -9,7 +9,7 @@ use crate::shown;
 use crate::written::{When, flag};
 use clap::{Args, ValueEnum};
 use millpool_proto::v1::{GetPlanRequest, GetPlanResponse, OperationState, PlanEntry};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Shows the plan: its figures, and who is on which machine when.
 #[derive(Args, Debug)]
@@ -81,16 +81,12 @@ fn draw(
     plan: &GetPlanResponse,
     span: (i64, i64),
     group: Grouping,
-    path: &PathBuf,
+    path: &Path,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let svg = gantt::svg(plan, span, group, &output.clock);
-    if path.as_os_str() == "-" {
-        return Ok(output.answers.write_all(svg.as_bytes())?);
-    }
-    std::fs::write(path, svg).map_err(|error| format!("--svg {}: {error}", path.display()))?;
     let (machines, entries) = (plan.rows.len(), plan.entries.len());
-    Ok(output.line(format!("{}: {machines} machines, {entries} assignments", path.display()))?)
+    save("--svg", path, &svg, &format!("{machines} machines, {entries} assignments"), output)
 }
 
 fn figures(plan: &GetPlanResponse, output: &mut Output) -> Result<(), Failure> {

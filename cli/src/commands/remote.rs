@@ -30,13 +30,15 @@ const LOOKS_MAX: usize = 600;
 /// A machine operated from afar: sessions, commands, and their record.
 #[derive(Subcommand, Debug)]
 #[command(after_help = "\
-A session is the right to operate the machine of one operation, inside the booking's own window there. What
-makes the machine move (start, resume) needs the plant's consent and interlocks that are read for it; start
-gives permission, and the machine decides when it moves. Pause is always possible. Safety functions stay in
-the machine. What the plant does not answer in a command's time it asks the machine no more.
+A session is the right to operate the machine of one operation, inside the booking's own window
+there. What makes the machine move (start, resume) needs the plant's consent, and interlocks that
+are read for it; start gives permission, and the machine decides when it moves. Pause is always
+possible. Safety functions stay in the machine. What the plant does not answer in a command's time
+it asks the machine no more.
 
-A program is put into the plant's quarantine, and released by the plant; a job that rests on it starts only while
-the file is still the one that was released.
+A program is put into the plant's quarantine, and released by the plant; a job that rests on it
+starts only while the file is still the one that was released. A plant may take consent and release
+from its own people at its console only; then they are refused here.
 
 Examples:
   millpool remote open b000042

@@ -1,8 +1,9 @@
-//! The chart: well-formed whatever the plan holds.
+//! The charts: well-formed whatever they are of.
 
 use crate::fake::sample;
 use jiff::{Timestamp, tz::TimeZone};
 use millpool_cli::gantt::{Grouping, svg};
+use millpool_cli::spent;
 use millpool_cli::written::Clock;
 use millpool_proto::v1::*;
 use quick_xml::{Reader, events::Event};
@@ -168,4 +169,38 @@ fn the_optimisation_says_what_its_figures_are_of() {
     }
     let never = GetPlanResponse { summary: Some(PlanSummary::default()), ..Default::default() };
     assert!(!svg(&never, (0, 0), Grouping::Plant, &clock()).contains("optimisation"));
+}
+
+/// The widths of the parts of a bar, pixels.
+fn widths(drawn: &str) -> Vec<f64> {
+    let parts = drawn
+        .lines()
+        .skip_while(|line| !line.starts_with("<g>"))
+        .filter(|line| line.contains("height=\"18.0\""));
+    let width = |line: &str| line.split("width=\"").nth(1)?.split('"').next()?.parse().ok();
+    parts.map(|line| width(line).unwrap()).collect()
+}
+
+#[test]
+fn the_time_lent_is_a_bar_of_what_machines_did_in_it() {
+    let time = |state: MachineState, lent_s| StateTime {
+        state: state.into(),
+        seconds: lent_s + 3600,
+        lent_s,
+        in_hand_s: 0,
+    };
+    let states = vec![
+        time(MachineState::Unknown, 900),
+        time(MachineState::Idle, 0),
+        time(MachineState::Producing, 2700),
+    ];
+    let row =
+        Indicators { group_id: "mill-1".to_owned(), states, allocation: Some(0.5), ..Indicators::default() };
+    let never = Indicators { group_id: "</text><b>&".to_owned(), ..Indicators::default() };
+    let drawn = spent::svg(&[row, never], true, &clock());
+    std::fs::write(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("spent.svg"), &drawn).unwrap();
+    assert_eq!(elements(&drawn)["title"], 2);
+    assert_eq!(widths(&drawn), [450.0, 150.0], "producing first, what nobody knows last");
+    assert!(drawn.contains("mill-1 unknown: 15 min of 1 h lent (25.0 %)"), "{drawn}");
+    assert!(drawn.contains(">50.0 %<") && drawn.contains(">not lent<"));
 }

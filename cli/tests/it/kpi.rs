@@ -54,6 +54,19 @@ async fn as_csv_for_who_reckons_on() {
 }
 
 #[tokio::test]
+async fn as_a_drawing() {
+    let (pool, folder) = (Pool::new(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("kpi.svg").display().to_string();
+    let ran = pool.run(&["kpi", "--by", "machine", "--svg", &path]).await;
+    assert_eq!(ran.answers, format!("{path}: 2 rows\n"), "{}", ran.notices);
+    let drawn = std::fs::read_to_string(&path).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.contains(">dmu50-1<") && drawn.contains(">78.0 %<"));
+    assert_eq!(pool.run(&["kpi", "--by", "machine", "--svg", "-"]).await.answers, drawn);
+    let ran = pool.run(&["kpi", "--svg", "/nowhere/kpi.svg"]).await;
+    assert!(ran.exit_code == 2 && ran.notices.contains("--svg /nowhere/kpi.svg"), "{}", ran.notices);
+}
+
+#[tokio::test]
 async fn as_json_and_of_nothing() {
     let pool = Pool::new();
     let json = pool.run(&["kpi", "--json"]).await.json();
