@@ -2,8 +2,8 @@
 //! wants it.
 
 use crate::adapter::Happened;
-use millpool_proto::v1::DispatchItem;
 use millpool_proto::v1::agent_event::What;
+use millpool_proto::v1::{DispatchItem, RemoteSession};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,6 +64,8 @@ pub struct MachineReport {
     pub operation: Option<String>,
     /// The program that is active, if the machine says.
     pub program: Option<String>,
+    /// The open session of remote operation, in words.
+    pub session: Option<String>,
     /// What went wrong last.
     pub trouble: Option<String>,
     /// What was found on the machine.
@@ -228,6 +230,19 @@ impl Health {
     /// The plant's samples are like this now.
     pub fn set_samples(&self, samples: SamplesReport) {
         self.lock().samples = Some(samples);
+    }
+
+    /// These sessions of remote operation are open, and no others.
+    pub fn set_sessions(&self, sessions: &[RemoteSession]) {
+        let mut report = self.lock();
+        for (id, machine) in &mut report.machines {
+            let own = sessions.iter().find(|session| session.machine_id == *id);
+            machine.session = own.map(|RemoteSession { epoch, holder, booking_id, operation, .. }| {
+                format!("s{epoch:06} of {holder}, for {booking_id}/{operation}")
+            });
+        }
+        drop(report);
+        self.changed.send_replace(());
     }
 
     /// A list was kept, or not.

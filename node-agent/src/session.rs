@@ -19,6 +19,7 @@ use crate::outbox::{self, Outbox, OutboxError};
 use crate::remote;
 use crate::remote::program::Sha256;
 use crate::remote::quarantine::{Part, Supply};
+use futures::future::BoxFuture;
 use millpool_proto::v1 as wire;
 use millpool_proto::v1::agent_message::Body as Up;
 use millpool_proto::v1::agent_service_client::AgentServiceClient;
@@ -176,44 +177,46 @@ pub struct Session {
 
 impl Session {
     /// Runs until `stop`, or until the outbox has stopped.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), OutboxError> {
-        let timing = self.options.timing.clone();
-        let mut backoff = Backoff::new(timing.retry_first, timing.retry_max, self.ground.chance());
-        let mut next = 0;
-        let mut leader: Option<String> = None;
-        let mut redirects = 0;
-        loop {
-            let turn = &self.options.coordinators[next % self.options.coordinators.len().max(1)];
-            let target = leader.take().unwrap_or_else(|| turn.clone());
-            let ended = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                ended = self.attach(&target, &mut backoff) => ended,
-            };
-            metrics::gauge!("millpool_agent_connected", "plant" => self.options.plant_id.clone()).set(0);
-            metrics::counter!("millpool_agent_disconnects_total", "plant" => self.options.plant_id.clone())
+    pub fn run(self, stop: CancellationToken) -> BoxFuture<'static, Result<(), OutboxError>> {
+        Box::pin(async move {
+            let timing = self.options.timing.clone();
+            let mut backoff = Backoff::new(timing.retry_first, timing.retry_max, self.ground.chance());
+            let mut next = 0;
+            let mut leader: Option<String> = None;
+            let mut redirects = 0;
+            loop {
+                let turn = &self.options.coordinators[next % self.options.coordinators.len().max(1)];
+                let target = leader.take().unwrap_or_else(|| turn.clone());
+                let ended = tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    ended = self.attach(&target, &mut backoff) => ended,
+                };
+                metrics::gauge!("millpool_agent_connected", "plant" => self.options.plant_id.clone()).set(0);
+                metrics::counter!("millpool_agent_disconnects_total", "plant" => self.options.plant_id.clone())
                 .increment(1);
-            let delay = match ended {
-                Ended::Outbox(error) => return Err(error),
-                Ended::Elsewhere(address) if redirects < REDIRECTS_MAX => {
-                    redirects += 1;
-                    tracing::info!(
-                        plant = self.options.plant_id,
-                        from = target,
-                        to = address,
-                        "following to the leader"
-                    );
-                    leader = Some(address);
-                    continue;
+                let delay = match ended {
+                    Ended::Outbox(error) => return Err(error),
+                    Ended::Elsewhere(address) if redirects < REDIRECTS_MAX => {
+                        redirects += 1;
+                        tracing::info!(
+                            plant = self.options.plant_id,
+                            from = target,
+                            to = address,
+                            "following to the leader"
+                        );
+                        leader = Some(address);
+                        continue;
+                    }
+                    ended => self.fall_back(&target, ended, &mut backoff).await?,
+                };
+                redirects = 0;
+                next += 1;
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(delay) => {}
                 }
-                ended => self.fall_back(&target, ended, &mut backoff).await?,
-            };
-            redirects = 0;
-            next += 1;
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(delay) => {}
             }
-        }
+        })
     }
 
     /// Says why a connection ended, and how long to wait.
@@ -521,6 +524,7 @@ impl Link<'_> {
             }
             Some(Down::RemoteSessions(told)) => {
                 self.brisk = !told.sessions.is_empty();
+                self.session.health.set_sessions(&told.sessions);
                 self.session.line.send_modify(|line| line.sessions = told.sessions);
                 Ok(())
             }

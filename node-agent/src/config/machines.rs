@@ -41,6 +41,8 @@ pub struct MachineFile {
 pub struct RemoteFile {
     /// Buyers with whom the plant always agrees that the machine moves; others need a person's consent.
     pub standing: Vec<String>,
+    /// Whether the plant's member may agree, and let programs out, from afar; only the plant's people at its console without.
+    pub from_afar: bool,
     /// The folder from which the machine reads its programs, if the plant takes some from afar; none are taken without.
     pub programs: Option<PathBuf>,
 }
@@ -307,7 +309,7 @@ fn remote(field: &str, machine: &MachineFile, adapter: &Adapter, found: &mut Fou
             "an absolute path of a folder that is there",
         );
     }
-    Some(Some(Rule { standing, programs }))
+    Some(Some(Rule { standing, from_afar: own.from_afar, programs }))
 }
 
 fn simulated(

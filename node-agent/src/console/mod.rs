@@ -157,6 +157,8 @@ pub struct MachineListing {
     pub state: String,
     /// The operation at hand, `BOOKING/OPERATION`.
     pub at_hand: Option<String>,
+    /// The open session of remote operation, in words.
+    pub session: Option<String>,
     /// What went wrong last.
     pub trouble: Option<String>,
     /// Its work by start, at most [`ITEMS_MAX`] items.

@@ -12,6 +12,7 @@ use crate::remote::quarantine::Quarantine;
 use crate::remote::run::Told;
 use crate::samples::ask::Part;
 use crate::samples::{self, Samples};
+use futures::future::BoxFuture;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,11 +60,7 @@ pub struct Plant {
 
 /// Binds the socket in the agent's folder, and answers until `stop`. What an earlier process left there is
 /// replaced: the folder's outbox has one owner.
-pub fn serve(
-    dir: &Path,
-    plant: Plant,
-    stop: CancellationToken,
-) -> std::io::Result<impl Future<Output = ()> + use<>> {
+pub fn serve(dir: &Path, plant: Plant, stop: CancellationToken) -> std::io::Result<BoxFuture<'static, ()>> {
     let path = dir.join(SOCKET);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -72,7 +69,7 @@ pub fn serve(
     let listener = UnixListener::bind(&path)?;
     // Until here the socket takes nobody but its owner.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(MODE))?;
-    Ok(listen(listener, path, plant, stop))
+    Ok(Box::pin(listen(listener, path, plant, stop)))
 }
 
 async fn listen(listener: UnixListener, path: PathBuf, plant: Plant, stop: CancellationToken) {
@@ -311,6 +308,7 @@ fn machine_listing(id: String, report: MachineReport, kept: &Kept) -> MachineLis
         adapter_state: report.adapter_state,
         state: report.machine_state,
         at_hand: report.operation,
+        session: report.session,
         trouble: report.trouble,
         items: items.collect(),
         more,

@@ -66,12 +66,16 @@ fn line(listing: &Listing) -> String {
 }
 
 fn machine(machine: &MachineListing, items_max: usize, at: &dyn Fn(i64) -> String) -> String {
-    let MachineListing { id, adapter, adapter_state, state, at_hand, trouble, items, more } = machine;
+    let MachineListing { id, adapter, adapter_state, state, at_hand, session, trouble, items, more } =
+        machine;
     let mut words = format!("\n{id}  {state}  ({adapter}, {adapter_state})");
     if let Some(at_hand) = at_hand {
         let _ = write!(words, "  at hand: {at_hand}");
     }
     words.push('\n');
+    if let Some(session) = session {
+        let _ = writeln!(words, "  may be operated from afar: session {session}");
+    }
     if let Some(trouble) = trouble {
         let _ = writeln!(words, "  trouble: {trouble}");
     }
@@ -149,6 +153,7 @@ mod tests {
                 adapter_state: "told at the console".to_owned(),
                 state: "producing".to_owned(),
                 at_hand: Some("b-2/0".to_owned()),
+                session: Some("s000007 of bo, for b-2/0".to_owned()),
                 trouble: None,
                 items: vec![item("b-2/0", 0), item("b-17/1", 86_400)],
                 more: 2,
@@ -160,6 +165,7 @@ the line to the coordinator is cut (10.0.0.5:7070: timed out); the list stands; 
 the coordinator refused 17: operation 0 of b-1 is finished already
 
 lathe-3  producing  (manual, told at the console)  at hand: b-2/0
+  may be operated from afar: session s000007 of bo, for b-2/0
   > b-2/0          00:00 to        02:00     12 pcs  6061, vise, setup 25 min  begun
     b-17/1   01-02 00:00 to  01-02 02:00     12 pcs  6061, vise, setup 25 min  frozen
     and 2 more

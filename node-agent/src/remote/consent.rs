@@ -1,7 +1,7 @@
 //! The second room: does the plant agree that its machine moves?
 //!
 //! A person agrees at the console, for one machine, for a limited time, and for one operation or whatever is asked. Or the
-//! plant's member agrees from afar, for a session's operation. Or a standing rule of the plant's agrees with some buyers
+//! plant's member agrees from afar, for a session's operation, where the plant takes its word. Or a standing rule of the plant's agrees with some buyers
 //! for ever ([`Rule`], in the agent's configuration). What a person said is not kept through a restart of the agent: whoever agreed is asked again.
 
 use std::path::PathBuf;
@@ -18,6 +18,8 @@ pub const CONSENT_DEFAULT: Duration = Duration::from_secs(600);
 pub struct Rule {
     /// Buyers with whom the plant always agrees.
     pub standing: Vec<String>,
+    /// Whether its member may agree, and let programs out, from afar: the coordinators alone know who asked.
+    pub from_afar: bool,
     /// The folder from which the machine reads its programs, if the plant lets some be put there.
     pub programs: Option<PathBuf>,
 }

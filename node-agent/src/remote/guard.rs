@@ -25,6 +25,8 @@ pub struct Known<'a> {
     pub alive: Option<Instant>,
     /// Whether the machine is here, can be commanded, and the plant allows it at all.
     pub commanded: bool,
+    /// Whether the plant takes its member's word from afar.
+    pub from_afar: bool,
     /// The open sessions, as the coordinator told them last.
     pub sessions: &'a [RemoteSession],
     /// The machine's items on the dispatch list.
@@ -72,13 +74,16 @@ pub enum Refused {
     /// Only the plant may ask it.
     #[error("only the plant may ask that")]
     NotThePlant,
+    /// The plant takes it from nobody but its own people, at its console.
+    #[error("this plant agrees, and lets programs out, at its own console only")]
+    AtTheConsole,
 }
 
 type Check = fn(&Asked, &Known, &Seen) -> bool;
 
 /// Every check, in order: what it refuses with, and whether a command passes. What was seen before is known as such
 /// before anything else is said of it: the first of it is answered.
-pub const CHECKS: [(Refused, Check); 9] = [
+pub const CHECKS: [(Refused, Check); 10] = [
     (Refused::Machine, |_, known, _| known.commanded),
     (Refused::Session, |asked, known, seen| {
         let open = |session: &RemoteSession| {
@@ -109,6 +114,7 @@ pub const CHECKS: [(Refused, Check); 9] = [
         after || asked.act.makes_safe() || known.items.iter().any(meant)
     }),
     (Refused::NotThePlant, |asked, _, _| !asked.act.is_the_plants() || asked.is_by_the_plant()),
+    (Refused::AtTheConsole, |asked, known, _| !asked.act.lets_more() || known.from_afar),
 ];
 
 /// The checks that hold only for a while, and are made once more before the call: it may have had to wait.

@@ -177,6 +177,11 @@ impl Act {
         matches!(self, Self::Withdraw) || self.verb().is_some_and(Verb::makes_safe)
     }
 
+    /// By it the plant allows what it did not allow before.
+    pub fn lets_more(&self) -> bool {
+        matches!(self, Self::Release(_) | Self::Consent(_))
+    }
+
     /// Only the plant may ask it.
     pub fn is_the_plants(&self) -> bool {
         match self {

@@ -73,6 +73,7 @@ impl Command {
             now_ms: self.clock.now_ms(),
             alive: line.alive,
             commanded: true,
+            from_afar: self.rule.from_afar,
             sessions: &line.sessions,
             items: &items,
         };

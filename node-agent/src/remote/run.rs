@@ -20,6 +20,7 @@ use crate::ground::Ground;
 use crate::health::Health;
 use crate::outbox::{Entry, Mark, Outbox, OutboxError};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use grants::{Grant, Revoking};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{AgentEvent, Interlock, RemoteAnswered, RemoteOutcome, RemoteVerdict};
@@ -160,46 +161,48 @@ pub enum Omitted {
 }
 
 /// Decides on what is asked until `stop`.
-pub async fn run(
+pub fn run(
     mut options: Options,
     mut told: mpsc::Receiver<Told>,
     stop: CancellationToken,
-) -> Result<(), OutboxError> {
-    let mark = options.outbox.mark(MARK).unwrap_or_else(|| Bytes::from_static(b"{}"));
-    let read = serde_json::from_slice(&mark);
-    let unread = read.is_err().then_some(mark);
-    if let Err(error) = &read {
-        // What was seen is not known: anything could be a repetition.
-        tracing::error!(plant = options.plant_id, %error, "remote operation is off: what it remembers cannot be read");
-        options.hands.clear();
-    }
-    let mut remote = Remote {
-        memory: read.unwrap_or_default(),
-        unread,
-        options,
-        consents: Arc::default(),
-        answers: JoinSet::new(),
-        revoking: BTreeMap::new(),
-    };
-    #[cfg(test)]
-    if let Some(Omitted::Check(check)) = remote.options.omitted {
-        remote.memory.guard.without = Some(check);
-    }
-    remote.tell_forgotten().await?;
-    let mut tick = tokio::time::interval(TICK);
-    loop {
-        tokio::select! {
-            // What was done and what is to be taken back goes before whatever else is asked.
-            biased;
-            () = stop.cancelled() => return remote.finish().await,
-            Some(answered) = remote.answers.join_next() => match answered {
-                Ok((asked, consent, answer)) => remote.take(&asked, consent, answer).await?,
-                Err(died) => tracing::error!(%died, "a command's answer was lost"),
-            },
-            _ = tick.tick() => remote.revoke_lost().await?,
-            Some(told) = told.recv() => remote.hear(told).await?,
+) -> BoxFuture<'static, Result<(), OutboxError>> {
+    Box::pin(async move {
+        let mark = options.outbox.mark(MARK).unwrap_or_else(|| Bytes::from_static(b"{}"));
+        let read = serde_json::from_slice(&mark);
+        let unread = read.is_err().then_some(mark);
+        if let Err(error) = &read {
+            // What was seen is not known: anything could be a repetition.
+            tracing::error!(plant = options.plant_id, %error, "remote operation is off: what it remembers cannot be read");
+            options.hands.clear();
         }
-    }
+        let mut remote = Remote {
+            memory: read.unwrap_or_default(),
+            unread,
+            options,
+            consents: Arc::default(),
+            answers: JoinSet::new(),
+            revoking: BTreeMap::new(),
+        };
+        #[cfg(test)]
+        if let Some(Omitted::Check(check)) = remote.options.omitted {
+            remote.memory.guard.without = Some(check);
+        }
+        remote.tell_forgotten().await?;
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                // What was done and what is to be taken back goes before whatever else is asked.
+                biased;
+                () = stop.cancelled() => return remote.finish().await,
+                Some(answered) = remote.answers.join_next() => match answered {
+                    Ok((asked, consent, answer)) => remote.take(&asked, consent, answer).await?,
+                    Err(died) => tracing::error!(%died, "a command's answer was lost"),
+                },
+                _ = tick.tick() => remote.revoke_lost().await?,
+                Some(told) = told.recv() => remote.hear(told).await?,
+            }
+        }
+    })
 }
 
 struct Remote {
@@ -375,11 +378,13 @@ impl Remote {
     fn admit(&mut self, asked: &Asked) -> Result<(), Refused> {
         let items = self.options.kept.borrow().items_of(&asked.machine_id);
         let line = self.options.line.borrow();
+        let hand = self.options.hands.get(&asked.machine_id);
         let known = Known {
             now: Instant::now(),
             now_ms: self.options.clock.now_ms(),
             alive: line.alive,
-            commanded: self.options.hands.contains_key(&asked.machine_id),
+            commanded: hand.is_some(),
+            from_afar: hand.is_some_and(|hand| hand.rule.from_afar),
             sessions: &line.sessions,
             items: &items,
         };

@@ -3,6 +3,7 @@
 use millpool_node_agent::agent::Adapter;
 use millpool_node_agent::config::otlp::OtlpFile;
 use millpool_node_agent::config::{Config, ConfigError, File, Overrides, load, resolve};
+use millpool_node_agent::remote::consent::Rule;
 use millpool_node_agent::session::Token;
 use std::path::Path;
 
@@ -102,6 +103,34 @@ fn every_problem_is_named_with_its_field_value_and_what_is_accepted() {
     for line in expected {
         assert!(found.iter().any(|problem| problem == line), "{line} is not in {found:#?}");
     }
+}
+
+#[test]
+fn remote_operation_is_what_the_plant_allows_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |remote: &str| {
+        let opcua = "adapter = \"opcua\"\nopcua = { url = \"opc.tcp://10.0.0.2:4840\" }";
+        format!("{GOOD}\n[[agent.machine]]\nid = \"m7\"\n{opcua}\nremote = {remote}\n")
+    };
+    let rule = |remote: &str| {
+        let config = read(&with(remote), &Overrides::default()).unwrap();
+        config.agents[1].machines[4].remote.clone().unwrap()
+    };
+    assert_eq!(rule("{}"), Rule::default());
+    assert!(!rule("{ standing = [\"bo\"] }").from_afar, "nobody agrees from afar, unless the plant says so");
+    let programs = folder.path().display().to_string();
+    let all = Rule { standing: vec!["bo".into()], from_afar: true, programs: Some(folder.path().into()) };
+    assert_eq!(rule(&format!("{{ standing = [\"bo\"], from_afar = true, programs = {programs:?} }}")), all);
+
+    let gone = folder.path().join("gone").display().to_string();
+    for folder in ["programs", &gone] {
+        let expected = format!(
+            "agent[1].machine[4].remote.programs = {folder:?}: accepted is an absolute path of a folder that is there"
+        );
+        assert_eq!(problems(&with(&format!("{{ programs = {folder:?} }}"))), [expected]);
+    }
+    let expected = "agent[1].machine[4].remote.standing[0] = \"Bo\": accepted is 1 to 40 lower-case letters, digits and dashes";
+    assert_eq!(problems(&with("{ standing = [\"Bo\"] }")), [expected]);
 }
 
 #[test]

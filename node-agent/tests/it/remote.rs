@@ -229,8 +229,15 @@ async fn a_job_is_stored_started_paused_and_resumed_from_afar_within_the_limits(
     // What puts a job on the list needs nobody's consent; what makes the machine move does.
     let stored = plant.ask(&open, RemoteVerb::Store).await;
     assert_eq!(words(&stored), (RemoteVerdict::Done, "done (return status 1)"));
+    let shown = plant.health.report().machines["m"].session.clone();
+    assert_eq!(shown.as_deref(), Some("s000003 of bo, for b000007/0"));
     let refused = plant.ask(&open, RemoteVerb::Start).await;
     assert_eq!(words(&refused), (RemoteVerdict::Refused, "the plant has not agreed that the machine moves"));
+    // Nor is it enough that somebody far away agrees, where the plant does not say that it is.
+    let afar = RemoteCommand { consent_s: 600, ..command(RemoteVerb::Consent, "member:ya") };
+    let afar = plant.ask_command(&open, afar).await;
+    let console = "this plant agrees, and lets programs out, at its own console only";
+    assert_eq!(words(&afar), (RemoteVerdict::Refused, console));
     let hour = Duration::from_secs(3600);
     assert!(plant.consent("lathe", None, hour).await.unwrap_err().contains("not remotely operated"));
     assert!(plant.consent("m", None, 9 * hour).await.unwrap_err().contains("accepted is 1 s to 8 h"));
@@ -290,7 +297,7 @@ async fn a_permission_that_the_machine_has_not_used_is_taken_back_when_the_line_
     let (coordinator, stop) = (Coordinator::new(), CancellationToken::new());
     let at = coordinator.serve(&stop).await;
     let dir = tempfile::tempdir().unwrap();
-    let rule = Rule { standing: vec!["bo".to_owned()], programs: None };
+    let rule = Rule { standing: vec!["bo".to_owned()], ..Rule::default() };
     let mut plant = Plant::start(dir.path(), coordinator, at, vec![machine_tool(port, rule)]).await;
     plant.until_state("idle").await;
     let first = session(1, "m");
@@ -338,7 +345,7 @@ async fn a_program_is_quarantined_released_and_started_only_while_it_is_what_it_
     let at = coordinator.serve(&stop).await;
     let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::fs::write(folder.path().join("own.nc"), "M30").unwrap();
-    let rule = Rule { standing: Vec::new(), programs: Some(folder.path().to_owned()) };
+    let rule = Rule { from_afar: true, programs: Some(folder.path().to_owned()), ..Rule::default() };
     let machines = vec![machine_tool(port, rule), lathe()];
     let mut plant = Plant::start(dir.path(), coordinator, at, machines).await;
     plant.until_state("idle").await;
