@@ -98,7 +98,7 @@ fn describe(meters: &[Meter]) {
 impl Shown {
     /// Shows it until [`Showing::end`]. `look` sets those gauges that are cheaper to reckon when somebody looks than at
     /// every change; it is called before every export.
-    pub fn begin(self, look: impl FnMut() + Send + 'static) -> Showing {
+    pub fn begin(self, look: Box<dyn FnMut() + Send>) -> Showing {
         let (end, ended) = oneshot::channel::<()>();
         let Self { prometheus, exporter } = self;
         let task = tokio::spawn(async move {

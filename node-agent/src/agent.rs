@@ -17,6 +17,7 @@ use crate::remote::run::{Hand, Told};
 use crate::remote::{self, Bid};
 use crate::samples::Samples;
 use crate::session::{self, Session, Timing, Tls, Token};
+use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -260,40 +261,43 @@ impl Agent {
     }
 
     /// Runs until `stop`, or until the outbox fails.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), AgentError> {
-        let plant = self.options.plant_id.clone();
-        let failed = |source| AgentError::Outbox { plant: plant.clone(), source };
-        let adapters_stop = stop.child_token();
-        let session_stop = CancellationToken::new();
-        let (mut adapters, hands) = self.start_adapters(&adapters_stop)?;
-        let (line_sender, line) = watch::channel(remote::Line::default());
-        let (supply_sender, supply) = watch::channel(None);
-        let mut session = tokio::spawn(self.session(line_sender, supply_sender).run(session_stop.clone()));
-        let told = std::mem::replace(&mut self.remote.1, mpsc::channel(1).1);
-        let options = self.remote_options(line, supply, hands);
-        adapters.spawn(remote::run::run(options, told, adapters_stop.clone()));
-        let outcome = loop {
-            tokio::select! {
-                () = stop.cancelled() => break Ok(()),
-                ended = &mut session => break ended.unwrap_or_else(|died| Err(died_of("the session", &died))),
-                Some(ended) = adapters.join_next() => match ended {
-                    Ok(Ok(())) => {}
-                    Ok(Err(stopped)) => break Err(stopped),
-                    Err(died) => break Err(died_of("an adapter", &died)),
+    pub fn run(mut self, stop: CancellationToken) -> BoxFuture<'static, Result<(), AgentError>> {
+        Box::pin(async move {
+            let plant = self.options.plant_id.clone();
+            let failed = |source| AgentError::Outbox { plant: plant.clone(), source };
+            let adapters_stop = stop.child_token();
+            let session_stop = CancellationToken::new();
+            let (mut adapters, hands) = self.start_adapters(&adapters_stop)?;
+            let (line_sender, line) = watch::channel(remote::Line::default());
+            let (supply_sender, supply) = watch::channel(None);
+            let mut session =
+                tokio::spawn(self.session(line_sender, supply_sender).run(session_stop.clone()));
+            let told = std::mem::replace(&mut self.remote.1, mpsc::channel(1).1);
+            let options = self.remote_options(line, supply, hands);
+            adapters.spawn(remote::run::run(options, told, adapters_stop.clone()));
+            let outcome = loop {
+                tokio::select! {
+                    () = stop.cancelled() => break Ok(()),
+                    ended = &mut session => break ended.unwrap_or_else(|died| Err(died_of("the session", &died))),
+                    Some(ended) = adapters.join_next() => match ended {
+                        Ok(Ok(())) => {}
+                        Ok(Err(stopped)) => break Err(stopped),
+                        Err(died) => break Err(died_of("an adapter", &died)),
+                    }
                 }
+            };
+            adapters_stop.cancel();
+            while adapters.join_next().await.is_some() {}
+            if !session.is_finished() {
+                self.flush().await;
+                session_stop.cancel();
+                // Asked to stop; how it ends tells nothing more.
+                let _ = session.await;
             }
-        };
-        adapters_stop.cancel();
-        while adapters.join_next().await.is_some() {}
-        if !session.is_finished() {
-            self.flush().await;
-            session_stop.cancel();
-            // Asked to stop; how it ends tells nothing more.
-            let _ = session.await;
-        }
-        self.samples.close().await;
-        self.outbox.close().await;
-        outcome.map_err(failed)
+            self.samples.close().await;
+            self.outbox.close().await;
+            outcome.map_err(failed)
+        })
     }
 
     fn remote_options(

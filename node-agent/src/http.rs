@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use futures::future::BoxFuture;
 use millpool_meters::PrometheusHandle;
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -83,13 +84,13 @@ pub async fn serve(
     clock: crate::clock::Clock,
     prometheus: PrometheusHandle,
     stop: CancellationToken,
-) -> std::io::Result<impl Future<Output = std::io::Result<()>>> {
+) -> std::io::Result<BoxFuture<'static, std::io::Result<()>>> {
     let listener = TcpListener::bind(listen).await?;
     let shared = Arc::new(Shared { plants, clock, prometheus });
     let router =
         Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(shared);
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    Ok(async move { serving.await })
+    Ok(Box::pin(async move { serving.await }))
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> impl IntoResponse {

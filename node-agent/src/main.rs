@@ -317,7 +317,7 @@ async fn show(
         tokio::spawn(serving);
         tracing::info!(%listen, "metrics and health");
     }
-    Ok(Some(shown.begin(move || meters::gauges(&plants))))
+    Ok(Some(shown.begin(Box::new(move || meters::gauges(&plants)))))
 }
 
 /// Opens the agents' consoles. An agent without one works on: its machines are watched all the same.

@@ -62,7 +62,7 @@ async fn a_collector_is_told_what_who_scrapes_reads() {
     });
     count(&recorder);
     let prometheus = shown.prometheus.clone();
-    let showing = shown.begin(|| {});
+    let showing = shown.begin(Box::new(|| {}));
     collector.until("an export", |c| c.counter("made_total", BY_ANNA)).await;
 
     assert_eq!(collector.counter("made_total", BY_ANNA), Some(3));
@@ -110,9 +110,9 @@ async fn a_collector_that_was_away_knows_all_after_the_next_export() {
     count(&recorder);
     let looks = Arc::new(AtomicU32::new(0));
     let looked = looks.clone();
-    let showing = shown.begin(move || {
+    let showing = shown.begin(Box::new(move || {
         looked.fetch_add(1, Ordering::Relaxed);
-    });
+    }));
     let collector = Counterpart::default();
     collector.until("some tries", |_| (looks.load(Ordering::Relaxed) > 2).then_some(())).await;
 
@@ -143,7 +143,7 @@ async fn the_last_export_tells_what_came_last() {
     shown.exporter.as_mut().unwrap().collector.every = Duration::from_secs(3600);
     count(&recorder);
     let looked = metrics::with_local_recorder(&recorder, || metrics::gauge!("looked", "by" => "anna"));
-    let showing = shown.begin(move || looked.increment(1.0));
+    let showing = shown.begin(Box::new(move || looked.increment(1.0)));
     collector.until("the first", |c| c.counter("made_total", BY_ANNA)).await;
     count(&recorder);
     showing.end().await;
@@ -156,7 +156,7 @@ async fn the_last_export_tells_what_came_last() {
 async fn a_collector_that_says_nothing_does_not_keep_a_process_from_ending() {
     let silent = TcpListener::bind(any()).await.unwrap();
     let (_recorder, shown) = counting(&settings(&format!("http://{}", silent.local_addr().unwrap())));
-    let showing = shown.begin(|| {});
+    let showing = shown.begin(Box::new(|| {}));
     let (_held, _) = silent.accept().await.unwrap();
     let begun = Instant::now();
     showing.end().await;
@@ -191,7 +191,7 @@ async fn a_connection_that_is_dead_and_does_not_say_so_is_given_up() {
     let way = half_dead_way(address, dead.clone()).await;
     let (recorder, shown) = counting(&settings(&format!("http://{way}")));
     count(&recorder);
-    let _showing = shown.begin(|| {});
+    let _showing = shown.begin(Box::new(|| {}));
     collector.until("it is told", |c| c.counter("made_total", BY_ANNA)).await;
     dead.cancel();
     count(&recorder);
@@ -333,6 +333,6 @@ async fn a_process_is_counted_for_once() {
     let shown = crate::install(&[], None).unwrap();
     metrics::counter!("made_here_total").increment(1);
     assert!(shown.prometheus.render().contains("made_here_total 1"));
-    shown.begin(|| {}).end().await;
+    shown.begin(Box::new(|| {})).end().await;
     assert!(crate::install(&[], None).is_err());
 }

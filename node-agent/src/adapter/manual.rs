@@ -8,8 +8,7 @@
 use super::history::{History, Rules};
 use super::shop::{Post, Shop, Sight, Watched};
 use super::word::{Named, Word, WordError};
-use super::{Happened, Power};
-use crate::outbox::OutboxError;
+use super::{Happened, Power, Running};
 use crate::samples::{Reading, Readings};
 use millpool_proto::v1::MachineState;
 use std::time::Duration;
@@ -101,31 +100,28 @@ impl Watched for Watch {
 }
 
 /// Follows one machine until `stop`.
-pub async fn run(
-    machine_id: String,
-    options: Options,
-    mut shop: Shop,
-    stop: CancellationToken,
-) -> Result<(), OutboxError> {
-    let memory = shop.outbox.mark(&machine_id);
-    let mut post = Post::new(machine_id, Watch::new(&options, memory.as_deref()));
-    let mut tick = tokio::time::interval(TICK);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            said = shop.said() => {
-                take_list(&mut post, &mut shop);
-                post.hear(said, Sight::Told, &shop).await?;
-            }
-            _ = tick.tick() => {
-                take_list(&mut post, &mut shop);
-                let (now_ms, mut happened) = (shop.clock.now_ms(), Vec::new());
-                post.watch.0.pass_time(now_ms, "", &mut happened);
-                post.watch.note(now_ms);
-                post.tell(happened, Sight::Told, &shop).await?;
+pub fn run(machine_id: String, options: Options, mut shop: Shop, stop: CancellationToken) -> Running {
+    Box::pin(async move {
+        let memory = shop.outbox.mark(&machine_id);
+        let mut post = Post::new(machine_id, Watch::new(&options, memory.as_deref()));
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                said = shop.said() => {
+                    take_list(&mut post, &mut shop);
+                    post.hear(said, Sight::Told, &shop).await?;
+                }
+                _ = tick.tick() => {
+                    take_list(&mut post, &mut shop);
+                    let (now_ms, mut happened) = (shop.clock.now_ms(), Vec::new());
+                    post.watch.0.pass_time(now_ms, "", &mut happened);
+                    post.watch.note(now_ms);
+                    post.tell(happened, Sight::Told, &shop).await?;
+                }
             }
         }
-    }
+    })
 }
 
 fn take_list(post: &mut Post<Watch>, shop: &mut Shop) {

@@ -27,8 +27,13 @@ pub mod word;
 
 pub use shop::Shop;
 
+use crate::outbox::OutboxError;
+use futures::future::BoxFuture;
 use millpool_proto::v1::MachineState;
 use millpool_proto::v1::agent_event::What;
+
+/// An adapter at work. Boxed, so that it is compiled where it is written, and not anew in whatever runs it.
+pub type Running = BoxFuture<'static, Result<(), OutboxError>>;
 
 /// What a machine draws, W.
 #[derive(Clone, Copy, Debug, PartialEq)]

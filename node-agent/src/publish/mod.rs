@@ -24,6 +24,7 @@ use crate::dispatch::Kept;
 use crate::health::{Health, Publishing};
 use edge::{Edge, Message, Now};
 use facts::List;
+use futures::future::BoxFuture;
 use rumqttc::{AsyncClient, Event, EventLoop, LastWill, Outgoing, Packet, Publish, PublishOptions, QoS};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -77,22 +78,24 @@ pub struct Plant {
 }
 
 /// Publishes until `stop`, and says so before it goes.
-pub async fn run(options: Options, plant: Plant, stop: CancellationToken) {
-    let mut publisher = Publisher { options, plant, kept: None, lists: BTreeMap::new(), session: None };
-    let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
-    publisher.show(false, None);
-    loop {
-        let trouble = match publisher.publish(&mut backoff, &stop).await {
-            Ok(()) => return publisher.show(false, None),
-            Err(trouble) => trouble,
-        };
-        publisher.show(false, Some(&trouble));
-        let delay = if trouble.is_slow() { backoff.jittered(RETRY_SLOW) } else { backoff.delay() };
-        tokio::select! {
-            () = stop.cancelled() => return publisher.show(false, None),
-            () = tokio::time::sleep(delay) => {}
+pub fn run(options: Options, plant: Plant, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let mut publisher = Publisher { options, plant, kept: None, lists: BTreeMap::new(), session: None };
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
+        publisher.show(false, None);
+        loop {
+            let trouble = match publisher.publish(&mut backoff, &stop).await {
+                Ok(()) => return publisher.show(false, None),
+                Err(trouble) => trouble,
+            };
+            publisher.show(false, Some(&trouble));
+            let delay = if trouble.is_slow() { backoff.jittered(RETRY_SLOW) } else { backoff.delay() };
+            tokio::select! {
+                () = stop.cancelled() => return publisher.show(false, None),
+                () = tokio::time::sleep(delay) => {}
+            }
         }
-    }
+    })
 }
 
 struct Publisher {

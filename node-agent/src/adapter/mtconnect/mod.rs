@@ -21,7 +21,7 @@ use super::history::Rules;
 use super::mapping::SignalTable;
 use super::shop::{Post, Shop, Sight};
 use super::word::Said;
-use super::{Happened, Time, cut};
+use super::{Happened, Running, Time, cut};
 use crate::chance::{Backoff, Chance};
 use crate::outbox::OutboxError;
 use document::{Device, Document, DocumentError};
@@ -109,36 +109,38 @@ pub fn client() -> Result<reqwest::Client, reqwest::Error> {
 }
 
 /// Watches one machine until `stop`.
-pub async fn run(
+pub fn run(
     machine_id: String,
     options: Options,
     client: reqwest::Client,
     shop: Shop,
     stop: CancellationToken,
-) -> Result<(), OutboxError> {
-    let memory = shop.outbox.mark(&machine_id);
-    let watch = Watch::new(options.clone(), memory.as_deref());
-    let post = Post::new(machine_id, watch);
-    let mut line = Line { options, client, shop, post, heard: Instant::now() };
-    let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
-    // A restart is a time in which nothing was seen.
-    line.post.lose("the agent was started", &line.shop).await?;
-    loop {
-        let trouble = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            trouble = line.follow(&mut backoff) => trouble,
-        };
-        let delay = match &trouble {
-            Trouble::Outbox(error) => return Err(error.clone()),
-            Trouble::Mapping(_) | Trouble::Device { .. } => backoff.jittered(RETRY_SLOW),
-            _ => backoff.delay(),
-        };
-        line.post.show(&trouble, &line.shop);
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            lost = line.wait(delay) => lost?,
+) -> Running {
+    Box::pin(async move {
+        let memory = shop.outbox.mark(&machine_id);
+        let watch = Watch::new(options.clone(), memory.as_deref());
+        let post = Post::new(machine_id, watch);
+        let mut line = Line { options, client, shop, post, heard: Instant::now() };
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
+        // A restart is a time in which nothing was seen.
+        line.post.lose("the agent was started", &line.shop).await?;
+        loop {
+            let trouble = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                trouble = line.follow(&mut backoff) => trouble,
+            };
+            let delay = match &trouble {
+                Trouble::Outbox(error) => return Err(error.clone()),
+                Trouble::Mapping(_) | Trouble::Device { .. } => backoff.jittered(RETRY_SLOW),
+                _ => backoff.delay(),
+            };
+            line.post.show(&trouble, &line.shop);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                lost = line.wait(delay) => lost?,
+            }
         }
-    }
+    })
 }
 
 /// One machine's line.

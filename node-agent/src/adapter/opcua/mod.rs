@@ -29,7 +29,7 @@ use super::history::Rules;
 use super::mapping::SignalTable;
 use super::shop::{Call, Post, Shop, Sight};
 use super::word::Said;
-use super::{Happened, Time, cut};
+use super::{Happened, Running, Time, cut};
 use crate::chance::{Backoff, Chance};
 use crate::outbox::OutboxError;
 use crate::remote::{Answer, Bid};
@@ -197,48 +197,50 @@ impl Trouble {
 }
 
 /// Watches the machines behind one server until `stop`.
-pub async fn run(
+pub fn run(
     server: Server,
     machines: Vec<(String, MachineOptions)>,
     pki: Pki,
     shop: Shop,
     stop: CancellationToken,
-) -> Result<(), OutboxError> {
-    let now = Instant::now();
-    let machines = machines.into_iter().map(|(id, options)| {
-        let memory = shop.outbox.mark(&id);
-        let post = Post::new(id, Watch::new(options.rules, memory.as_deref()));
-        Machine { post, options, control: None, variables: 0..0, phase: Phase::Missing { again: now } }
-    });
-    let mut line = Line {
-        server,
-        pki,
-        machines: machines.collect(),
-        shop,
-        namespaces: Vec::new(),
-        next_handle: 1,
-        heard: now,
-        silence: SILENCE_LEAST,
-    };
-    let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
-    // A restart is a time in which nothing was seen.
-    line.lose("the agent was started").await?;
-    loop {
-        let trouble = line.follow(&stop, &mut backoff).await;
-        if stop.is_cancelled() {
-            return Ok(());
-        }
-        let delay = match &trouble {
-            Trouble::Outbox(error) => return Err(error.clone()),
-            trouble if trouble.is_slow() => backoff.jittered(RETRY_SLOW),
-            _ => backoff.delay(),
+) -> Running {
+    Box::pin(async move {
+        let now = Instant::now();
+        let machines = machines.into_iter().map(|(id, options)| {
+            let memory = shop.outbox.mark(&id);
+            let post = Post::new(id, Watch::new(options.rules, memory.as_deref()));
+            Machine { post, options, control: None, variables: 0..0, phase: Phase::Missing { again: now } }
+        });
+        let mut line = Line {
+            server,
+            pki,
+            machines: machines.collect(),
+            shop,
+            namespaces: Vec::new(),
+            next_handle: 1,
+            heard: now,
+            silence: SILENCE_LEAST,
         };
-        line.give_up(&trouble);
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            lost = line.wait(delay) => lost?,
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
+        // A restart is a time in which nothing was seen.
+        line.lose("the agent was started").await?;
+        loop {
+            let trouble = line.follow(&stop, &mut backoff).await;
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            let delay = match &trouble {
+                Trouble::Outbox(error) => return Err(error.clone()),
+                trouble if trouble.is_slow() => backoff.jittered(RETRY_SLOW),
+                _ => backoff.delay(),
+            };
+            line.give_up(&trouble);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                lost = line.wait(delay) => lost?,
+            }
         }
-    }
+    })
 }
 
 /// How far a machine's reading is.

@@ -1,10 +1,10 @@
 //! Drives a simulated machine by the plant's clock.
 
 use super::{Machine, Memory, Options, Over};
-use crate::adapter::Happened;
 use crate::adapter::mapping::state_name;
 use crate::adapter::shop::{News, Shop};
 use crate::adapter::word::WordError;
+use crate::adapter::{Happened, Running};
 use crate::outbox::OutboxError;
 use crate::samples::{Quality, Reading, Readings, Signal};
 use millpool_proto::v1::MachineState;
@@ -15,56 +15,53 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Runs a simulated machine by the plant's clock until `stop`.
-pub async fn run(
-    machine_id: String,
-    options: Options,
-    mut shop: Shop,
-    stop: CancellationToken,
-) -> Result<(), OutboxError> {
-    let memory = shop.outbox.mark(&machine_id).and_then(|mark| Memory::decode(mark).ok());
-    let mut machine = Machine::new(&machine_id, options, memory.unwrap_or_default());
-    if let Some(kept) = shop.new_list() {
-        machine.set_items(kept.items_of(&machine_id), kept.since_ms);
-    }
-    show(&machine, &shop);
-    let mut post = Post::new(&machine, &shop);
-    loop {
-        let now_ms = shop.clock.now_ms();
-        post.pass_time(now_ms, &shop);
-        let happened = machine.advance(now_ms);
-        if !happened.is_empty() {
-            tokio::select! {
-                // It waits while the outbox is full. What is not written has not happened: its memory is
-                // written with it.
-                () = stop.cancelled() => return Ok(()),
-                told = post.tell(&machine, happened, &shop) => told?,
-            }
-            continue;
+pub fn run(machine_id: String, options: Options, mut shop: Shop, stop: CancellationToken) -> Running {
+    Box::pin(async move {
+        let memory = shop.outbox.mark(&machine_id).and_then(|mark| Memory::decode(mark).ok());
+        let mut machine = Machine::new(&machine_id, options, memory.unwrap_or_default());
+        if let Some(kept) = shop.new_list() {
+            machine.set_items(kept.items_of(&machine_id), kept.since_ms);
         }
-        let wake = machine.next_ms().map_or(Duration::from_secs(30), |next_ms| shop.clock.until(next_ms));
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(wake) => {}
-            news = shop.news() => match news {
-                News::Over => return Ok(()),
-                News::Said(said) => {
-                    // Whoever asked may have gone.
-                    let _ = said.answer.send(Err(WordError::Simulated));
+        show(&machine, &shop);
+        let mut post = Post::new(&machine, &shop);
+        loop {
+            let now_ms = shop.clock.now_ms();
+            post.pass_time(now_ms, &shop);
+            let happened = machine.advance(now_ms);
+            if !happened.is_empty() {
+                tokio::select! {
+                    // It waits while the outbox is full. What is not written has not happened: its memory is
+                    // written with it.
+                    () = stop.cancelled() => return Ok(()),
+                    told = post.tell(&machine, happened, &shop) => told?,
                 }
-                News::List(kept) => {
-                    // What was due on the old list has happened on the old list.
-                    let happened = machine.advance(kept.since_ms);
-                    machine.set_items(kept.items_of(&machine_id), kept.since_ms);
-                    if !happened.is_empty() {
-                        tokio::select! {
-                            () = stop.cancelled() => return Ok(()),
-                            told = post.tell(&machine, happened, &shop) => told?,
+                continue;
+            }
+            let wake = machine.next_ms().map_or(Duration::from_secs(30), |next_ms| shop.clock.until(next_ms));
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(wake) => {}
+                news = shop.news() => match news {
+                    News::Over => return Ok(()),
+                    News::Said(said) => {
+                        // Whoever asked may have gone.
+                        let _ = said.answer.send(Err(WordError::Simulated));
+                    }
+                    News::List(kept) => {
+                        // What was due on the old list has happened on the old list.
+                        let happened = machine.advance(kept.since_ms);
+                        machine.set_items(kept.items_of(&machine_id), kept.since_ms);
+                        if !happened.is_empty() {
+                            tokio::select! {
+                                () = stop.cancelled() => return Ok(()),
+                                told = post.tell(&machine, happened, &shop) => told?,
+                            }
                         }
                     }
                 }
             }
         }
-    }
+    })
 }
 
 /// A post at a simulated machine: what it does is sampled as if it were read.

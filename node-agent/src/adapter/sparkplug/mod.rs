@@ -28,7 +28,7 @@ use super::history::Rules;
 use super::mapping::SignalTable;
 use super::shop::{Post, Shop, Sight};
 use super::word::Said;
-use super::{Happened, Time, cut};
+use super::{Happened, Running, Time, cut};
 use crate::chance::{Backoff, Chance};
 use crate::outbox::OutboxError;
 use broker::{Connection, Opening};
@@ -96,32 +96,34 @@ pub struct Options {
 }
 
 /// Watches the machines behind one broker until `stop`.
-pub async fn run(
+pub fn run(
     broker: Broker,
     machines: Vec<(String, MachineOptions)>,
     shop: Shop,
     stop: CancellationToken,
-) -> Result<(), OutboxError> {
-    let mut line = Line::new(broker, machines, shop);
-    let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
-    // A restart is a time in which nothing was seen.
-    line.lose_all("the agent was started").await?;
-    loop {
-        let trouble = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            trouble = line.read(&mut backoff) => trouble,
-        };
-        let delay = match &trouble {
-            Trouble::Outbox(error) => return Err(error.clone()),
-            trouble if trouble.is_slow() => backoff.jittered(RETRY_SLOW),
-            _ => backoff.delay(),
-        };
-        line.give_up(&trouble);
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            waited = line.wait(delay) => waited?,
+) -> Running {
+    Box::pin(async move {
+        let mut line = Line::new(broker, machines, shop);
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1, Chance::from_system());
+        // A restart is a time in which nothing was seen.
+        line.lose_all("the agent was started").await?;
+        loop {
+            let trouble = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                trouble = line.read(&mut backoff) => trouble,
+            };
+            let delay = match &trouble {
+                Trouble::Outbox(error) => return Err(error.clone()),
+                trouble if trouble.is_slow() => backoff.jittered(RETRY_SLOW),
+                _ => backoff.delay(),
+            };
+            line.give_up(&trouble);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                waited = line.wait(delay) => waited?,
+            }
         }
-    }
+    })
 }
 
 /// How far a machine's reading is.
