@@ -147,6 +147,13 @@ pub enum Command {
         /// Identity of its outbox.
         outbox: String,
     },
+    /// A plant's agent is not heard, or is heard again.
+    NoteSilence {
+        /// The plant.
+        plant: PlantId,
+        /// Since when it is not, seconds since the Unix epoch; None where it is heard again.
+        since: Option<i64>,
+    },
     /// What an agent reports.
     Report {
         /// The plant.

@@ -17,7 +17,8 @@ use crate::state::State;
 /// - 4: remote operation ([`crate::remote`]);
 /// - 5: the machines' time is counted ([`crate::tally`]);
 /// - 6: programs come to a plant by a session, and so does its consent ([`crate::program`]); what an agent takes back by
-///   itself is on record.
+///   itself is on record;
+/// - 7: a plant that is not heard is known as such ([`crate::silence`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Format(u32);
 
@@ -25,7 +26,7 @@ impl Format {
     /// In which every alliance begins.
     pub const FIRST: Format = Format(1);
     /// The newest that this version knows.
-    pub const NEWEST: Format = Format(6);
+    pub const NEWEST: Format = Format(7);
     /// From which on what is over is forgotten, and answers in their order.
     pub const FORGETTING: Format = Format(3);
     /// From which on machines are operated remotely.
@@ -34,6 +35,8 @@ impl Format {
     pub const TALLIED: Format = Format(5);
     /// From which on programs and consent come by a session.
     pub const PROGRAMS: Format = Format(6);
+    /// From which on silent plants are known.
+    pub const SILENCES: Format = Format(7);
 
     /// The format of this number, if this version knows it.
     pub fn of(number: u32) -> Option<Format> {

@@ -24,6 +24,11 @@ pub fn violations(state: &State) -> Vec<String> {
         check_session(state, session, &mut found);
     }
     check_time(state, &mut found);
+    for (plant, since) in state.silences().iter() {
+        if state.agents().get(plant).is_none() || *since > state.now() {
+            found.push(format!("{plant}: is silent since {since}, and has no agent, or that is to come"));
+        }
+    }
     check_derived(state, &mut found);
     found
 }

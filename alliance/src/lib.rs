@@ -10,7 +10,7 @@
 //!   plan must obey, checked here again whoever computed it.
 //! - [`price`]: money and carbon, in integers; [`cost`]: what the plan costs the pool;
 //! - [`progress`]: what the plants report, and disturbances.
-//! - [`tally`]: what machines did with their time, by shift and day.
+//! - [`tally`]: what machines did with their time, by shift and day. [`silence`]: plants of which nobody knows it.
 //! - [`remote`]: the right to operate a machine from afar, and the record of it. [`program`]: programs that come by it.
 //! - [`answer`]: what was answered, so that a repeated request is done once; [`retention`]: what is over, and
 //!   how long it is known.
@@ -52,6 +52,7 @@ pub mod remote;
 pub mod restoration;
 pub mod retention;
 pub mod rules;
+pub mod silence;
 pub mod state;
 pub mod tally;
 pub mod window;

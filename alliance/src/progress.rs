@@ -6,7 +6,7 @@
 use crate::booking::{Booking, Disturbance, DisturbanceKind, Place, Progress, Status, Step};
 use crate::command::{Event, Happening, Reply};
 use crate::id::{BookingId, MachineId, PlantId};
-use crate::line::{Down, Occupation, Phase, Station, Use};
+use crate::line::{Down, MachineState, Occupation, Phase, Station, Use};
 use crate::planted::{Bug, planted};
 use crate::price;
 use crate::refusal::{Reason, Refusal, text};
@@ -54,6 +54,9 @@ impl State {
             None => Agent { plant: plant.clone(), agent, outbox, applied_seq: 0, earlier: Vec::new() },
         };
         let applied_seq = attached.applied_seq;
+        if applied_seq == 0 {
+            self.leave_untold(&plant);
+        }
         self.agents.put(plant, Arc::new(attached));
         Ok(Reply::Applied(applied_seq, Vec::new()))
     }
@@ -88,16 +91,9 @@ impl State {
                 ));
             }
             agent.applied_seq = event.seq;
-            let before = self.clone();
-            match self.happen(&before, plant, event) {
-                Ok(()) => {
-                    self.count(&before, event);
-                    in_hand.extend(event.what.in_hand());
-                }
-                Err(refusal) => {
-                    *self = before;
-                    refused.push((event.seq, refusal.message));
-                }
+            match self.happen(plant, event) {
+                Ok(()) => in_hand.extend(event.what.in_hand()),
+                Err(refusal) => refused.push((event.seq, refusal.message)),
             }
         }
         // Only now: what was delivered late may have ended long ago, and says so further on.
@@ -109,22 +105,41 @@ impl State {
         Ok(Reply::Applied(applied, refused))
     }
 
-    fn happen(&mut self, before: &State, plant: &PlantId, event: &Event) -> Result<(), Refusal> {
+    /// One thing that happened: all that follows from it, or nothing.
+    fn happen(&mut self, plant: &PlantId, event: &Event) -> Result<(), Refusal> {
         let station = self.station(&event.machine)?;
         if station.machine.plant != *plant {
             return Err(Refusal::unknown("machine_id", &event.machine));
         }
+        // Most of what is reported. It disturbs nothing, and is spared a copy of the state to compare with.
+        if let Happening::State(state) = event.what {
+            self.turn(&event.machine, event.at, state);
+            return Ok(());
+        }
+        let before = self.clone();
+        let outcome = self.befall(&before, plant, event);
+        match &outcome {
+            Ok(()) => self.count(&before, event),
+            Err(_) => *self = before,
+        }
+        outcome
+    }
+
+    /// A machine's state is another since then.
+    pub(crate) fn turn(&mut self, machine: &MachineId, at: i64, state: MachineState) {
+        let Some(station) = self.stations.get(machine) else { return };
+        let (was, since) = (station.state, self.plausible(at, station.state_since));
+        self.count_until(was, machine, since, |in_hand| in_hand);
+        self.edit_report(machine, |s| (s.state, s.state_since) = (state, since));
+    }
+
+    fn befall(&mut self, before: &State, plant: &PlantId, event: &Event) -> Result<(), Refusal> {
         let at = event.at;
         let machine = &event.machine;
         let cause =
             |kind, reason: &str| Cause { kind, machine: machine.clone(), reason: told(reason), before };
         match &event.what {
-            Happening::State(state) => {
-                let since = self.plausible(at, station.state_since);
-                self.edit_report(machine, |s| (s.state, s.state_since) = (*state, since));
-                Ok(())
-            }
-            Happening::Gap { .. } => Ok(()),
+            Happening::State(_) | Happening::Gap { .. } => Ok(()),
             Happening::Operated { session, nonce, outcome, taken_back } => {
                 self.operated(plant, session, *nonce, outcome, *taken_back)
             }
@@ -179,7 +194,7 @@ impl State {
     }
 
     /// Changes what is reported of a machine, and not its line.
-    fn edit_report(&mut self, machine: &MachineId, edit: impl FnOnce(&mut Station)) {
+    pub(crate) fn edit_report(&mut self, machine: &MachineId, edit: impl FnOnce(&mut Station)) {
         if let Some(station) = self.stations.get(machine) {
             let mut station = Station::clone(station);
             edit(&mut station);

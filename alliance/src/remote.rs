@@ -443,7 +443,7 @@ impl State {
         Ok(Reply::Remote(id, 0))
     }
 
-    fn must_write(&self, format: Format) -> Result<(), Refusal> {
+    pub(crate) fn must_write(&self, format: Format) -> Result<(), Refusal> {
         if self.format >= format {
             return Ok(());
         }

@@ -54,6 +54,7 @@ impl State {
         self.sessions_given += SESSIONS_SKIPPED;
         self.close_all_sessions("the alliance was restored");
         self.go_on_in(Format::NEWEST);
+        self.fall_silent();
         self.rehash();
         self
     }

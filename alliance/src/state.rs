@@ -119,6 +119,8 @@ pub struct Image {
     pub accounts: Vec<Arc<Account>>,
     /// What it was counted as.
     pub tallies: Vec<(TallyKey, Arc<Counted>)>,
+    /// Plants that are not heard, and since when, seconds since the Unix epoch.
+    pub silences: Vec<(PlantId, i64)>,
 }
 
 /// The state of the alliance. A clone is cheap: the maps are persistent.
@@ -144,6 +146,7 @@ pub struct State {
     pub(crate) sessions: Table<SessionId, Arc<Session>>,
     pub(crate) accounts: Table<MachineId, Arc<Account>>,
     pub(crate) tallies: Table<TallyKey, Arc<Counted>>,
+    pub(crate) silences: Table<PlantId, i64>,
     // Derived from the tables above, for quick answers; not hashed, not in snapshots.
     pub(crate) open: imbl::OrdSet<BookingId>,
     pub(crate) over: imbl::OrdSet<Over>,
@@ -200,6 +203,7 @@ impl State {
         self.sessions.rehash();
         self.accounts.rehash();
         self.tallies.rehash();
+        self.silences.rehash();
     }
 
     fn perform(&mut self, before: &State, entry: &Entry) -> Result<Reply, Refusal> {
@@ -233,6 +237,7 @@ impl State {
             }
             Command::RaiseFormat { to } => self.raise_format(to),
             Command::AttachAgent { plant, agent, outbox } => self.attach_agent(plant, agent, outbox),
+            Command::NoteSilence { plant, since } => self.note_silence(plant, since),
             Command::Report { plant, outbox, events } => self.report(&plant, &outbox, &events),
             Command::OpenSession { booking, operation } => self.open_session(caller, &booking, operation),
             Command::CloseSession { session, because } => self.close_session(caller, &session, &because),
@@ -270,6 +275,9 @@ impl State {
         }
         if self.format >= Format::TALLIED {
             (self.accounts.digest(), self.tallies.digest()).hash(&mut hasher);
+        }
+        if self.format >= Format::SILENCES {
+            self.silences.digest().hash(&mut hasher);
         }
         hasher.finish()
     }
@@ -546,6 +554,7 @@ impl State {
             sessions: all(&self.sessions),
             accounts: all(&self.accounts),
             tallies: self.tallies.iter().map(|(key, counted)| (key.clone(), counted.clone())).collect(),
+            silences: self.silences.iter().map(|(plant, since)| (plant.clone(), *since)).collect(),
         }
     }
 
@@ -583,6 +592,7 @@ impl State {
         }
         image.accounts.into_iter().for_each(|a| state.accounts.put(a.machine.clone(), a));
         image.tallies.into_iter().for_each(|(key, counted)| state.tallies.put(key, counted));
+        image.silences.into_iter().for_each(|(plant, since)| state.silences.put(plant, since));
         for (key, answer) in image.answers {
             state.keep_answer(key.into(), answer);
         }

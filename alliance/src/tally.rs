@@ -295,8 +295,14 @@ impl State {
         let mut all: BTreeMap<_, _> =
             kept.map(|((_, _, start), counted)| (*start, Counted::clone(counted))).collect();
         if let (Some(account), Some(station)) = (self.accounts.get(machine), self.stations.get(machine)) {
-            let open = account.stretches(&self.policy, grain, station.state, from, self.now);
-            for (start, more) in open.into_iter().filter(|(start, _)| (from..until).contains(start)) {
+            // What is known ends where nothing is heard any more.
+            let silent =
+                self.silences.get(&station.machine.plant).map_or(self.now, |since| (*since).min(self.now));
+            let known = account.stretches(&self.policy, grain, station.state, from, silent);
+            let unknown =
+                account.stretches(&self.policy, grain, MachineState::Unknown, from.max(silent), self.now);
+            let open = known.into_iter().chain(unknown);
+            for (start, more) in open.filter(|(start, _)| (from..until).contains(start)) {
                 let counted = all.entry(start).or_insert(Counted { end: more.end, ..Counted::default() });
                 counted.tally += &more.tally;
             }
@@ -349,13 +355,9 @@ impl State {
         }
         let machine = &event.machine;
         match &event.what {
-            Happening::State(_) => {
-                let since = self.stations.get(machine).map_or(event.at, |station| station.state_since);
-                self.count_until(before, machine, since, |in_hand| in_hand);
-            }
             Happening::Started { booking, operation } => {
                 let began = self.began(booking, *operation).unwrap_or(event.at);
-                self.count_until(before, machine, began, |_| Some((*booking, *operation)));
+                self.count_until(before.state_of(machine), machine, began, |_| Some((*booking, *operation)));
             }
             Happening::Finished { booking, operation, pieces_scrapped, .. } => {
                 let done = (*booking, *operation);
@@ -366,9 +368,11 @@ impl State {
                 };
                 // Where the start was never told, it is known now; where other work was begun since, that is in hand.
                 if self.accounts.get(machine).is_none_or(|account| account.in_hand.is_none()) {
-                    self.count_until(before, machine, began, |_| Some(done));
+                    self.count_until(before.state_of(machine), machine, began, |_| Some(done));
                 }
-                self.count_until(before, machine, ended, |in_hand| in_hand.filter(|other| *other != done));
+                self.count_until(before.state_of(machine), machine, ended, |in_hand| {
+                    in_hand.filter(|other| *other != done)
+                });
                 self.count_output(machine, done, ended, *pieces_scrapped);
             }
             Happening::Scrapped { booking, operation, pieces_scrapped, .. } => {
@@ -376,12 +380,15 @@ impl State {
                 let Some(machine) = &before.machine_of(lost) else { return };
                 let began = before.began(booking, *operation).unwrap_or(event.at);
                 let ended = self.plausible(event.at, began);
-                self.count_until(before, machine, ended, |in_hand| in_hand.filter(|other| *other != lost));
+                self.count_until(before.state_of(machine), machine, ended, |in_hand| {
+                    in_hand.filter(|other| *other != lost)
+                });
                 let pieces_scrapped = self.believable(booking, *pieces_scrapped);
                 let run_planned_s = self.run_s(machine, lost, pieces_scrapped);
                 self.add_output(machine, ended, Tally { pieces_scrapped, run_planned_s, ..Tally::default() });
             }
-            Happening::Progress { .. }
+            Happening::State(_)
+            | Happening::Progress { .. }
             | Happening::Down { .. }
             | Happening::Up
             | Happening::Gap { .. }
@@ -389,17 +396,20 @@ impl State {
         }
     }
 
-    /// Counts a machine's time up to `at`, in which it was what it was before; from there on something else is in hand.
-    fn count_until(
+    /// Counts a machine's time up to `at`, in which it was in this state; from there on something else is in hand.
+    pub(crate) fn count_until(
         &mut self,
-        before: &State,
+        state: MachineState,
         machine: &MachineId,
         at: i64,
         in_hand: impl Fn(Option<(BookingId, u32)>) -> Option<(BookingId, u32)>,
     ) {
+        if !self.counts_time() {
+            return;
+        }
         let account = self.open_account(machine);
         let at = at.min(self.now).max(account.until);
-        let state = before.stations.get(machine).map_or(MachineState::Unknown, |station| station.state);
+
         for grain in Grain::ALL {
             for (start, more) in account.stretches(&self.policy, grain, state, account.until, at) {
                 self.add((machine.clone(), grain, start), more.end, &more.tally);
@@ -413,6 +423,11 @@ impl State {
             if over { between(&account.lent, until, i64::MAX).collect() } else { account.lent.clone() };
         let account = Account { until, lent, in_hand: in_hand(account.in_hand), ..Account::clone(&account) };
         self.accounts.put(machine.clone(), Arc::new(account));
+    }
+
+    /// What a machine was last reported to do.
+    fn state_of(&self, machine: &MachineId) -> MachineState {
+        self.stations.get(machine).map_or(MachineState::Unknown, |station| station.state)
     }
 
     /// The machine on which an operation stands.

@@ -2,7 +2,7 @@
 
 mod scenes;
 
-use millpool_alliance::command::Happening;
+use millpool_alliance::command::{Event, Happening};
 use millpool_alliance::line::MachineState::{self, *};
 use millpool_alliance::registry::Policy;
 use millpool_alliance::tally::{COUNT_MAX, Counted, Grain, SHIFTS_KEEP_S, Tally};
@@ -228,6 +228,88 @@ fn a_shift_that_was_longer_before_holds_what_is_counted_of_it() {
         let seconds: i64 = counted.tally.seconds().map(|(_, seconds)| seconds).sum();
         assert!(seconds <= counted.end - start, "{start}: {counted:?}");
     }
+}
+
+/// The plant is not heard since then, or is again.
+fn silent(alliance: &mut Alliance, since: Option<i64>) {
+    let plant = PlantId::trusted("ya-1");
+    assert_eq!(alliance.ok(operator(), Command::NoteSilence { plant, since }), Reply::Done);
+}
+
+fn state_now(alliance: &Alliance) -> (MachineState, i64) {
+    alliance.state.known_state(alliance.station("m1"))
+}
+
+/// How long it was in each state from eight on, minutes.
+fn minutes(alliance: &Alliance) -> Vec<(MachineState, i64)> {
+    let of = |state| whole(alliance).seconds_of(|spent| spent.lent && spent.state == state) / MINUTE;
+    [Unknown, Idle, Producing].map(|state| (state, of(state))).into()
+}
+
+#[test]
+fn of_a_plant_that_is_not_heard_nobody_knows_until_it_tells() {
+    let (mut alliance, _) = mill_with_work();
+    is(&mut alliance, EIGHT, Producing);
+    alliance.tick(NOON);
+    silent(&mut alliance, Some(NINE));
+    assert_eq!(state_now(&alliance), (Unknown, NINE));
+    assert_eq!(minutes(&alliance), [(Unknown, 180), (Idle, 0), (Producing, 60)]);
+    // Another leader does not know since when.
+    silent(&mut alliance, Some(NOON));
+    assert_eq!(state_now(&alliance), (Unknown, NINE));
+    // It was cut off, and has kept what happened.
+    let again = attach("outbox-ya-1");
+    alliance.ok(operator(), again);
+    assert_eq!(alliance.happened("m1", NINE + 30 * MINUTE, Happening::State(Idle)), None);
+    silent(&mut alliance, None);
+    assert_eq!(state_now(&alliance), (Idle, NINE + 30 * MINUTE));
+    assert_eq!(minutes(&alliance), [(Unknown, 0), (Idle, 150), (Producing, 90)]);
+    assert_eq!(alliance.state.silences().len(), 0);
+}
+
+#[test]
+fn what_a_plant_that_begins_anew_does_not_tell_stays_unknown() {
+    let (mut alliance, _) = mill_with_work();
+    is(&mut alliance, EIGHT, Producing);
+    alliance.tick(NOON);
+    silent(&mut alliance, Some(NINE));
+    alliance.ok(operator(), attach("another"));
+    silent(&mut alliance, None);
+    assert_eq!(state_now(&alliance), (Unknown, NINE));
+    alliance.now = NOON + HOUR;
+    let event = Event { seq: 1, at: NOON, machine: machine_id("m1"), what: Happening::State(Idle) };
+    let (plant, outbox) = (PlantId::trusted("ya-1"), "another".to_owned());
+    alliance.ok(operator(), Command::Report { plant, outbox, events: vec![event] });
+    assert_eq!(minutes(&alliance), [(Unknown, 180), (Idle, 60), (Producing, 60)]);
+}
+
+#[test]
+fn a_restored_alliance_has_heard_of_nobody_since() {
+    let (mut alliance, _) = mill_with_work();
+    is(&mut alliance, EIGHT, Producing);
+    alliance.tick(NINE);
+    alliance.state = alliance.state.clone().restored("old", NOON, "a drill");
+    assert_eq!(state_now(&alliance), (Unknown, NINE));
+    let back = alliance.state.as_of(NOON);
+    let tallies = back.tallies_of(&machine_id("m1"), Grain::Day, 0, i64::MAX);
+    assert_eq!(tallies[&MONDAY].tally.unknown_s(), 3 * HOUR);
+}
+
+#[test]
+fn only_of_a_plant_that_has_an_agent_can_silence_be_told() {
+    let (mut alliance, _) = mill_with_work();
+    let silence = |since| Command::NoteSilence { plant: PlantId::trusted("ya-1"), since };
+    assert_eq!(alliance.refused(operator(), silence(Some(EIGHT))).reason, Reason::UnknownId);
+    alliance.tick(NINE);
+    is(&mut alliance, NINE, Idle);
+    silent(&mut alliance, Some(NOON));
+    assert_eq!(state_now(&alliance), (Unknown, NINE), "not since a time that is to come");
+    let mut older = Alliance::empty();
+    assert_eq!(older.refused(operator(), silence(None)).reason, Reason::WrongStatus);
+}
+
+fn attach(outbox: &str) -> Command {
+    Command::AttachAgent { plant: PlantId::trusted("ya-1"), agent: "agent".into(), outbox: outbox.into() }
 }
 
 #[test]

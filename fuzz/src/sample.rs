@@ -112,6 +112,7 @@ impl Sample {
         let station = self.state.stations().values().find(|s| s.machine.plant == plant).expect("a machine");
         let machine = station.id().clone();
         let events = vec![Event { seq: 1, at: START_S, machine, what: Happening::State(MachineState::Idle) }];
-        self.put(Role::Agent, &who, Command::Report { plant, outbox, events });
+        self.put(Role::Agent, &who, Command::Report { plant: plant.clone(), outbox, events });
+        self.put(Role::Operator, "operator", Command::NoteSilence { plant, since: Some(START_S) });
     }
 }

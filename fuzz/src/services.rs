@@ -97,6 +97,7 @@ async fn node() -> Core {
         transport: Transport::new("http", Arc::new(nowhere)),
         clock: Clock::wall().read_by(|| START_S * 1000),
         schedule: never,
+        silent_after: PATIENCE,
         reads: Format::NEWEST,
     };
     let core = serve::assemble(ground, Access { insecure_dev: true }).await.expect("the node starts");

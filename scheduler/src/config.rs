@@ -164,6 +164,8 @@ settings! {
     optimise_for_ms: u64 = "MILLPOOL_OPTIMISE_FOR_MS", "MS";
     /// Solver threads, at idle priority [default: cores less one, at least 1]
     solver_threads: usize = "MILLPOOL_SOLVER_THREADS", "N";
+    /// A plant whose agent has been away for so long counts as silent, s: what its machines do is unknown [default: 60]
+    silent_after_s: u64 = "MILLPOOL_SILENT_AFTER_S", "S";
     /// Log entries between two snapshots [default: 20000]
     snapshot_every: u64 = "MILLPOOL_SNAPSHOT_EVERY", "N";
     /// Newest format of log and snapshots that this node takes part in; held at the former one during an upgrade, the
@@ -242,6 +244,8 @@ pub struct Config {
     pub optimise_for_ms: u64,
     /// Solver threads.
     pub solver_threads: usize,
+    /// How long an agent is away before its plant counts as silent, s.
+    pub silent_after_s: u64,
     /// Log entries between snapshots.
     pub snapshot_every: u64,
     /// Newest format of log and snapshots.
@@ -350,6 +354,7 @@ impl Config {
             optimise_every_ms: s.optimise_every_ms.unwrap_or(5000),
             optimise_for_ms: s.optimise_for_ms.unwrap_or(5000),
             solver_threads: s.solver_threads.unwrap_or(cores.saturating_sub(1).max(1)),
+            silent_after_s: s.silent_after_s.unwrap_or(60),
             snapshot_every: s.snapshot_every.unwrap_or(20_000),
             format_max: s.format_max.map_or(Ok(Format::NEWEST), format)?,
             otlp: otlp::Settings::given(s.otlp_endpoint, s.otlp_every_s, s.otlp_ca),
@@ -380,6 +385,9 @@ impl Config {
         }
         if !(1..=1024).contains(&self.solver_threads) {
             return Err(bad("solver_threads", self.solver_threads, "1 to 1024"));
+        }
+        if !(1..=86_400).contains(&self.silent_after_s) {
+            return Err(bad("silent_after_s", self.silent_after_s, "1 to 86400"));
         }
         if self.snapshot_every < 100 {
             return Err(bad("snapshot_every", self.snapshot_every, "100 or more"));

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     if let Some(act) = act {
         return runtime.block_on(perform(&act, &config));
     }
-    let outcome = runtime.block_on(serve::run(config, signalled()));
+    let outcome = runtime.block_on(serve::run(config, Box::pin(signalled())));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     millpool_scheduler::planner::await_stragglers();
     match outcome {

@@ -15,6 +15,7 @@ use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::routing::get;
 use futures::Stream;
+use futures::future::BoxFuture;
 use millpool_alliance::answer::ANSWERS_MAX;
 use millpool_alliance::command::Command;
 use millpool_alliance::registry::{Principal, Role};
@@ -27,7 +28,6 @@ use millpool_proto::v1::{
     plan_service_server::PlanServiceServer, remote_service_server::RemoteServiceServer,
 };
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -101,93 +101,100 @@ pub struct Ground {
     pub clock: Clock,
     /// How the plan is improved in the background.
     pub schedule: Schedule,
+    /// How long a plant's agent is away before the plant counts as silent.
+    pub silent_after: Duration,
     /// The newest format of log and snapshots that it reads, and so lets its cluster write.
     pub reads: Format,
 }
 
 /// Puts a coordinator's parts together. It takes part in its cluster once its peers reach
 /// [`peer_service`](consensus::Handle::peer_service).
-pub async fn assemble(ground: Ground, access: Access) -> Result<Core, StartError> {
-    let Ground { mut options, storage, transport, clock, schedule, reads } = ground;
-    options.format_max = reads.number();
-    let offload = storage.offload;
-    let forwarded = Forwarded::default();
-    let (state, forward) = (Replica(State::default(), reads), Arc::new(forwarded.clone()));
-    let node = consensus::start(options, state, storage, transport, forward).await?;
-    let planner = planner::start(node.clone(), clock, schedule, offload);
-    tokio::spawn(upgrade::run(node.clone(), planner.clone()));
-    let core = Core::new(node, planner, clock, access);
-    forwarded.begin(core.clone());
-    Ok(core)
+pub fn assemble(ground: Ground, access: Access) -> BoxFuture<'static, Result<Core, StartError>> {
+    Box::pin(async move {
+        let Ground { mut options, storage, transport, clock, schedule, silent_after, reads } = ground;
+        options.format_max = reads.number();
+        let offload = storage.offload;
+        let forwarded = Forwarded::default();
+        let (state, forward) = (Replica(State::default(), reads), Arc::new(forwarded.clone()));
+        let node = consensus::start(options, state, storage, transport, forward).await?;
+        let planner = planner::start(node.clone(), clock, schedule, offload);
+        tokio::spawn(upgrade::run(node.clone(), planner.clone()));
+        let core = Core::new(node, planner, clock, access, silent_after);
+        forwarded.begin(core.clone());
+        Ok(core)
+    })
 }
 
 /// Runs a coordinator until `shutdown` resolves, or until it has to stop by itself.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Failed> {
-    let shown = meters::install(&config)?;
-    let recorder = shown.as_ref().map(|shown| shown.prometheus.clone());
-    let public = listen("public", config.public_listen).await?;
-    let peers = if config.single { None } else { Some(listen("peers", config.peer_listen).await?) };
-    let metrics = listen("metrics", config.metrics_listen).await?;
-    let clock = match config.clock_scale {
-        1 => Clock::wall(),
-        scale => Clock::scaled(config.clock_epoch_ms, scale),
-    };
-    if config.insecure_dev {
-        tracing::warn!("INSECURE DEVELOPMENT MODE: no certificates, callers are who they say they are");
-    }
-    let data = |source| Failed::Data { folder: config.data_dir.display().to_string(), source };
-    let storage = Storage::open(&config.data_dir).map_err(|e| data(StartError::Storage(e)))?;
-    let ground = Ground {
-        options: options(&config).map_err(data)?,
-        storage,
-        transport: config.tls.as_ref().map_or_else(|| Ok(Transport::plain()), peer_transport)?,
-        clock,
-        schedule: Schedule {
-            every: Duration::from_millis(config.optimise_every_ms),
-            time_limit: Duration::from_millis(config.optimise_for_ms),
-            threads: config.solver_threads,
-            tries: None,
-        },
-        reads: config.format_max,
-    };
-    let core = assemble(ground, Access { insecure_dev: config.insecure_dev }).await.map_err(data)?;
-    let node = core.consensus.clone();
+pub fn run(config: Config, shutdown: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), Failed>> {
+    Box::pin(async move {
+        let shown = meters::install(&config)?;
+        let recorder = shown.as_ref().map(|shown| shown.prometheus.clone());
+        let public = listen("public", config.public_listen).await?;
+        let peers = if config.single { None } else { Some(listen("peers", config.peer_listen).await?) };
+        let metrics = listen("metrics", config.metrics_listen).await?;
+        let clock = match config.clock_scale {
+            1 => Clock::wall(),
+            scale => Clock::scaled(config.clock_epoch_ms, scale),
+        };
+        if config.insecure_dev {
+            tracing::warn!("INSECURE DEVELOPMENT MODE: no certificates, callers are who they say they are");
+        }
+        let data = |source| Failed::Data { folder: config.data_dir.display().to_string(), source };
+        let storage = Storage::open(&config.data_dir).map_err(|e| data(StartError::Storage(e)))?;
+        let ground = Ground {
+            options: options(&config).map_err(data)?,
+            storage,
+            transport: config.tls.as_ref().map_or_else(|| Ok(Transport::plain()), peer_transport)?,
+            clock,
+            schedule: Schedule {
+                every: Duration::from_millis(config.optimise_every_ms),
+                time_limit: Duration::from_millis(config.optimise_for_ms),
+                threads: config.solver_threads,
+                tries: None,
+            },
+            silent_after: Duration::from_secs(config.silent_after_s),
+            reads: config.format_max,
+        };
+        let core = assemble(ground, Access { insecure_dev: config.insecure_dev }).await.map_err(data)?;
+        let node = core.consensus.clone();
 
-    let (stopping, stop) = watch::channel(false);
-    let tls = config.tls.as_ref().map(|tls| server_tls(tls, false)).transpose()?;
-    let mut tasks = vec![tokio::spawn(serve_public(core.clone(), incoming(public), tls, stop.clone()))];
-    if let Some(listener) = peers {
-        let tls = config.tls.as_ref().map(|tls| server_tls(tls, true)).transpose()?;
-        tasks.push(tokio::spawn(serve_peers(node.clone(), incoming(listener), tls, stop.clone())));
-    }
-    tasks.push(tokio::spawn(serve_metrics(core.clone(), recorder, metrics, stop.clone())));
-    let looked_at = core.clone();
-    let showing = shown.map(|shown| shown.begin(move || gauges(&looked_at)));
-    tokio::spawn(form_cluster(node.clone(), config.initial_cluster.clone()));
-    tokio::spawn(first_operator(core, config.clone()));
-    tracing::info!(
-        node = config.node_id,
-        cluster = config.cluster_id,
-        public = %config.public_listen,
-        metrics = %config.metrics_listen,
-        "coordinator started"
-    );
-    let outcome = tokio::select! {
-        () = shutdown => Ok(()),
-        reason = node.stop_reason() => Err(Failed::Stopped(reason)),
-    };
-    tracing::info!("stopping");
-    // Leadership goes first, so that clients find the next leader before their requests end here.
-    node.shutdown().await;
-    stopping.send_replace(true);
-    let drained = futures::future::join_all(tasks);
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
-        tracing::info!("open streams are cut");
-    }
-    if let Some(showing) = showing {
-        showing.end().await;
-    }
-    outcome
+        let (stopping, stop) = watch::channel(false);
+        let tls = config.tls.as_ref().map(|tls| server_tls(tls, false)).transpose()?;
+        let mut tasks = vec![tokio::spawn(serve_public(core.clone(), incoming(public), tls, stop.clone()))];
+        if let Some(listener) = peers {
+            let tls = config.tls.as_ref().map(|tls| server_tls(tls, true)).transpose()?;
+            tasks.push(tokio::spawn(serve_peers(node.clone(), incoming(listener), tls, stop.clone())));
+        }
+        tasks.push(tokio::spawn(serve_metrics(core.clone(), recorder, metrics, stop.clone())));
+        let looked_at = core.clone();
+        let showing = shown.map(|shown| shown.begin(Box::new(move || gauges(&looked_at))));
+        tokio::spawn(form_cluster(node.clone(), config.initial_cluster.clone()));
+        tokio::spawn(first_operator(core, config.clone()));
+        tracing::info!(
+            node = config.node_id,
+            cluster = config.cluster_id,
+            public = %config.public_listen,
+            metrics = %config.metrics_listen,
+            "coordinator started"
+        );
+        let outcome = tokio::select! {
+            () = shutdown => Ok(()),
+            reason = node.stop_reason() => Err(Failed::Stopped(reason)),
+        };
+        tracing::info!("stopping");
+        // Leadership goes first, so that clients find the next leader before their requests end here.
+        node.shutdown().await;
+        stopping.send_replace(true);
+        let drained = futures::future::join_all(tasks);
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::info!("open streams are cut");
+        }
+        if let Some(showing) = showing {
+            showing.end().await;
+        }
+        outcome
+    })
 }
 
 async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, Failed> {
@@ -397,6 +404,7 @@ fn gauges(core: &Core) {
         ("millpool_bookings_open", state.open_bookings().count()),
         ("millpool_bookings_over", state.over_len()),
         ("millpool_bookings_at_risk", state.open_bookings().filter(|b| b.at_risk()).count()),
+        ("millpool_plants_silent", state.silences().len()),
         ("millpool_request_ids", state.answers_len()),
         ("millpool_proposals_in_flight", proposals),
         ("millpool_proposals_in_flight_bytes", proposal_bytes),
@@ -412,25 +420,31 @@ fn gauges(core: &Core) {
 }
 
 /// On an empty data folder: the first of the configured members forms the cluster, once all are up.
-pub async fn form_cluster(node: consensus::Handle<Replica>, initial_cluster: Vec<FirstMember>) {
-    let first = initial_cluster.iter().map(|m| m.node_id).min();
-    if first != Some(node.node_id()) {
-        return;
-    }
-    let address =
-        |m: &FirstMember| Addresses { peers: m.peer_address.clone(), public: m.public_address.clone() };
-    let members: BTreeMap<u64, Addresses> = initial_cluster.iter().map(|m| (m.node_id, address(m))).collect();
-    loop {
-        match node.initialize(members.clone()).await {
-            Ok(()) => return tracing::info!(members = members.len(), "cluster formed"),
-            Err(MembershipError::AlreadyInitialized | MembershipError::Stopped(_)) => return,
-            Err(MembershipError::Unreachable { node, address, .. }) => {
-                tracing::info!(node, address, "waiting for the first members");
-            }
-            Err(e) => tracing::error!(error = %e, "the cluster cannot be formed"),
+pub fn form_cluster(
+    node: consensus::Handle<Replica>,
+    initial_cluster: Vec<FirstMember>,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let first = initial_cluster.iter().map(|m| m.node_id).min();
+        if first != Some(node.node_id()) {
+            return;
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+        let address =
+            |m: &FirstMember| Addresses { peers: m.peer_address.clone(), public: m.public_address.clone() };
+        let members: BTreeMap<u64, Addresses> =
+            initial_cluster.iter().map(|m| (m.node_id, address(m))).collect();
+        loop {
+            match node.initialize(members.clone()).await {
+                Ok(()) => return tracing::info!(members = members.len(), "cluster formed"),
+                Err(MembershipError::AlreadyInitialized | MembershipError::Stopped(_)) => return,
+                Err(MembershipError::Unreachable { node, address, .. }) => {
+                    tracing::info!(node, address, "waiting for the first members");
+                }
+                Err(e) => tracing::error!(error = %e, "the cluster cannot be formed"),
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    })
 }
 
 /// While the alliance has no principal, the token in the configured file makes its bearer an operator.

@@ -95,6 +95,9 @@ fn has_come_through(plant: &Plant, id: &str, state: &State) -> Result<(), String
     if outbox.acked_seq < outbox.last_seq {
         return Err(format!("{id} has told of {}, not of {}", outbox.acked_seq, outbox.last_seq));
     }
+    if let Some(since) = state.silences().get(&plant) {
+        return Err(format!("{id} is heard, and counts as silent since {since}"));
+    }
     let due = wire::agent::dispatch_list(state, &plant).items;
     match kept.list.as_ref().is_some_and(|list| list.items == due) {
         true => Ok(()),

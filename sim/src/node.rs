@@ -67,6 +67,7 @@ pub async fn run(world: Shared, index: usize, setting: Setting) -> turmoil::Resu
             threads: 1,
             tries: Some(setting.tries),
         },
+        silent_after: Duration::from_secs(3),
         reads,
     };
     let core = match serve::assemble(ground, Access { insecure_dev: true }).await {

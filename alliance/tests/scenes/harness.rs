@@ -49,6 +49,7 @@ pub enum Kind {
     MoveBlindly,
     Repair,
     Attach,
+    Silence,
     Start,
     Progress,
     Finish,
@@ -64,7 +65,7 @@ pub enum Kind {
 }
 
 /// Every kind, with how often it is tried.
-pub const KINDS: [(u32, Kind); 30] = [
+pub const KINDS: [(u32, Kind); 31] = [
     (2, Kind::Tick),
     (1, Kind::PutMember),
     (2, Kind::PutPlant),
@@ -83,6 +84,7 @@ pub const KINDS: [(u32, Kind); 30] = [
     (5, Kind::MoveBlindly),
     (8, Kind::Repair),
     (2, Kind::Attach),
+    (2, Kind::Silence),
     (14, Kind::Start),
     (6, Kind::Progress),
     (12, Kind::Finish),
@@ -90,9 +92,9 @@ pub const KINDS: [(u32, Kind); 30] = [
     (2, Kind::Down),
     (2, Kind::Up),
     (1, Kind::State),
-    (8, Kind::OpenSession),
+    (10, Kind::OpenSession),
     (4, Kind::CloseSession),
-    (8, Kind::Operate),
+    (12, Kind::Operate),
     (4, Kind::Operated),
     (5, Kind::Repeat),
 ];

@@ -25,9 +25,9 @@ const ATTACH: &str = "/millpool.v1.AgentService/Attach";
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// An agent that has been silent for this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// Reports of one agent that come faster share an entry of the log: a second's view is fresh enough, and what each entry
-/// costs is the same for one change and for a hundred.
-const REPORTS_APART: Duration = Duration::from_millis(200);
+/// What only shows how things go may wait for so long, and then shares an entry of the log: a second's view is fresh enough,
+/// and what each entry costs is the same for one change and for a hundred.
+const REPORTS_APART: Duration = Duration::from_millis(400);
 /// How far an agent's clock may be off, ms of the alliance's clock at normal speed.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 
@@ -100,6 +100,15 @@ impl Core {
     }
 }
 
+/// Whether reports may wait for a moment: no plan changes by them, and they are no backlog.
+fn may_wait(events: &[v1::AgentEvent]) -> bool {
+    use agent_event::What::{EvidenceGap, OperationProgress, StateChanged};
+    let shows = |event: &v1::AgentEvent| {
+        matches!(event.what, Some(StateChanged(_) | OperationProgress(_) | EvidenceGap(_)))
+    };
+    events.len() < EVENTS_MAX / 2 && events.iter().all(shows)
+}
+
 async fn hello(incoming: &mut Streaming<v1::AgentMessage>) -> Result<v1::Hello, Status> {
     let first = tokio::time::timeout(SILENCE_MAX, incoming.message()).await;
     match first.map_err(|_| Status::deadline_exceeded("no Hello in time"))?? {
@@ -151,6 +160,16 @@ impl Core {
     }
 }
 
+/// The events that a message adds to so many that wait, if it says nothing else and all have room in one entry.
+fn joining(message: v1::AgentMessage, waiting: usize) -> Result<Vec<v1::AgentEvent>, Box<v1::AgentMessage>> {
+    match message.body {
+        Some(agent_message::Body::Events(more)) if waiting + more.events.len() <= EVENTS_MAX => {
+            Ok(more.events)
+        }
+        body => Err(Box::new(v1::AgentMessage { body })),
+    }
+}
+
 /// What an agent says.
 struct Incoming {
     stream: Streaming<v1::AgentMessage>,
@@ -171,11 +190,10 @@ impl Incoming {
     fn gather(&mut self, events: &mut Vec<v1::AgentEvent>) {
         while self.ahead.is_none() {
             match self.stream.message().now_or_never() {
-                Some(Ok(Some(v1::AgentMessage { body: Some(agent_message::Body::Events(more)) })))
-                    if events.len() + more.events.len() <= EVENTS_MAX =>
-                {
-                    events.extend(more.events);
-                }
+                Some(Ok(Some(message))) => match joining(message, events.len()) {
+                    Ok(more) => events.extend(more),
+                    Err(other) => self.ahead = Some(Ok(Some(*other))),
+                },
                 Some(other) => self.ahead = Some(other),
                 None => return,
             }
@@ -240,12 +258,11 @@ impl Session {
         self.send_remote(writer).await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         let mut heard = Instant::now();
-        // Events that wait for their turn; what comes behind them waits too.
+        // Events that wait for their turn.
         let mut events = Vec::new();
         loop {
-            // A backlog does not wait.
-            let due =
-                self.reported + if events.len() < EVENTS_MAX / 2 { REPORTS_APART } else { Duration::ZERO };
+            let apart = if may_wait(&events) { REPORTS_APART } else { Duration::ZERO };
+            let due = self.reported + apart;
             tokio::select! {
                 // What is for the plant goes first: a remote command has little time.
                 biased;
@@ -274,11 +291,19 @@ impl Session {
                     self.reported = Instant::now();
                     self.report(std::mem::take(&mut events), writer).await?;
                 }
-                message = incoming.next(), if events.is_empty() => {
+                // While none of them presses, more may come.
+                message = incoming.next(), if may_wait(&events) => {
                     heard = Instant::now();
-                    match message {
-                        Ok(Some(message)) => events = self.receive(message)?,
-                        Ok(None) | Err(_) => return Err(None),
+                    let Ok(Some(message)) = message else { return Err(None) };
+                    match joining(message, events.len()) {
+                        Ok(more) => events.extend(more),
+                        Err(message) => {
+                            // What was said before goes before.
+                            if !events.is_empty() {
+                                self.report(std::mem::take(&mut events), writer).await?;
+                            }
+                            events = self.receive(*message)?;
+                        }
                     }
                 }
             }

@@ -269,7 +269,7 @@ async fn list_machines(
     let (shown, next_page_token) = paged(stations, &request.page, |s| s.id().to_string())?;
     let machines = shown.into_iter().map(|s| {
         let hidden = !sees_plant(state, &caller, &s.machine.plant);
-        let mut machine = wire::station(s, hidden);
+        let mut machine = wire::station(state, s, hidden);
         if hidden {
             // What a machine can do is public; what it earns and draws is its member's.
             (machine.rate_fen_per_hour, machine.setup_rate_fen_per_hour, machine.power) = (0, 0, None);

@@ -16,6 +16,7 @@ mod plan;
 mod programs;
 mod remote;
 mod seats;
+mod silence;
 mod stream;
 
 pub use access::{Access, TABLE, hash as token_hash, operator};
@@ -90,12 +91,13 @@ impl Core {
         planner: planner::Handle,
         clock: Clock,
         access: Access,
+        silent_after: Duration,
     ) -> Self {
         let history = History::start(&consensus);
         let backups = Arc::new(Semaphore::new(BACKUPS_MAX));
         let (seats, programs, quotes) = (Arc::default(), Arc::default(), Quotes::default());
         let core = Core { consensus, planner, history, clock, access, seats, programs, quotes, backups };
-        core.attend_agents();
+        core.attend_agents(silent_after);
         core
     }
 

@@ -8,12 +8,21 @@ use crate::watch::{History, Revised};
 use millpool_alliance::{PlantId, Reason, Refusal, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The agents connected to this node, by plant.
 #[derive(Default)]
 pub struct Seats {
-    taken: Mutex<BTreeMap<PlantId, Taken>>,
+    seats: Mutex<Places>,
+}
+
+#[derive(Default)]
+struct Places {
+    taken: BTreeMap<PlantId, Taken>,
+    /// When the agent left of each plant that had one here, and has none.
+    left: BTreeMap<PlantId, Instant>,
 }
 
 struct Taken {
@@ -44,12 +53,12 @@ impl Seats {
             };
             self.ring(&whose);
         }
-        self.lock().clear();
+        self.lock().taken.clear();
     }
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().taken.len()
     }
 
     /// Whether there is none.
@@ -59,8 +68,8 @@ impl Seats {
 
     /// A place for the plant's agent, unless another is there.
     pub(super) fn enter(self: &Arc<Self>, plant: &PlantId, agent: &str) -> Result<Seat, Refusal> {
-        let mut taken = self.lock();
-        if let Some(present) = taken.get(plant) {
+        let mut places = self.lock();
+        if let Some(present) = places.taken.get(plant) {
             return Err(Refusal::invalid(
                 Reason::AgentAlreadyConnected,
                 "agent_id",
@@ -69,13 +78,21 @@ impl Seats {
             ));
         }
         let (bell, rung) = watch::channel(());
-        taken.insert(plant.clone(), Taken { agent: agent.to_owned(), bell });
-        metrics::gauge!("millpool_agents_connected").set(taken.len() as f64);
+        places.left.remove(plant);
+        places.taken.insert(plant.clone(), Taken { agent: agent.to_owned(), bell });
+        metrics::gauge!("millpool_agents_connected").set(places.taken.len() as f64);
         Ok(Seat { seats: self.clone(), plant: plant.clone(), rung })
     }
 
+    /// None while the plant's agent is here; else when it left, if it was.
+    pub(super) fn away_since(&self, plant: &PlantId) -> Option<Option<Instant>> {
+        let places = self.lock();
+        (!places.taken.contains_key(plant)).then(|| places.left.get(plant).copied())
+    }
+
     fn ring(&self, whose: &Whose) {
-        let taken = self.lock();
+        let places = self.lock();
+        let taken = &places.taken;
         match whose {
             Whose::Everyone => taken.values().for_each(|seat| seat.bell.send_replace(())),
             Whose::Of(plants) => {
@@ -85,8 +102,8 @@ impl Seats {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PlantId, Taken>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,15 +134,17 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.seats.lock();
-        taken.remove(&self.plant);
-        metrics::gauge!("millpool_agents_connected").set(taken.len() as f64);
+        let mut places = self.seats.lock();
+        places.taken.remove(&self.plant);
+        places.left.insert(self.plant.clone(), Instant::now());
+        metrics::gauge!("millpool_agents_connected").set(places.taken.len() as f64);
     }
 }
 
 impl Core {
-    /// Begins to wake agents, as long as this node runs.
-    pub(super) fn attend_agents(&self) {
+    /// Begins to wake agents, and to look for those that are silent, as long as this node runs.
+    pub(super) fn attend_agents(&self, silent_after: Duration) {
         tokio::spawn(self.seats.clone().attend(self.history.clone(), self.consensus.clone()));
+        tokio::spawn(self.clone().watch_for_silence(silent_after));
     }
 }

@@ -138,6 +138,9 @@ fn command(c: &Command) -> Wire {
             agent_id: agent.clone(),
             outbox_id: outbox.clone(),
         }),
+        Command::NoteSilence { plant, since } => {
+            Wire::NoteSilence(state::NoteSilence { plant_id: plant.to_string(), since_s: *since })
+        }
         Command::Report { plant, outbox, events } => Wire::Report(state::Report {
             plant_id: plant.to_string(),
             outbox_id: outbox.clone(),
@@ -216,6 +219,9 @@ fn read_command(c: Wire) -> Result<Command, Refusal> {
             agent: a.agent_id,
             outbox: a.outbox_id,
         },
+        Wire::NoteSilence(s) => {
+            Command::NoteSilence { plant: PlantId::parse(&s.plant_id)?, since: s.since_s }
+        }
         Wire::Report(r) => Command::Report {
             plant: PlantId::parse(&r.plant_id)?,
             outbox: r.outbox_id,

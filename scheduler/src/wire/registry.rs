@@ -10,7 +10,7 @@ use millpool_alliance::registry::{
 };
 use millpool_alliance::window::LATEST;
 use millpool_alliance::{
-    MachineId, MemberId, OfferId, PlantId, PrincipalId, Reason, Refusal, Window, Windows,
+    MachineId, MemberId, OfferId, PlantId, PrincipalId, Reason, Refusal, State, Window, Windows,
 };
 use millpool_proto::{state::v1 as state, v1};
 
@@ -137,15 +137,16 @@ pub fn machine(m: &Machine) -> v1::Machine {
     }
 }
 
-/// A machine as the API shows it: its properties, and what is reported of it.
-pub fn station(s: &Station, redacted: bool) -> v1::Machine {
+/// A machine as the API shows it: its properties, and what is known of it.
+pub fn station(state: &State, s: &Station, redacted: bool) -> v1::Machine {
     let mut shown = machine(&s.machine);
     if redacted {
         shown.redacted = true;
         return shown;
     }
-    shown.state = machine_state(s.state).into();
-    shown.state_since_s = s.state_since;
+    let (known, since) = state.known_state(s);
+    shown.state = machine_state(known).into();
+    shown.state_since_s = since;
     shown.down = s.down.is_some();
     shown.down_until_s = s.down.as_ref().map_or(0, |d| d.until);
     shown

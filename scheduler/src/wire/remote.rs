@@ -118,13 +118,14 @@ fn read_sha256(text: &str) -> Result<Option<Sha256>, Refusal> {
 pub fn view(state: &State, s: &Session) -> Option<v1::SessionView> {
     let station = state.stations().get(&s.machine).filter(|_| s.is_open())?;
     let step = state.bookings().get(&s.booking)?.steps.get(s.operation as usize)?;
+    let (known, since) = state.known_state(station);
     let pieces_good = match step.progress {
         Progress::Planned => 0,
         Progress::Running { pieces_good, .. } | Progress::Finished { pieces_good, .. } => pieces_good,
     };
     Some(v1::SessionView {
-        machine_state: machine_state(station.state).into(),
-        machine_state_since_s: station.state_since,
+        machine_state: machine_state(known).into(),
+        machine_state_since_s: since,
         machine_down: station.down.is_some(),
         started: !step.is_planned(),
         pieces_good,

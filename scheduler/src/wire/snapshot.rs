@@ -52,6 +52,11 @@ pub fn encode(image: &Image) -> Vec<u8> {
         sessions: image.sessions.iter().map(|s| remote::session(s)).collect(),
         accounts: image.accounts.iter().map(|a| tally::account(a)).collect(),
         tallies: image.tallies.iter().map(tally::tally).collect(),
+        silences: image
+            .silences
+            .iter()
+            .map(|(plant, since)| pb::Silence { plant_id: plant.to_string(), since_s: *since })
+            .collect(),
     }
     .encode_to_vec()
 }
@@ -100,6 +105,11 @@ pub fn decode(bytes: &[u8], newest: Format) -> Result<Image, Refusal> {
         sessions: all(s.sessions, remote::read_session)?,
         accounts: all(s.accounts, tally::read_account)?,
         tallies: s.tallies.into_iter().map(tally::read_tally).collect::<Result<_, _>>()?,
+        silences: s
+            .silences
+            .into_iter()
+            .map(|silence| Ok((PlantId::parse(&silence.plant_id)?, silence.since_s)))
+            .collect::<Result<_, Refusal>>()?,
     })
 }
 

@@ -98,3 +98,45 @@ async fn machines_time_is_counted_shown_to_whom_it_concerns_and_kept() {
     let after = done().await;
     assert_eq!((after.busy_s, after.production_s), (before.busy_s, before.production_s));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_plant_whose_agent_is_gone_nobody_knows_and_whoever_leads_says_so() {
+    let mut cluster = Cluster::with(3, &[("optimise-for-ms", "0"), ("silent-after-s", "2")]).await;
+    let leader = cluster.leader().await;
+    let operator = cluster.operator(leader);
+    found_alliance(&operator).await;
+    let raised = || async { cluster.status(leader).await.filter(|s| s.format >= 7).map(drop) };
+    eventually("the format to rise", raised).await;
+    let producing = v1::StateChanged { state: MachineState::Producing.into() };
+    let tell = |seq| event(seq, "mill-1", What::StateChanged(producing));
+    let mut agent = Agent::attach(&cluster.client(leader, "agent:p-1"), "p-1", "a-1", "box").await.unwrap();
+    agent.report(vec![tell(1)]).await;
+    assert_eq!(agent.applied().await.seq, 1);
+    let mill = |client: Client| async move {
+        let machines = client.capacity().list_machines(v1::ListMachinesRequest::default()).await.ok()?;
+        machines.into_inner().machines.into_iter().find(|machine| machine.id == "mill-1")
+    };
+    assert_eq!(mill(operator.clone()).await.unwrap().state(), MachineState::Producing);
+
+    drop(agent);
+    let unknown = |client: Client| async move {
+        mill(client).await.filter(|machine| machine.state() == MachineState::Unknown)
+    };
+    let gone = eventually("the plant to count as silent", || unknown(operator.clone())).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let all = indicators(&operator, by(IndicatorGroup::Machine, IndicatorGrain::Whole)).await.unwrap();
+    let of_mill = all.iter().find(|i| i.group_id == "mill-1").unwrap();
+    assert!(of_mill.unknown_s >= 1, "{of_mill:?}");
+
+    // Another leader knows it, and since when.
+    cluster.kill(leader);
+    let next = cluster.leader().await;
+    let operator = cluster.operator(next);
+    let still = eventually("an answer", || unknown(operator.clone())).await;
+    assert_eq!(still.state_since_s, gone.state_since_s);
+    let mut agent = Agent::attach(&cluster.client(next, "agent:p-1"), "p-1", "a-1", "box").await.unwrap();
+    let heard = || async { mill(operator.clone()).await.filter(|m| m.state() == MachineState::Producing) };
+    eventually("the plant to be heard again", heard).await;
+    agent.report(vec![tell(2)]).await;
+    assert_eq!(agent.applied().await.seq, 2);
+}

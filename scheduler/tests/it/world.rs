@@ -586,11 +586,12 @@ fn any_command(r: &mut Rng) -> Command {
     let plant = PlantId::trusted(&any_id(r));
     let booking = BookingId::numbered(r.next());
     let expected_revision = r.next();
-    match r.within(0, 18) {
+    match r.within(0, 19) {
         0 => Command::Tick,
         16 => Command::OpenSession { booking, operation: any_u32(r) },
         17 => Command::CloseSession { session: SessionId::numbered(r.next()), because: any_text(r) },
         18 => Command::Operate(any_asked(r)),
+        19 => Command::NoteSilence { plant, since: r.chance(50).then(|| any_i64(r)) },
         15 => Command::RaiseFormat { to: *r.one(&[Format::FIRST, Format::NEWEST]) },
         1 => Command::PutMember {
             member: Member { id: MemberId::trusted(&any_id(r)), name: any_text(r), revision: r.next() },

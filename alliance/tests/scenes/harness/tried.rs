@@ -92,6 +92,10 @@ impl Run {
             }
             Kind::Repair => self.moves(dice, PlanKind::Repair, |b, k| b.steps[k].place.is_none())?,
             Kind::MoveBlindly => self.blind_moves(dice)?,
+            Kind::Silence => {
+                let since = dice.one_in(2).then(|| self.now - dice.below(7200) as i64);
+                Command::NoteSilence { plant: self.some_plant(dice), since }
+            }
             Kind::Attach => {
                 let plant = self.some_plant(dice);
                 self.attach_command(&plant, dice)
