@@ -33,7 +33,7 @@ fn no_sequence_of_entries_breaks_a_promise() {
 fn sequences_reach_every_kind_of_entry() {
     let mut total = Tally::new();
     let mut runner = TestRunner::deterministic();
-    for world in 0..1000 {
+    for world in 0..1500 {
         let steps = sequence().new_tree(&mut runner).expect("steps can be drawn").current();
         for (kind, (done, refused)) in run(world, &steps).unwrap_or_else(|story| panic!("{story}")) {
             let count = total.entry(kind).or_default();

@@ -81,7 +81,7 @@ pub const KINDS: [(u32, Kind); 31] = [
     (5, Kind::Confirm),
     (5, Kind::Cancel),
     (10, Kind::MoveWell),
-    (5, Kind::MoveBlindly),
+    (8, Kind::MoveBlindly),
     (8, Kind::Repair),
     (2, Kind::Attach),
     (2, Kind::Silence),

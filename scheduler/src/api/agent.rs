@@ -102,10 +102,8 @@ impl Core {
 
 /// Whether reports may wait for a moment: no plan changes by them, and they are no backlog.
 fn may_wait(events: &[v1::AgentEvent]) -> bool {
-    use agent_event::What::{EvidenceGap, OperationProgress, StateChanged};
-    let shows = |event: &v1::AgentEvent| {
-        matches!(event.what, Some(StateChanged(_) | OperationProgress(_) | EvidenceGap(_)))
-    };
+    use agent_event::What::{EvidenceGap, StateChanged};
+    let shows = |event: &v1::AgentEvent| matches!(event.what, Some(StateChanged(_) | EvidenceGap(_)));
     events.len() < EVENTS_MAX / 2 && events.iter().all(shows)
 }
 
