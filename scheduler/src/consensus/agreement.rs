@@ -81,30 +81,36 @@ impl Agreement {
         while let Some((revision, state)) = set_aside.recv().await {
             let Ok(hash) = self.offload.run(move || state.hash()).await else { return };
             self.hashes.remember(revision, hash);
-            tokio::select! {
-                () = self.compare(revision, hash) => {}
+            let compared = tokio::select! {
+                compared = self.compare(revision, hash) => compared,
                 _ = self.stop.wait() => return,
+            };
+            if !compared {
+                // What was set aside meanwhile is as old, and the leader has forgotten it by now: it would cost as long, and so
+                // would the next.
+                let _old = set_aside.try_recv();
             }
         }
     }
 
-    async fn compare(&self, revision: Revision, ours: u64) {
+    /// Says whether there was something to compare with.
+    async fn compare(&self, revision: Revision, ours: u64) -> bool {
         for _ in 0..ASK_TIMES_MAX {
             let Some(leader) = *self.leader.borrow() else {
                 tokio::time::sleep(ASK_AGAIN).await;
                 continue;
             };
             if leader == self.peers.node_id() {
-                return;
+                return true;
             }
             match self.peers.state_hash(leader, revision).await {
                 Ok(Some(theirs)) if theirs == ours => {
                     metrics::counter!("millpool_consensus_hashes_equal_total").increment(1);
-                    return;
+                    return true;
                 }
                 Ok(Some(theirs)) => {
                     self.stop.set(StopReason::Diverged { revision, ours, theirs, leader });
-                    return;
+                    return true;
                 }
                 Ok(None) => {}
                 Err(e) => tracing::debug!("state hash of node {leader} at {revision}: {e}"),
@@ -112,5 +118,6 @@ impl Agreement {
             tokio::time::sleep(ASK_AGAIN).await;
         }
         tracing::info!(revision, "no leader had a state hash to compare with");
+        false
     }
 }
