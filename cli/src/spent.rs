@@ -13,7 +13,7 @@ const LEFT: f64 = 330.0;
 /// Where the bars end and the figures begin.
 const RIGHT: f64 = 930.0;
 /// Where each figure ends.
-const FIGURES: [(f64, &str); 3] = [(1010.0, "ALLOCATION"), (1090.0, "AVAILABILITY"), (WIDTH - MARGIN, "OEE")];
+const FIGURES: [(f64, &str); 3] = [(1004.0, "ALLOCATION"), (1098.0, "AVAILABILITY"), (WIDTH - MARGIN, "OEE")];
 const TOP: f64 = 116.0;
 const ROW: f64 = 26.0;
 const LEGEND: f64 = 60.0;
