@@ -194,7 +194,7 @@ impl State {
     }
 
     /// Changes what is reported of a machine, and not its line.
-    pub(crate) fn edit_report(&mut self, machine: &MachineId, edit: impl FnOnce(&mut Station)) {
+    fn edit_report(&mut self, machine: &MachineId, edit: impl FnOnce(&mut Station)) {
         if let Some(station) = self.stations.get(machine) {
             let mut station = Station::clone(station);
             edit(&mut station);

@@ -82,6 +82,11 @@ pub fn size(size: Option<&Size>) -> String {
     size.map_or_else(String::new, |size| format!("{} × {} × {}", size.x_mm, size.y_mm, size.z_mm))
 }
 
+/// A ratio in percent: "78.0 %"; a dash where there is none.
+pub fn ratio(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0))
+}
+
 /// A share in per cent with one decimal; a dash where the whole is nothing.
 pub fn share(part: i64, whole: i64) -> String {
     if whole <= 0 {

@@ -72,8 +72,7 @@ fn row(drawing: &mut Drawing, row: &Indicators, grouped: bool, top: f64, clock: 
     }
     let figures = [row.allocation, row.availability, row.oee];
     for ((end, _), share) in FIGURES.into_iter().zip(figures) {
-        let share = share.map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", share * 100.0));
-        drawing.text_end("row", end, line, &share);
+        drawing.text_end("row", end, line, &shown::ratio(share));
     }
 }
 

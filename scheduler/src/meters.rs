@@ -75,7 +75,7 @@ pub const METERS: &[Meter] = &[
     ("millpool_log_entries", Gauge, Unit::Count, "Entries in this node's log, which a snapshot makes fewer"),
     ("millpool_log_cache_bytes", Gauge, Unit::Bytes, "Bytes of the log's newest entries in memory"),
     ("millpool_agents_connected", Gauge, Unit::Count, "Plants' agents attached to this node"),
-    ("millpool_plants_silent", Gauge, Unit::Count, "Plants whose agents have not been heard for a minute"),
+    ("millpool_plants_silent", Gauge, Unit::Count, "Plants whose agents have been away for silent_after_s"),
     ("millpool_agent_events_total", Counter, Unit::Count, "Events that agents reported and the log took"),
     (
         "millpool_evidence_gaps_total",

@@ -90,12 +90,12 @@ pub async fn run(args: &KpiArgs, desk: &mut Desk<'_>) -> Result<(), Failure> {
     if args.csv {
         return csv(&answer.indicators, output);
     }
-    if output.json {
-        return Ok(output.value(&json_of("GetIndicatorsResponse", &answer)?)?);
-    }
     if let (Some(path), false) = (&args.svg, answer.indicators.is_empty()) {
         let drawn = spent::svg(&answer.indicators, args.by.is_some(), &output.clock);
-        return save("--svg", path, &drawn, &format!("{} rows", answer.indicators.len()), output);
+        return save(path, &drawn, &format!("{} rows", answer.indicators.len()), output);
+    }
+    if output.json {
+        return Ok(output.value(&json_of("GetIndicatorsResponse", &answer)?)?);
     }
     match (answer.indicators.as_slice(), args.by, args.each) {
         ([], ..) => Ok(output.line("Nothing is known of that time.")?),
@@ -158,7 +158,7 @@ fn particulars(i: &Indicators, output: &mut Output) -> Result<(), Failure> {
         ("availability", of("producing", i.production_s, "lent", i.planned_busy_s)),
         ("effectiveness", of("should have run", i.run_planned_s, "producing", i.production_s)),
         ("quality", format!("{:>7}  {} good of {made}", shown::share(i.pieces_good, made), i.pieces_good)),
-        ("OEE", format!("{:>7}", percent(i.oee))),
+        ("OEE", format!("{:>7}", shown::ratio(i.oee))),
         ("setup", of("setting up", i.setup_s, "with producing", i.setup_s + i.production_s)),
         ("unknown", of("unknown", i.unknown_s, "lent", i.planned_busy_s)),
         ("besides", format!("{:>7}  in hand while not lent, in no share", shown::duration(i.busy_besides_s))),
@@ -221,7 +221,7 @@ fn table(rows: &[Indicators], args: &KpiArgs, output: &mut Output) -> Result<(),
         let begun = args.each.map(|_| (Tone::Plain, shown::time(i.start_s, &output.clock)));
         let shares =
             [i.allocation, i.utilisation, i.availability, i.effectiveness, i.quality, i.oee, i.setup_ratio];
-        let figures = shares.map(percent).into_iter().chain([
+        let figures = shares.map(shown::ratio).into_iter().chain([
             shown::share(i.unknown_s, i.planned_busy_s),
             shown::energy(energy_wh.unsigned_abs()),
             shown::share(i.energy_measured_wh, energy_wh),
@@ -231,10 +231,6 @@ fn table(rows: &[Indicators], args: &KpiArgs, output: &mut Output) -> Result<(),
         sheet.toned(named.into_iter().chain(begun).chain(figures).collect());
     }
     Ok(output.sheet(&sheet)?)
-}
-
-fn percent(share: Option<f64>) -> String {
-    share.map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", share * 100.0))
 }
 
 /// The states' columns.

@@ -48,12 +48,12 @@ impl Desk<'_> {
     }
 }
 
-/// Puts a drawing into the file that `flag` names, and says so; '-' is standard output.
-fn save(flag: &str, path: &Path, drawn: &str, what: &str, output: &mut Output) -> Result<(), Failure> {
+/// Puts a drawing into the file that `--svg` names, and says so; '-' is standard output.
+fn save(path: &Path, drawn: &str, what: &str, output: &mut Output) -> Result<(), Failure> {
     if path.as_os_str() == "-" {
         return Ok(output.answers.write_all(drawn.as_bytes())?);
     }
-    std::fs::write(path, drawn).map_err(|error| format!("{flag} {}: {error}", path.display()))?;
+    std::fs::write(path, drawn).map_err(|error| format!("--svg {}: {error}", path.display()))?;
     Ok(output.line(format!("{}: {what}", path.display()))?)
 }
 

@@ -86,7 +86,7 @@ fn draw(
 ) -> Result<(), Failure> {
     let svg = gantt::svg(plan, span, group, &output.clock);
     let (machines, entries) = (plan.rows.len(), plan.entries.len());
-    save("--svg", path, &svg, &format!("{machines} machines, {entries} assignments"), output)
+    save(path, &svg, &format!("{machines} machines, {entries} assignments"), output)
 }
 
 fn figures(plan: &GetPlanResponse, output: &mut Output) -> Result<(), Failure> {

@@ -155,10 +155,13 @@ pub trait Watched {
     fn read(&self) -> Vec<Reading>;
     /// What it has read, to be kept.
     fn readings_mut(&mut self) -> &mut Readings;
-    /// What it reads now is so since this time.
+    /// What it reads now is so since this time; its state not before what was told last, as it is told.
     fn note(&mut self, at_ms: i64) {
-        let read = self.read();
-        self.readings_mut().note(at_ms, &read);
+        let (read, told_ms) = (self.read(), self.history().told_ms());
+        for reading in read {
+            let since_ms = if reading.signal == Signal::State { at_ms.max(told_ms) } else { at_ms };
+            self.readings_mut().note(since_ms, &[reading]);
+        }
     }
     /// Takes in what a person says, and answers in words.
     fn hear(&mut self, now_ms: i64, word: &Word, happened: &mut Vec<Happened>) -> Result<String, WordError> {

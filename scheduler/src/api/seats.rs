@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// The agents connected to this node, by plant.
 #[derive(Default)]
 pub struct Seats {
-    seats: Mutex<Places>,
+    places: Mutex<Places>,
 }
 
 #[derive(Default)]
@@ -84,10 +84,12 @@ impl Seats {
         Ok(Seat { seats: self.clone(), plant: plant.clone(), rung })
     }
 
-    /// None while the plant's agent is here; else when it left, if it was.
-    pub(super) fn away_since(&self, plant: &PlantId) -> Option<Option<Instant>> {
+    /// Since when the plant's agent is away from here, as far as this node may know: not before `earliest`. None while it is
+    /// here.
+    pub(super) fn away_since(&self, plant: &PlantId, earliest: Instant) -> Option<Instant> {
         let places = self.lock();
-        (!places.taken.contains_key(plant)).then(|| places.left.get(plant).copied())
+        let left = places.left.get(plant).map_or(earliest, |left| earliest.max(*left));
+        (!places.taken.contains_key(plant)).then_some(left)
     }
 
     fn ring(&self, whose: &Whose) {
@@ -103,7 +105,7 @@ impl Seats {
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

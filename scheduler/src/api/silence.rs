@@ -41,9 +41,7 @@ impl Core {
         }
         let turned = state.agents().iter().filter_map(|(plant, _)| {
             let noted = state.silences().get(plant).is_some();
-            let away =
-                self.seats.away_since(plant).map(|left| left.map_or(led_since, |left| left.max(led_since)));
-            match away {
+            match self.seats.away_since(plant, led_since) {
                 None if noted => Some((plant, None)),
                 Some(since) if !noted && since.elapsed() >= silent_after => Some((plant, Some(since))),
                 _ => None,

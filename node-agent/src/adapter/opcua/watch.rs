@@ -266,6 +266,23 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_comes_behind_its_time_is_kept_as_it_is_told() {
+        use crate::samples::Signal as Sampled;
+        let mut watch = watch();
+        watch.gather(vec![seen(0, 5, text("Executing")), seen(1, 5, text("None"))]);
+        watch.gather(vec![seen(2, 7, Value::Number(3.4))]);
+        watch.settle(10_000, "");
+        watch.readings_mut().take();
+        watch.tell(vec![seen(2, 15_000, Value::Number(3.5))], 15_100);
+        let told = watch.tell(vec![seen(0, 14_000, text("NotExecuting"))], 15_200);
+        assert_eq!(states(&told), [(15_000, MachineState::Idle)]);
+        let kept = watch.readings_mut().take().into_iter();
+        let kept: Vec<_> =
+            kept.filter(|(_, reading)| reading.signal == Sampled::State).map(|(at_ms, _)| at_ms).collect();
+        assert_eq!(kept, [15_000]);
+    }
+
+    #[test]
     fn what_is_read_is_sampled_with_its_own_time_and_scale_and_a_bad_value_is_none() {
         use crate::samples::{Signal as Sampled, Value as Kept};
         let mut watch = watch();
