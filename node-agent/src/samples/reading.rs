@@ -18,6 +18,9 @@ use std::collections::BTreeMap;
 pub const EVERY_MS: i64 = 1_000;
 /// An unchanged value is kept again after so long, ms.
 pub const REPEAT_MS: i64 = 600_000;
+/// What is read may come behind its time by so much, ms. What is kept again is never as young, so that it does not
+/// contradict what is still on its way.
+const LATE_MS: i64 = 10_000;
 /// Readings that wait to be taken: the rest is missed, and counted.
 const READY_MAX: usize = 16_384;
 
@@ -260,8 +263,9 @@ impl Readings {
         for track in self.tracks.values_mut() {
             track.release(now_ms, &mut self.ready);
             let (last_ms, last) = track.last;
-            if now_ms.saturating_sub(last_ms) >= REPEAT_MS {
-                track.keep(now_ms, last, &mut self.ready);
+            let sure_ms = now_ms.saturating_sub(LATE_MS);
+            if sure_ms.saturating_sub(last_ms) >= REPEAT_MS {
+                track.keep(sure_ms, last, &mut self.ready);
             }
         }
         self.limit();
@@ -380,10 +384,23 @@ mod tests {
             readings.note(at_ms, &load(number));
         }
         assert_eq!(kept(&mut readings), [(0, N(5.0)), (600_000, N(5.0)), (700_000, N(6.0))]);
-        readings.pass_time(1_299_999);
+        readings.pass_time(1_309_999);
         assert_eq!(kept(&mut readings), []);
-        readings.pass_time(1_300_000);
+        readings.pass_time(1_310_000);
         assert_eq!(kept(&mut readings), [(1_300_000, N(6.0))]);
+    }
+
+    #[test]
+    fn what_comes_a_little_late_stands_behind_what_was_kept_again() {
+        let state = |state| [Reading::state(state, None)];
+        let mut readings = Readings::default();
+        readings.note(0, &state(MachineState::Idle));
+        for now_ms in (0..=615_000).step_by(500) {
+            readings.pass_time(now_ms);
+        }
+        readings.note(605_500, &state(MachineState::Off));
+        let (idle, off) = (Value::State(MachineState::Idle), Value::State(MachineState::Off));
+        assert_eq!(kept(&mut readings), [(0, idle), (600_000, idle), (605_500, off)]);
     }
 
     #[test]
