@@ -245,8 +245,8 @@ impl Session {
             Ended::Forgotten => {
                 tracing::error!(
                     plant,
-                    "beginning a new outbox with what the coordinator has not acknowledged; \
-                    what it had acknowledged and forgotten is not sent again"
+                    "beginning a new outbox with what still holds and what the coordinator has not acknowledged; \
+                    what else it had acknowledged and forgotten is not sent again"
                 );
                 self.outbox.refound().await?;
                 Ok(backoff.delay())

@@ -325,6 +325,7 @@ async fn upload(request: &OperateRequest, content: &[u8], desk: &mut Desk<'_>) -
             let Some(rest) = content.get(offset..).filter(|rest| !rest.is_empty()) else { return Ok(()) };
             let part = UploadProgramRequest {
                 session_id: request.session_id.clone(),
+                program: request.program.clone(),
                 program_sha256: request.program_sha256.clone(),
                 program_bytes: request.program_bytes,
                 offset: offset as u64,

@@ -6,6 +6,7 @@
 //! is a write that a crash tore, and is cut off, and any other broken frame is damage, and is refused.
 
 use super::record::{self, Entry, Founding, Frame, Group, Mark};
+use super::standing::Standing;
 use bytes::Bytes;
 use millpool_proto::v1::AgentEvent;
 use prost::Message;
@@ -93,6 +94,7 @@ pub struct Log {
     /// The part of `acked_seq` that is on disk.
     noted_seq: u64,
     marks: BTreeMap<String, Bytes>,
+    standing: Standing,
 }
 
 impl Log {
@@ -110,6 +112,7 @@ impl Log {
             acked_seq: 0,
             noted_seq: 0,
             marks: BTreeMap::new(),
+            standing: Standing::default(),
         };
         let numbers = segment_numbers(dir)?;
         for (at, number) in numbers.iter().enumerate() {
@@ -199,6 +202,7 @@ impl Log {
             for event in &mut entry.events {
                 event.seq = self.next_seq;
                 self.next_seq += 1;
+                self.standing.take(event);
             }
             if let Some(mark) = &entry.mark {
                 self.marks.insert(mark.key.clone(), mark.state.clone());
@@ -262,10 +266,11 @@ impl Log {
         self.sync()
     }
 
-    /// Begins a new outbox with another identity, and moves what is not acknowledged into it, numbered
-    /// from 1. The new segment appears under its name only when it is whole.
+    /// Begins a new outbox with another identity, and puts into it, numbered from 1, what was acknowledged and
+    /// still holds, and then what is not acknowledged. The new segment appears under its name only when it is whole.
     pub fn refound(&mut self, new_id: String) -> Result<(), LogError> {
-        let kept = self.read(self.acked_seq + 1, usize::MAX)?;
+        let mut kept = self.standing.up_to(self.acked_seq);
+        kept.extend(self.read(self.acked_seq + 1, usize::MAX)?);
         let number = self.active().number + 1;
         let unfinished = self.dir.join("unfinished");
         self.outbox_id = new_id;
@@ -411,6 +416,7 @@ impl Log {
                     return Err(LogError::Damaged { path: segment.path.clone(), offset, what });
                 }
                 self.next_seq += 1;
+                self.standing.take(event);
             }
             if let Some(mark) = &entry.mark {
                 self.marks.insert(mark.key.clone(), mark.state.clone());

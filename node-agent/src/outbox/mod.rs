@@ -13,6 +13,7 @@
 
 pub mod log;
 pub mod record;
+mod standing;
 
 pub use log::LogError;
 pub use record::{Entry, Mark};

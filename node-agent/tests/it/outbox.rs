@@ -5,7 +5,10 @@ use millpool_node_agent::outbox::log::{Log, LogError, SEGMENT_BYTES_MAX};
 use millpool_node_agent::outbox::record::Group;
 use millpool_node_agent::outbox::{self, BYTES_MAX_LEAST, Entry, Mark, Outbox};
 use millpool_proto::v1::agent_event::What;
-use millpool_proto::v1::{AgentEvent, MachineState, OperationStarted, StateChanged};
+use millpool_proto::v1::{
+    AgentEvent, MachineDown, MachineState, MachineUp, OperationFinished, OperationScrapped, OperationStarted,
+    StateChanged,
+};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -222,6 +225,49 @@ fn a_new_outbox_takes_over_what_is_not_acknowledged() {
     let names: Vec<_> = log.read(1, 10).unwrap().iter().map(name).collect();
     assert_eq!(names, ["7", "8", "9"]);
     assert_eq!(log.marks()["m"], b"mark".as_slice());
+}
+
+#[test]
+fn a_new_outbox_begins_with_what_still_holds() {
+    let on = |machine: &str, event: AgentEvent| AgentEvent { machine_id: machine.to_owned(), ..event };
+    let down = What::MachineDown(MachineDown { reason: "spindle".to_owned(), expected_until_s: 0 });
+    let down = AgentEvent { what: Some(down), ..started("") };
+    let up = AgentEvent { what: Some(What::MachineUp(MachineUp {})), ..started("") };
+    let over = |booking_id: &str| {
+        let done = OperationFinished { booking_id: booking_id.to_owned(), ..OperationFinished::default() };
+        AgentEvent { what: Some(What::OperationFinished(done)), ..started("") }
+    };
+    let lost = OperationScrapped { booking_id: "third".to_owned(), ..OperationScrapped::default() };
+    let scrapped = AgentEvent { what: Some(What::OperationScrapped(lost)), ..started("") };
+    let told = [
+        on("flapper", state(1, MachineState::Idle)),
+        on("broken", down.clone()),
+        on("mended", down.clone()),
+        on("busy", started("first")),
+        on("busy", over("first")),
+        on("busy", started("second")),
+        on("busy", over("nothing")),
+        on("mended", up),
+        on("idle", started("third")),
+        on("idle", scrapped),
+        on("flapper", state(2, MachineState::Producing)),
+        // So far it is acknowledged.
+        on("busy", over("second")),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    log.commit(told.iter().map(|event| entry(vec![event.clone()], "")).collect()).unwrap();
+    log.trim(told.len() as u64 - 1).unwrap();
+    // As it is known from the disk, too.
+    log.note_acked().unwrap();
+    drop(log);
+    let mut log = open(dir.path());
+    log.refound("another".to_owned()).unwrap();
+    let found = log.read(1, 100).unwrap();
+    // That the second is finished follows what was not acknowledged: it says that it had begun, too.
+    let expected = [1, 4, 6, 10, 11].map(|at| &told[at]);
+    let numbered = (1..).zip(expected).map(|(seq, event)| AgentEvent { seq, ..event.clone() });
+    assert_eq!(found, numbered.collect::<Vec<_>>());
 }
 
 #[test]

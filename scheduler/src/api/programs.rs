@@ -7,7 +7,7 @@ use super::Core;
 use super::answer::{failed, reasons, refused};
 use bytes::Bytes;
 use millpool_alliance::command::Caller;
-use millpool_alliance::program::{PROGRAM_BYTES_MAX, Sha256};
+use millpool_alliance::program::{PROGRAM_BYTES_MAX, Sha256, file_name};
 use millpool_alliance::refusal::within;
 use millpool_alliance::registry::Role;
 use millpool_alliance::remote::Session;
@@ -199,6 +199,7 @@ pub(super) async fn upload(
 
 fn take(core: &Core, caller: &Caller, request: &v1::UploadProgramRequest) -> Result<u64, Refusal> {
     let id = SessionId::parse(&request.session_id)?;
+    file_name("program", &request.program)?;
     let sha256 = Sha256::parse("program_sha256", &request.program_sha256)?;
     let bytes = i64::try_from(request.program_bytes).unwrap_or(i64::MAX);
     within("program_bytes", bytes, 1, PROGRAM_BYTES_MAX as i64)?;

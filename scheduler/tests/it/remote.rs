@@ -162,19 +162,15 @@ fn sha256(content: &[u8]) -> String {
     sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Hands a program over in parts; answers with what has been received, or what was said to the last.
-async fn upload(
-    client: &Client,
-    session_id: &str,
-    named: &str,
-    content: &[u8],
-) -> Result<u64, tonic::Status> {
+/// Hands the program of a PUT over in parts; answers with what has been received, or what was said to the last.
+async fn upload(client: &Client, put: &v1::OperateRequest, content: &[u8]) -> Result<u64, tonic::Status> {
     let mut received = 0;
     for (at, part) in content.chunks(100_000).enumerate() {
         let request = v1::UploadProgramRequest {
-            session_id: session_id.into(),
-            program_sha256: named.into(),
-            program_bytes: content.len() as u64,
+            session_id: put.session_id.clone(),
+            program: put.program.clone(),
+            program_sha256: put.program_sha256.clone(),
+            program_bytes: put.program_bytes,
             offset: at as u64 * 100_000,
             part: part.to_vec().into(),
         };
@@ -212,16 +208,20 @@ async fn a_program_goes_to_the_plants_agent_and_to_nobody_else() {
     };
     let early = said(&buyer.remote().operate(put.clone()).await.unwrap_err());
     assert_eq!((early.reason.as_str(), early.field.as_str()), ("WRONG_STATUS", "program_sha256"));
-    let wrong = said(&upload(&buyer, &session.id, &sha256(b"another"), &content).await.unwrap_err());
+    let another = v1::OperateRequest { program_sha256: sha256(b"another"), ..put.clone() };
+    let wrong = said(&upload(&buyer, &another, &content).await.unwrap_err());
     assert_eq!(wrong.field, "program_sha256");
     assert!(wrong.accepted.contains(&named), "{wrong:?}");
+    let misnamed = v1::OperateRequest { program: "../part.nc".into(), ..put.clone() };
+    let first_part = &content[..100_000];
+    assert_eq!(said(&upload(&buyer, &misnamed, first_part).await.unwrap_err()).field, "program");
     for (client, code) in [
         (cluster.client(leader, "buyer:bi"), Code::NotFound),
         (cluster.client(leader, &format!("member:{member}")), Code::PermissionDenied),
     ] {
-        assert_eq!(upload(&client, &session.id, &named, &content).await.unwrap_err().code(), code);
+        assert_eq!(upload(&client, &put, &content).await.unwrap_err().code(), code);
     }
-    assert_eq!(upload(&buyer, &session.id, &named, &content).await.unwrap(), 250_000);
+    assert_eq!(upload(&buyer, &put, &content).await.unwrap(), 250_000);
 
     // The command is on record, and the content is fetched by the plant's own agent.
     let asking = tokio::spawn({

@@ -481,6 +481,9 @@ impl RemoteService for Service {
     ) -> Result<Response<UploadProgramResponse>, Status> {
         let (header, request) = (self.header(), request.into_inner());
         self.serve("UploadProgram", |state| {
+            if request.program.is_empty() {
+                return Err(Status::invalid_argument("the program has no name"));
+            }
             if request.offset == 0 {
                 state.uploaded.clear();
             }
