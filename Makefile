@@ -92,8 +92,9 @@ sim-bugs: sim-build ## Known bugs are planted one by one, and each must be found
 	@if target/release/millpool-sim --quiet --bug spoilt-plan --seeds 10; then \
 		echo "it must be refused, and was not"; exit 1; fi
 
+# The whole workspace is named, so that dependencies are built with the features that they have for everything else.
 sim-build: setup
-	@$(CARGO) build --release --locked --quiet -p millpool-sim
+	@$(CARGO) build --release --locked --quiet --workspace --bin millpool-sim
 
 faults: build faults-setup ## Real nodes killed, frozen, cut off, out of disk and damaged, restarted, upgraded, restored (root; eight minutes)
 	$(say) "Faults of real processes"
@@ -181,6 +182,8 @@ bench-failover: build ## A hundred leaders killed under load (eleven minutes)
 bench-agents: build ## 300 plants' agents, 3,000 machines with a change of state a second each
 	$(say) "Many agents"
 	@target/release/millpool-load --agents 300 --seconds 30 --optimise-for-ms 0 $(LOAD)
+	$(say) "A week of the same in a minute, and who asks for its indicators"
+	@target/release/millpool-load --agents 300 --seconds 60 --scale 10000 --optimise-for-ms 0 $(LOAD)
 
 bench-failures: build ## Machines that fail among 300: until plants and buyers know where the work goes
 	$(say) "Machines that fail"

@@ -15,7 +15,7 @@ use crate::state::State;
 /// - 3: what is over is forgotten after a while ([`crate::retention`]), and of remembered answers that expire together
 ///   the first that was given goes first;
 /// - 4: remote operation ([`crate::remote`]);
-/// - 5: the machines' time is counted ([`crate::tally`]);
+/// - 5: the machines' time is counted ([`crate::account`]);
 /// - 6: programs come to a plant by a session, and so does its consent ([`crate::program`]); what an agent takes back by
 ///   itself is on record;
 /// - 7: a plant that is not heard is known as such ([`crate::silence`]).

@@ -1,13 +1,13 @@
 //! The whole state held against every rule. Slow on purpose: each rule is worked out from the tables
 //! alone, not from what `apply` keeps on the side. For tests, simulations and audits.
 
+use crate::account::Counted;
 use crate::booking::{Progress, Status};
 use crate::eligibility;
 use crate::line::{Phase, Station, Use};
 use crate::price;
 use crate::remote::Session;
 use crate::state::State;
-use crate::tally::Counted;
 use crate::window::TICK_S;
 use std::collections::BTreeSet;
 

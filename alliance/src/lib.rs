@@ -10,7 +10,8 @@
 //!   plan must obey, checked here again whoever computed it.
 //! - [`price`]: money and carbon, in integers; [`cost`]: what the plan costs the pool;
 //! - [`progress`]: what the plants report, and disturbances.
-//! - [`tally`]: what machines did with their time, by shift and day. [`silence`]: plants of which nobody knows it.
+//! - [`tally`]: what machines did with their time, by shift and day; [`account`]: how it is counted. [`silence`]: plants
+//!   of which nobody knows it.
 //! - [`remote`]: the right to operate a machine from afar, and the record of it. [`program`]: programs that come by it.
 //! - [`answer`]: what was answered, so that a repeated request is done once; [`retention`]: what is over, and
 //!   how long it is known.
@@ -29,6 +30,7 @@ extern crate self as millpool_alliance;
 #[path = "../tests/scenes/mod.rs"]
 mod scenes;
 
+pub mod account;
 pub mod answer;
 pub mod booking;
 pub mod command;

@@ -1,5 +1,6 @@
 //! The state, and the one door through which it changes.
 
+use crate::account::{Account, Counted, TallyKey};
 use crate::answer::{Answer, AnswerKey, Asked, REQUEST_ID_LENGTH_MAX};
 use crate::booking::{Booking, Promise, Status, Step};
 use crate::command::{Changes, Command, Entry, Outcome, PlanFigures, Reply};
@@ -15,7 +16,6 @@ use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
 use crate::remote::Session;
 use crate::restoration::Restoration;
 use crate::retention::{BOOKINGS_OVER_MAX, Over};
-use crate::tally::{Account, Counted, TallyKey};
 use crate::window::LATEST;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;

@@ -2,10 +2,11 @@
 
 mod scenes;
 
+use millpool_alliance::account::Counted;
 use millpool_alliance::command::{Event, Happening};
 use millpool_alliance::line::MachineState::{self, *};
 use millpool_alliance::registry::Policy;
-use millpool_alliance::tally::{COUNT_MAX, Counted, Grain, SHIFTS_KEEP_S, Tally};
+use millpool_alliance::tally::{COUNT_MAX, Grain, SHIFTS_KEEP_S, Tally};
 use millpool_alliance::*;
 use scenes::build::*;
 

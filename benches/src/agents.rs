@@ -5,13 +5,14 @@
 //! applied, which a majority has on disk by then.
 
 use crate::args::Args;
-use crate::floor::{self, Floor};
+use crate::asked;
+use crate::floor::{Floor, Voice};
 use crate::report::{Measured, Results};
 use crate::sample::{Done, Sample};
 use crate::stage::Stage;
 use anyhow::{Context as _, ensure};
 use millpool_cli::client::Client;
-use millpool_node_agent::outbox::Outbox;
+
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{self, MachineState, StateChanged};
 use std::collections::VecDeque;
@@ -38,9 +39,9 @@ pub(crate) async fn run(
     let warm = Duration::from_secs(args.warm_up.max(2));
     let begun = Instant::now() + warm;
     let until = begun + Duration::from_secs(args.seconds);
-    let outboxes = floor.plants.iter().map(|plant| plant.outbox.clone()).enumerate();
+    let voices = floor.plants.iter().map(|plant| plant.voice.clone()).enumerate();
     let mut reporting: JoinSet<_> =
-        outboxes.map(|(plant, outbox)| report(plant, plants, outbox, begun, until)).collect();
+        voices.map(|(plant, voice)| report(plant, plants, voice, begun, until)).collect();
     tokio::time::sleep_until(begun.into()).await;
     let before = stage.busy_s();
     tokio::time::sleep_until(until.into()).await;
@@ -61,6 +62,7 @@ pub(crate) async fn run(
         plants * MACHINES
     ));
     check(stage, plants).await?;
+    asked::run(stage, &plant_id(0), results).await?;
     floor.close().await
 }
 
@@ -140,13 +142,13 @@ const LAST: MachineState = MachineState::Held;
 async fn report(
     plant: usize,
     plants: usize,
-    outbox: Outbox,
+    voice: Voice,
     begun: Instant,
     until: Instant,
 ) -> anyhow::Result<(Sample, u64)> {
     let mut sample = Sample::new()?;
     let mut waiting: VecDeque<(u64, Instant)> = VecDeque::new();
-    let mut status = outbox.status();
+    let mut status = voice.outbox.status();
     let every = Duration::from_secs(1) / MACHINES as u32;
     // Plants do not beat in time with one another.
     let mut next = Instant::now() + every * plant as u32 / plants as u32;
@@ -161,7 +163,7 @@ async fn report(
                 last += usize::from(over);
                 let since = Instant::now();
                 let what = What::StateChanged(StateChanged { state: state.into() });
-                floor::report(&outbox, &machine_id(plant, machine), what).await?;
+                voice.tell(&machine_id(plant, machine), what).await?;
                 count += 1;
                 waiting.push_back((status.borrow().last_seq, since));
                 next += every;

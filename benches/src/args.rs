@@ -17,6 +17,7 @@ Examples:
   millpool-load --beside-etcd 3                three repeats beside etcd, which must be installed
   millpool-load --kills 10                     the leader killed ten times under load
   millpool-load --agents 300                   300 plants' agents, 3,000 changes of state a second
+  millpool-load --agents 300 --scale 10000     the same, in an alliance whose days take nine seconds
   millpool-load --failures 200 --machines 300  machines that fail: until every plant and buyer knows
   millpool-load --overload 10                  ten times more than it bears
   millpool-load --soak 30 --machines 300       half an hour of most of what it bears
@@ -52,6 +53,9 @@ pub(crate) struct Args {
     /// Agents of so many plants, each of ten machines with a change of state a second
     #[arg(long, value_name = "PLANTS", conflicts_with_all = ["endpoints", "kills", "beside_etcd"])]
     pub(crate) agents: Option<usize>,
+    /// Seconds of the alliance in one of the wall, with --agents: in a minute, what a week leaves behind
+    #[arg(long, value_name = "FACTOR", default_value_t = 1, requires = "agents", value_parser = clap::value_parser!(i64).range(1..=100_000))]
+    pub(crate) scale: i64,
     /// Let so many machines fail, one after the other, and see how soon everybody knows what comes of it
     #[arg(long, value_name = "N", conflicts_with_all = ["endpoints", "kills", "beside_etcd", "agents"])]
     pub(crate) failures: Option<usize>,

@@ -6,7 +6,7 @@
 
 use crate::args::Args;
 use crate::closed;
-use crate::floor::{self, Floor};
+use crate::floor::{Floor, Voice};
 use crate::report::{Measured, Results};
 use crate::sample::{Done, Sample};
 use crate::stage::Stage;
@@ -14,7 +14,6 @@ use anyhow::{Context as _, bail};
 use millpool_cli::client::WatchEvent;
 use millpool_demo::clock::wall_ms;
 use millpool_node_agent::dispatch::Kept;
-use millpool_node_agent::outbox::Outbox;
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{
     Booking, DispatchItem, MachineDown, MachineState, MachineUp, StateChanged, WatchBookingsRequest,
@@ -50,7 +49,7 @@ pub(crate) async fn run(
     });
     let floor = Floor::open(stage, plants).await?;
     let mut beside: JoinSet<_> =
-        floor.plants.iter().map(|plant| chatter(plant.outbox.clone(), plant.machines.clone())).collect();
+        floor.plants.iter().map(|plant| chatter(plant.voice.clone(), plant.machines.clone())).collect();
     let mut known = Known::follow(stage, &floor).await?;
     let (mut lists, mut buyers) = (Sample::new()?, Sample::new()?);
     let (begun, mut moved, mut at_risk) = (Instant::now(), 0, BTreeSet::new());
@@ -68,7 +67,7 @@ pub(crate) async fn run(
         buyers.count(told, Done::Well);
         moved += failure.fallen.len();
         at_risk.extend(safe.into_iter().filter(|item| known.is_at_risk(item)).map(|item| item.booking_id));
-        floor::report(failure.outbox(&floor), &failure.machine, What::MachineUp(MachineUp {})).await?;
+        failure.voice(&floor).tell(&failure.machine, What::MachineUp(MachineUp {})).await?;
     }
     (lists.elapsed, buyers.elapsed) = (begun.elapsed(), begun.elapsed());
     beside.shutdown().await;
@@ -83,7 +82,7 @@ pub(crate) async fn run(
 }
 
 /// A change of state a second of each machine.
-async fn chatter(outbox: Outbox, machines: Vec<String>) -> anyhow::Result<()> {
+async fn chatter(voice: Voice, machines: Vec<String>) -> anyhow::Result<()> {
     let every = Duration::from_secs(1) / machines.len().max(1) as u32;
     let mut ticks = tokio::time::interval(every);
     let states = [MachineState::Producing, MachineState::Idle];
@@ -91,7 +90,7 @@ async fn chatter(outbox: Outbox, machines: Vec<String>) -> anyhow::Result<()> {
         for machine in &machines {
             ticks.tick().await;
             let what = What::StateChanged(StateChanged { state: state.into() });
-            floor::report(&outbox, machine, what).await?;
+            voice.tell(machine, what).await?;
         }
     }
     Ok(())
@@ -108,13 +107,13 @@ struct Failure {
 }
 
 impl Failure {
-    fn outbox<'a>(&self, floor: &'a Floor) -> &'a Outbox {
-        &floor.plants[self.plant].outbox
+    fn voice<'a>(&self, floor: &'a Floor) -> &'a Voice {
+        &floor.plants[self.plant].voice
     }
 
     async fn tell(&self, floor: &Floor) -> anyhow::Result<()> {
         let down = MachineDown { reason: "spindle".to_owned(), expected_until_s: self.until_s };
-        floor::report(self.outbox(floor), &self.machine, What::MachineDown(down)).await
+        self.voice(floor).tell(&self.machine, What::MachineDown(down)).await
     }
 
     /// Whether a place is one that the failed machine cannot keep.

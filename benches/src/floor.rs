@@ -5,6 +5,7 @@
 
 use crate::stage::Stage;
 use anyhow::{Context as _, ensure};
+use millpool_demo::clock::AllianceClock;
 use millpool_node_agent::adapter::{Power, manual};
 use millpool_node_agent::agent::{Adapter, Agent, AgentError, Machine, Options};
 use millpool_node_agent::clock::Clock;
@@ -38,11 +39,27 @@ pub(crate) struct Floor {
 pub(crate) struct Plant {
     /// Its machines' ids.
     pub(crate) machines: Vec<String>,
-    /// Where what happens is put.
-    pub(crate) outbox: Outbox,
+    /// Where what happens on them is told.
+    pub(crate) voice: Voice,
     /// Its list.
     pub(crate) kept: watch::Receiver<Arc<Kept>>,
     health: Health,
+}
+
+/// Tells what happens in a plant.
+#[derive(Clone)]
+pub(crate) struct Voice {
+    pub(crate) outbox: Outbox,
+    clock: Clock,
+}
+
+impl Voice {
+    /// Puts what happened on a machine into the outbox, as its adapter does.
+    pub(crate) async fn tell(&self, machine_id: &str, what: What) -> anyhow::Result<()> {
+        let at_ms = self.clock.now_ms();
+        let event = AgentEvent { seq: 0, at_ms, machine_id: machine_id.to_owned(), what: Some(what) };
+        Ok(self.outbox.append(Entry { events: vec![event], mark: None }).await?)
+    }
 }
 
 impl Floor {
@@ -52,12 +69,14 @@ impl Floor {
         plants: impl Iterator<Item = (String, Vec<String>)>,
     ) -> anyhow::Result<Self> {
         let (stop, dir) = (CancellationToken::new(), folder()?);
+        let AllianceClock { epoch_ms, scale } = stage.clock;
+        let clock = Clock::new(epoch_ms, epoch_ms, scale as f64);
         let mut floor = Self { plants: Vec::new(), running: JoinSet::new(), stop, dir };
         for (plant_id, machines) in plants {
             let options = options(stage, &plant_id, &machines, &floor.dir);
-            let agent = Agent::open(options, Clock::default(), Ground::Machine)?;
+            let agent = Agent::open(options, clock, Ground::Machine)?;
             let (outbox, kept, health) = (agent.outbox(), agent.kept(), agent.health());
-            floor.plants.push(Plant { machines, outbox, kept, health });
+            floor.plants.push(Plant { machines, voice: Voice { outbox, clock }, kept, health });
             floor.running.spawn(agent.run(floor.stop.clone()));
         }
         floor.connected().await?;
@@ -86,13 +105,6 @@ impl Floor {
         }
         std::fs::remove_dir_all(&self.dir).with_context(|| format!("removing {}", self.dir.display()))
     }
-}
-
-/// Something happens to a machine.
-pub(crate) async fn report(outbox: &Outbox, machine_id: &str, what: What) -> anyhow::Result<()> {
-    let at_ms = Clock::default().now_ms();
-    let event = AgentEvent { seq: 0, at_ms, machine_id: machine_id.to_owned(), what: Some(what) };
-    Ok(outbox.append(Entry { events: vec![event], mark: None }).await?)
 }
 
 /// A new folder, in memory where there is one.

@@ -11,6 +11,7 @@
 
 mod agents;
 mod args;
+mod asked;
 mod beside;
 mod closed;
 mod disturbed;

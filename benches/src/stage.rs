@@ -4,7 +4,7 @@ use crate::args::Args;
 use anyhow::{Context as _, ensure};
 use millpool_cli::client::{Client, ClientOptions};
 use millpool_demo::alliance::{Alliance, Blueprint};
-use millpool_demo::clock::wall_ms;
+use millpool_demo::clock::{AllianceClock, wall_ms};
 use millpool_demo::cluster::{Cluster, NODES, Options};
 use millpool_demo::setup;
 use millpool_proto::v1::{GetStatusRequest, Policy};
@@ -22,6 +22,8 @@ const LEADER_WAIT: Duration = Duration::from_secs(30);
 pub(crate) struct Stage {
     /// The alliance that was set up, or would have been.
     pub(crate) alliance: Alliance,
+    /// Its clock.
+    pub(crate) clock: AllianceClock,
     /// The cluster, unless another was pointed to.
     pub(crate) own: Option<Cluster>,
     endpoints: Vec<String>,
@@ -35,12 +37,17 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts or finds a cluster, and sets the alliance up in it.
     pub(crate) async fn set_up(args: &Args) -> anyhow::Result<Self> {
+        let clock = match args.scale {
+            1 => AllianceClock::wall(),
+            scale => AllianceClock { epoch_ms: wall_ms(), scale },
+        };
         let start_s = (wall_ms() / 1000).div_euclid(60) * 60;
         let blueprint =
             Blueprint { seed: args.seed, machines: args.machines, start_s, days: DAYS, own_permille: 0 };
         let alliance = Alliance::new(blueprint);
         let mut stage = Self {
             alliance,
+            clock,
             own: None,
             endpoints: args.endpoints.clone(),
             leader: 0,
@@ -71,6 +78,7 @@ impl Stage {
         options.optimise_for_ms = args.optimise_for_ms;
         options.snapshot_every = args.snapshot_every;
         options.log.clone_from(&args.log);
+        options.clock = self.clock;
         let mut cluster = Cluster::start(options)?;
         self.leader = cluster.wait_for_leader(LEADER_WAIT).await?;
         self.endpoints = cluster.endpoints();
@@ -119,6 +127,11 @@ impl Stage {
     /// Where the coordinators are.
     pub(crate) fn endpoints(&self) -> &[String] {
         &self.endpoints
+    }
+
+    /// Where the metrics are of the coordinator that led at the start, if it was started here.
+    pub(crate) fn metrics_address(&self) -> Option<&str> {
+        self.own.as_ref().map(|own| own.metrics_address(self.leader))
     }
 
     /// The time on processors of each coordinator that was started here, seconds.

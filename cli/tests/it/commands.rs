@@ -349,6 +349,8 @@ async fn a_program_is_handed_over_in_parts_and_named_by_its_hash() {
     let known = pool.cluster.state.lock().unwrap().session.commands.last().unwrap().clone();
     assert_eq!((known.verb(), known.program.as_str()), (RemoteVerb::Put, "bracket.nc"));
     assert_eq!(known.program_bytes, 600_000);
+    // As `sha256sum` says.
+    assert_eq!(known.program_sha256, "4614b2623f13f0aefe7096531f6857cf81b7c2e53eff1a5be5c38384dffaae45");
     // Stored with what the file hashes to, as it was put.
     let ran = pool.run(&["remote", "store", "s000007", "--program", "bracket.nc", "--file", file]).await;
     assert_eq!(ran.exit_code, 0, "{}{}", ran.answers, ran.notices);

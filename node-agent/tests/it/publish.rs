@@ -1,14 +1,14 @@
 //! The plant as an edge node behind Debian's mosquitto: births, aliases and the sequence as a host needs them, rebirths, deaths
 //! and wills, a broker that is killed or frozen, and commands that nobody may give.
 
-use crate::support::mosquitto::{Mosquitto, now_ms, options, secured, set_password};
+use crate::support::mosquitto::{Mosquitto, now_ms, of_user, options, secured};
 use crate::support::plant::{Plant, states};
 use crate::support::{Coordinator, counterpart::free_port};
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::{SignalFile, SignalTable};
 use millpool_node_agent::adapter::sparkplug::payload::{BOOLEAN, Content, Metric, Payload, STRING};
-use millpool_node_agent::adapter::sparkplug::{self, Address, Broker, MachineOptions, Signal, Tls};
-use millpool_node_agent::adapter::{Identity, Password, Time};
+use millpool_node_agent::adapter::sparkplug::{self, Address, Broker, MachineOptions, Signal};
+use millpool_node_agent::adapter::{Identity, Time};
 use millpool_node_agent::clock::Clock;
 use millpool_node_agent::dispatch::Dispatch;
 use millpool_node_agent::ground::Ground;
@@ -492,38 +492,11 @@ async fn a_broker_that_is_frozen_holds_up_nobody() {
 /// Certificates, a name and a password; what does not fit is named.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secured_broker() {
-    let authority = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca_pem = params.self_signed(&authority).unwrap().pem();
-    let issuer = rcgen::Issuer::new(params, authority);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])
-        .unwrap()
-        .signed_by(&key, &issuer)
-        .unwrap();
-    let mosquitto = Mosquitto::start(|folder| {
-        let file = |name: &str, text: &str| {
-            std::fs::write(folder.join(name), text).unwrap();
-            folder.join(name).display().to_string()
-        };
-        set_password(&folder.join("passwords"), "millpool", "right");
-        format!(
-            "cafile {}\ncertfile {}\nkeyfile {}\npassword_file {}\nallow_anonymous false\n",
-            file("ca.pem", &ca_pem),
-            file("own.pem", &own.pem()),
-            file("own.key", &key.serialize_pem()),
-            folder.join("passwords").display()
-        )
-    })
-    .await;
-    let with = |password: &str, ca_pem: &str, client_id: &str| Broker {
-        tls: Some(Tls { ca_pem: ca_pem.into(), identity_pem: None }),
-        identity: Identity::User { name: "millpool".into(), password: Password::new(password) },
-        client_id: client_id.into(),
-        ..broker(mosquitto.port)
+    let (mosquitto, ca_pem) = Mosquitto::secured().await;
+    let with = |password: &str, ca_pem: &str, client_id: &str| {
+        of_user(broker(mosquitto.port), password, ca_pem, client_id)
     };
-    let host = Host::start(secured("host", mosquitto.port, ca_pem.as_bytes(), "millpool", "right")).await;
+    let host = Host::start(secured("host", mosquitto.port, &ca_pem)).await;
     let stranger = rcgen::generate_simple_self_signed(vec!["stranger".to_owned()]).unwrap().cert.pem();
     let dir = tempfile::tempdir().unwrap();
     for (name, broker, expected) in [

@@ -1,14 +1,14 @@
 //! The Sparkplug adapter behind Debian's mosquitto: who joins late, deaths and births out of order, lost
 //! messages, a broker that is killed, TLS and passwords, and messages that nobody meant.
 
-use crate::support::mosquitto::{Edge, Mosquitto, now_ms, options, secured, set_password};
+use crate::support::mosquitto::{Edge, Mosquitto, now_ms, of_user, options, secured};
 use crate::support::plant::{Plant, states};
 use millpool_node_agent::adapter::history::Rules;
 use millpool_node_agent::adapter::mapping::{SignalFile, SignalTable};
 use millpool_node_agent::adapter::sparkplug::payload::{Content, Metric};
-use millpool_node_agent::adapter::sparkplug::{self, Address, Broker, MachineOptions, Signal, Tls};
+use millpool_node_agent::adapter::sparkplug::{self, Address, Broker, MachineOptions, Signal};
 use millpool_node_agent::adapter::word::{Word, WordError};
-use millpool_node_agent::adapter::{Identity, Password, Time};
+use millpool_node_agent::adapter::{Identity, Time};
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{AgentEvent, DispatchItem, DispatchList, MachineState as State};
 use std::io::Write;
@@ -311,40 +311,11 @@ async fn a_broker_that_is_killed_and_an_agent_that_is_restarted() {
 /// Certificates, a name and a password; what does not fit is named, and another broker's machines go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secured_line() {
-    let authority = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca_pem = params.self_signed(&authority).unwrap().pem();
-    let issuer = rcgen::Issuer::new(params, authority);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])
-        .unwrap()
-        .signed_by(&key, &issuer)
-        .unwrap();
-    let mosquitto = Mosquitto::start(|folder| {
-        let file = |name: &str, text: &str| {
-            std::fs::write(folder.join(name), text).unwrap();
-            folder.join(name).display().to_string()
-        };
-        set_password(&folder.join("passwords"), "millpool", "right");
-        format!(
-            "cafile {}\ncertfile {}\nkeyfile {}\npassword_file {}\nallow_anonymous false\n",
-            file("ca.pem", &ca_pem),
-            file("own.pem", &own.pem()),
-            file("own.key", &key.serialize_pem()),
-            folder.join("passwords").display()
-        )
-    })
-    .await;
-    let with = |password: &str, ca_pem: &str, client_id: &str| Broker {
-        tls: Some(Tls { ca_pem: ca_pem.into(), identity_pem: None }),
-        identity: Identity::User { name: "millpool".into(), password: Password::new(password) },
-        client_id: client_id.into(),
-        ..broker(mosquitto.port)
+    let (mosquitto, ca_pem) = Mosquitto::secured().await;
+    let with = |password: &str, ca_pem: &str, client_id: &str| {
+        of_user(broker(mosquitto.port), password, ca_pem, client_id)
     };
-    let mut edge =
-        Edge::start("safe", secured("safe", mosquitto.port, ca_pem.as_bytes(), "millpool", "right"), None)
-            .await;
+    let mut edge = Edge::start("safe", secured("safe", mosquitto.port, &ca_pem), None).await;
     let dir = tempfile::tempdir().unwrap();
     let start = |name: &str, broker: Broker| {
         plant(&dir.path().join(name), broker, vec![("m", machine("safe", Some("mill")))])

@@ -8,7 +8,7 @@ use millpool_alliance::command::Caller;
 use millpool_alliance::line::Station;
 use millpool_alliance::registry::Role;
 use millpool_alliance::tally::{Grain, Tally};
-use millpool_alliance::{Reason, Refusal, State};
+use millpool_alliance::{MachineId, Reason, Refusal, State};
 use millpool_proto::v1::{self, IndicatorGrain, IndicatorGroup};
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -65,10 +65,12 @@ impl Asked {
 
 /// Machines that were taken together in one stretch.
 #[derive(Default)]
-struct Together {
+struct Together<'a> {
     start: i64,
     end: i64,
     machines: u32,
+    /// The one that was counted last.
+    last: Option<&'a MachineId>,
     tally: Tally,
 }
 
@@ -79,34 +81,29 @@ fn gather(
     asked: &Asked,
 ) -> Result<Vec<v1::Indicators>, Refusal> {
     let grain = grain_of(asked.grain);
-    let mut all: BTreeMap<(String, i64), Together> = BTreeMap::new();
+    let mut all: BTreeMap<(&str, i64), Together> = BTreeMap::new();
     for station in
         state.stations().values().filter(|station| is_meant(state, caller, request, asked, station))
     {
         let group = group_id(state, station, asked.group);
-        let mut counted: BTreeMap<i64, (i64, i64, Tally)> = BTreeMap::new();
         for (start, found) in state.tallies_of(station.id(), grain, asked.from, asked.until) {
             let stretch = if asked.grain == IndicatorGrain::Whole { 0 } else { start };
-            let (begun, end, tally) = counted.entry(stretch).or_insert((start, 0, Tally::default()));
-            *begun = start.min(*begun);
-            *end = found.end.min(state.now());
-            *tally += &found.tally;
-        }
-        for (stretch, (start, end, tally)) in counted {
-            let first = Together { start, ..Together::default() };
-            let together = all.entry((group.clone(), stretch)).or_insert(first);
+            let first = || Together { start, ..Together::default() };
+            let together = all.entry((group, stretch)).or_insert_with(first);
             together.start = together.start.min(start);
-            together.end = together.end.max(end);
-            together.machines += 1;
-            together.tally += &tally;
+            together.end = together.end.max(found.end.min(state.now()));
+            together.tally += &found.tally;
+            if together.last.replace(station.id()) != Some(station.id()) {
+                together.machines += 1;
+            }
         }
         if all.len() > INDICATORS_MAX {
             let words = "fewer than 20,000: ask by plant, by day, or for a shorter time";
             return Err(Refusal::invalid(Reason::InvalidField, "indicators (count)", all.len(), words));
         }
     }
-    let shown = |((group, _), t): ((String, i64), Together)| {
-        wire::indicators(group, t.start, t.end, t.machines, &t.tally)
+    let shown = |((group, _), t): ((&str, i64), Together)| {
+        wire::indicators(group.to_owned(), t.start, t.end, t.machines, &t.tally)
     };
     Ok(all.into_iter().map(shown).collect())
 }
@@ -144,14 +141,12 @@ fn is_meant(
         && (as_a_whole || sees_plant(state, caller, plant))
 }
 
-fn group_id(state: &State, station: &Station, group: IndicatorGroup) -> String {
+fn group_id<'a>(state: &'a State, station: &'a Station, group: IndicatorGroup) -> &'a str {
     let plant = &station.machine.plant;
     match group {
-        IndicatorGroup::All => String::new(),
-        IndicatorGroup::Member => {
-            state.plants().get(plant).map(|plant| plant.member.to_string()).unwrap_or_default()
-        }
-        IndicatorGroup::Plant => plant.to_string(),
-        IndicatorGroup::Machine => station.id().to_string(),
+        IndicatorGroup::All => "",
+        IndicatorGroup::Member => state.plants().get(plant).map_or("", |plant| plant.member.as_str()),
+        IndicatorGroup::Plant => plant.as_str(),
+        IndicatorGroup::Machine => station.id().as_str(),
     }
 }

@@ -1,8 +1,9 @@
 //! What machines did with their time: as it is stored, and as indicators of ISO 22400-2.
 
 use super::registry::{machine_state, read_machine_state, read_window, window};
+use millpool_alliance::account::{Account, Counted, TallyKey};
 use millpool_alliance::line::MachineState;
-use millpool_alliance::tally::{Account, COUNT_MAX, Counted, DAY_S, Grain, Spent, Tally, TallyKey};
+use millpool_alliance::tally::{COUNT_MAX, DAY_S, Grain, Spent, Tally};
 use millpool_alliance::window::LATEST;
 use millpool_alliance::{BookingId, MachineId, Reason, Refusal, Window};
 use millpool_proto::{state::v1 as pb, v1};

@@ -62,19 +62,41 @@ fn answered(seq: u64, asked: &v1::RemoteAsked, words: &str) -> v1::AgentEvent {
     event(seq, &session.machine_id, What::RemoteAnswered(told))
 }
 
+/// A booking of one operation, on the machine of a plant.
+struct Scene {
+    cluster: Cluster,
+    leader: usize,
+    /// At a follower, where there is one: sessions are the leader's, whoever is asked.
+    buyer: Client,
+    booking: v1::Booking,
+    machine: String,
+    plant: &'static str,
+    member: &'static str,
+    /// A plant that it does not concern.
+    other_plant: &'static str,
+}
+
+impl Scene {
+    async fn open(nodes: usize) -> Self {
+        let mut cluster = Cluster::start(nodes).await;
+        let leader = cluster.leader().await;
+        found_alliance(&cluster.operator(leader)).await;
+        let buyer = cluster.client((leader + 1) % nodes, "buyer:bo");
+        let booking = buyer.book(order(vec![operation("a", 60)])).await;
+        let machine = booking.assignments[0].machine_id.clone();
+        let (plant, member, other_plant) = match machine.as_str() {
+            "mill-3" => ("p-2", "beta", "p-1"),
+            _ => ("p-1", "acme", "p-2"),
+        };
+        let raised = || async { cluster.status(leader).await.filter(|status| status.format >= 6).map(drop) };
+        eventually("the format to rise", raised).await;
+        Self { cluster, leader, buyer, booking, machine, plant, member, other_plant }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_goes_to_the_agent_once_and_its_outcome_to_whoever_asked() {
-    let mut cluster = Cluster::start(3).await;
-    let leader = cluster.leader().await;
-    found_alliance(&cluster.operator(leader)).await;
-    // What asks is a follower's client: sessions are the leader's, whoever is asked.
-    let buyer = cluster.client((leader + 1) % 3, "buyer:bo");
-    let booking = buyer.book(order(vec![operation("a", 60)])).await;
-    let machine = booking.assignments[0].machine_id.clone();
-    let (plant, member) = if machine == "mill-3" { ("p-2", "beta") } else { ("p-1", "acme") };
-    let raised = || async { cluster.status(leader).await.filter(|s| s.format >= 4).map(drop) };
-    eventually("the format to rise", raised).await;
-
+    let Scene { mut cluster, leader, buyer, booking, machine, plant, member, .. } = Scene::open(3).await;
     let refused = said(&open(&buyer, &booking.id).await.unwrap_err());
     assert_eq!(
         (refused.code, refused.reason.as_str()),
@@ -181,16 +203,8 @@ async fn upload(client: &Client, put: &v1::OperateRequest, content: &[u8]) -> Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_goes_to_the_plants_agent_and_to_nobody_else() {
-    let mut cluster = Cluster::start(3).await;
-    let leader = cluster.leader().await;
-    found_alliance(&cluster.operator(leader)).await;
-    let buyer = cluster.client((leader + 1) % 3, "buyer:bo");
-    let booking = buyer.book(order(vec![operation("a", 60)])).await;
-    let machine = booking.assignments[0].machine_id.clone();
-    let (plant, other, member) =
-        if machine == "mill-3" { ("p-2", "p-1", "beta") } else { ("p-1", "p-2", "acme") };
-    let raised = || async { cluster.status(leader).await.filter(|s| s.format >= 6).map(drop) };
-    eventually("the format to rise", raised).await;
+    let Scene { mut cluster, leader, buyer, booking, machine, plant, member, other_plant } =
+        Scene::open(3).await;
     let at = cluster.client(leader, &format!("agent:{plant}"));
     let mut agent = Agent::say(&at, hello(plant, "a-1", "box")).await.unwrap();
     agent.report(vec![started(1, &machine, &booking.id, 0)]).await;
@@ -240,7 +254,7 @@ async fn a_program_goes_to_the_plants_agent_and_to_nobody_else() {
     assert_eq!(fetch(&at, 0).await.unwrap(), content);
     assert_eq!(fetch(&at, 249_999).await.unwrap(), content[249_999..]);
     assert!(fetch(&at, 250_000).await.unwrap().is_empty());
-    let stranger = cluster.client(leader, &format!("agent:{other}"));
+    let stranger = cluster.client(leader, &format!("agent:{other_plant}"));
     assert_eq!(fetch(&stranger, 0).await.unwrap_err().code(), Code::NotFound);
     let follower = cluster.client((leader + 1) % 3, &format!("agent:{plant}"));
     assert_eq!(said(&fetch(&follower, 0).await.unwrap_err()).reason, "NOT_LEADER");
@@ -283,13 +297,7 @@ async fn a_program_goes_to_the_plants_agent_and_to_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_passed_on_in_time_is_passed_on_to_nobody() {
-    let mut cluster = Cluster::start(1).await;
-    let leader = cluster.leader().await;
-    found_alliance(&cluster.operator(leader)).await;
-    let buyer = cluster.client(leader, "buyer:bo");
-    let booking = buyer.book(order(vec![operation("a", 60)])).await;
-    let machine = booking.assignments[0].machine_id.clone();
-    let plant = if machine == "mill-3" { "p-2" } else { "p-1" };
+    let Scene { cluster, leader, buyer, booking, machine, plant, .. } = Scene::open(1).await;
     let at = cluster.client(leader, &format!("agent:{plant}"));
     let mut agent = Agent::attach(&at, plant, "a-1", "box").await.unwrap();
     agent.report(vec![started(1, &machine, &booking.id, 0)]).await;

@@ -2,6 +2,8 @@
 
 use super::counterpart::free_port;
 use millpool_node_agent::adapter::sparkplug::payload::{Content, Metric, Payload, UINT64};
+use millpool_node_agent::adapter::sparkplug::{Broker, Tls};
+use millpool_node_agent::adapter::{Identity, Password};
 use rumqttc::{
     AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, PublishOptions, QoS, TlsConfiguration,
     Transport,
@@ -15,6 +17,9 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Whom a secured broker lets in.
+const USER: &str = "millpool";
+const PASSWORD: &str = "right";
 
 pub struct Mosquitto {
     pub port: u16,
@@ -34,6 +39,35 @@ impl Mosquitto {
     /// Lets anybody in, unencrypted.
     pub async fn open() -> Self {
         Self::start(|_| "allow_anonymous true\n".to_owned()).await
+    }
+
+    /// Lets in the user `millpool` whose password is `right`, over TLS. Answers also with the certificate of who
+    /// vouches for it, PEM.
+    pub async fn secured() -> (Self, String) {
+        let authority = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca_pem = params.self_signed(&authority).unwrap().pem();
+        let issuer = rcgen::Issuer::new(params, authority);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let own = params.signed_by(&key, &issuer).unwrap();
+        let broker = Self::start(|folder| {
+            let file = |name: &str, text: &str| {
+                std::fs::write(folder.join(name), text).unwrap();
+                folder.join(name).display().to_string()
+            };
+            set_password(&folder.join("passwords"), USER, PASSWORD);
+            format!(
+                "cafile {}\ncertfile {}\nkeyfile {}\npassword_file {}\nallow_anonymous false\n",
+                file("ca.pem", &ca_pem),
+                file("own.pem", &own.pem()),
+                file("own.key", &key.serialize_pem()),
+                folder.join("passwords").display()
+            )
+        })
+        .await;
+        (broker, ca_pem)
     }
 
     /// Starts on a free port, with more lines of configuration about files in its folder.
@@ -102,7 +136,7 @@ fn is_root() -> bool {
 }
 
 /// A broker's password file.
-pub fn set_password(file: &Path, user: &str, password: &str) {
+fn set_password(file: &Path, user: &str, password: &str) {
     let made = Command::new(program("mosquitto_passwd"))
         .arg("-b")
         .arg("-c")
@@ -129,13 +163,23 @@ pub fn options(name: &str, port: u16) -> MqttOptions {
     options
 }
 
-/// With these certificates, and as this user.
-pub fn secured(name: &str, port: u16, ca_pem: &[u8], user: &str, password: &str) -> MqttOptions {
+/// Options for a broker that is [`Mosquitto::secured`].
+pub fn secured(name: &str, port: u16, ca_pem: &str) -> MqttOptions {
     let mut options = options(name, port);
-    options.set_credentials(user.to_owned(), password.to_owned());
-    let simple = TlsConfiguration::Simple { ca: ca_pem.to_vec(), alpn: None, client_auth: None };
+    options.set_credentials(USER.to_owned(), PASSWORD.to_owned());
+    let simple = TlsConfiguration::Simple { ca: ca_pem.as_bytes().to_vec(), alpn: None, client_auth: None };
     options.set_transport(Transport::tls_with_config(simple));
     options
+}
+
+/// The same broker over TLS, as the user that it knows, with this password.
+pub fn of_user(broker: Broker, password: &str, ca_pem: &str, client_id: &str) -> Broker {
+    Broker {
+        tls: Some(Tls { ca_pem: ca_pem.into(), identity_pem: None }),
+        identity: Identity::User { name: USER.into(), password: Password::new(password) },
+        client_id: client_id.into(),
+        ..broker
+    }
 }
 
 impl Edge {
