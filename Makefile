@@ -84,7 +84,7 @@ sim: sim-build ## Whole clusters under faults in simulated time: make sim SEEDS=
 
 # Within how many seeds each must be found.
 SIM_BUGS := skip-fsync=50 forget-vote=100 answer-before-commit=50 apply-twice=50 stale-read=50 any-body=20 \
-	unchecked-plan=50 drop-watch-event=100 raise-early=20 forget-too-soon=50
+	unchecked-plan=50 drop-watch-event=100 raise-early=20 forget-too-soon=50 stay-silent=50
 
 sim-bugs: sim-build ## Known bugs are planted one by one, and each must be found by the simulation
 	$(say) "Planted bugs"

@@ -16,6 +16,8 @@ pub enum Bug {
     PlanSpoilt,
     /// The format is raised before every member understands it.
     FormatRaisedEarly,
+    /// A plant that is heard again goes on to count as silent.
+    SilenceForever,
 }
 
 /// Whether `bug` is planted: never, but in the simulation.

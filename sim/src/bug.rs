@@ -28,6 +28,8 @@ pub enum Bug {
     RaiseEarly,
     /// What is over is forgotten sooner than the policy says
     ForgetTooSoon,
+    /// A plant that is heard again goes on to count as silent
+    StaySilent,
 }
 
 impl Bug {
@@ -58,6 +60,7 @@ impl Bug {
             Bug::DropWatchEvent => (&[], &[NodeBug::WatchGapHidden]),
             Bug::RaiseEarly => (&[], &[NodeBug::FormatRaisedEarly]),
             Bug::ForgetTooSoon => (&[StateBug::ForgottenTooSoon], &[]),
+            Bug::StaySilent => (&[], &[NodeBug::SilenceForever]),
         };
         millpool_alliance::planted::plant(state);
         millpool_scheduler::planted::plant(node);

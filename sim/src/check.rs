@@ -163,6 +163,7 @@ pub fn everything(world: &World, ending: &Ending) -> Result<Summary, Vec<String>
             revision: ending.revision,
             hash: ending.hash,
             events: replayed.reported.values().map(Vec::len).sum(),
+            silences: replayed.silences,
         }),
     }
 }
@@ -207,6 +208,8 @@ struct Replayed {
     changes: BTreeMap<u64, Vec<v1::Booking>>,
     /// What plants have reported, by plant and outbox.
     reported: BTreeMap<(String, String), Vec<Event>>,
+    /// How often a plant fell silent.
+    silences: usize,
 }
 
 impl Replayed {
@@ -219,6 +222,7 @@ impl Replayed {
         self.note_changes(revision, &outcome, wrong);
         self.note_forgotten(revision, &before, wrong);
         let Ok(reply) = &outcome.result else { return outcome.result };
+        self.silences += usize::from(matches!(entry.command, Command::NoteSilence { since: Some(_), .. }));
         if let Some(request) = entry.request.as_ref().filter(|_| outcome.revision == revision) {
             let key = (entry.caller.id.to_string(), request.method.clone(), request.id.clone());
             if let Some(before) = self.first.insert(key, revision) {

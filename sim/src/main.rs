@@ -76,9 +76,9 @@ fn one(seed: u64, arguments: &Arguments) -> ExitCode {
         });
     }
     match run::run(seed, arguments.bug, !arguments.quiet) {
-        Ok(run::Summary { calls, done, revision, hash, events }) => {
+        Ok(run::Summary { calls, done, revision, hash, events, silences }) => {
             println!(
-                "seed {seed}: {done} of {calls} calls done, {events} events, revision {revision}, state {hash:016x}"
+                "seed {seed}: {done} of {calls} calls done, {events} events, {silences} silences, revision {revision}, state {hash:016x}"
             );
             ExitCode::SUCCESS
         }

@@ -24,6 +24,7 @@ enum Ended {
 struct Tally {
     ran: AtomicU64,
     calls: AtomicU64,
+    silences: AtomicU64,
     violated: AtomicU64,
     otherwise: AtomicU64,
     /// What the first seed came to.
@@ -55,7 +56,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let Some(bug) = arguments.bug else {
         let is_same = tally.is_same_again(arguments.from);
         let (took, calls, failed) = (began.elapsed().as_secs(), count(&tally.calls), violated + otherwise);
-        println!("{ran} seeds in {took} s, {calls} calls done, {failed} seeds failed");
+        let silences = count(&tally.silences);
+        println!("{ran} seeds in {took} s, {calls} calls done, {silences} silences, {failed} seeds failed");
         return ExitCode::from(u8::from(failed > 0 || !is_same));
     };
     let stuck = if otherwise > 0 { format!(" ({otherwise} did not end)") } else { String::new() };
@@ -77,8 +79,15 @@ impl Tally {
         };
         match ended {
             Ended::Well(line) => {
-                let calls = line.split_whitespace().nth(2).and_then(|word| word.parse().ok());
-                self.calls.fetch_add(calls.unwrap_or(0), Ordering::Relaxed);
+                let words: Vec<_> = line.split_whitespace().collect();
+                for (count, what) in [(&self.calls, "of"), (&self.silences, "silences,")] {
+                    let number = words
+                        .iter()
+                        .position(|word| *word == what)
+                        .and_then(|at| words.get(at.checked_sub(1)?));
+                    let number = number.and_then(|word| word.parse().ok()).unwrap_or(0);
+                    count.fetch_add(number, Ordering::Relaxed);
+                }
                 if seed == arguments.from {
                     *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
                 }

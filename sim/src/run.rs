@@ -41,6 +41,8 @@ pub struct Summary {
     pub hash: u64,
     /// What happened in plants.
     pub events: usize,
+    /// How often a plant fell silent.
+    pub silences: usize,
 }
 
 /// Runs a seed; what is wrong, in words, if something is, and the tale of it.

@@ -321,7 +321,8 @@ async fn a_machine_is_operated_from_afar_and_the_record_shows_it() {
         assert_eq!(pool.run(words).await.exit_code, 0, "{words:?}");
     }
     let known = pool.cluster.state.lock().unwrap().session.commands.clone();
-    let [.., consent, _, store, release, _] = &known[..] else { panic!("{known:?}") };
+    let [_, _, revoke, .., consent, _, store, release, _] = &known[..] else { panic!("{known:?}") };
+    assert_eq!((revoke.valid_s, consent.valid_s), (30, 5));
     assert_eq!((consent.verb(), consent.consent_s), (RemoteVerb::Consent, 1200));
     assert_eq!((release.verb(), release.program_sha256.as_str()), (RemoteVerb::Release, SHA256));
     assert_eq!((store.program.as_str(), store.program_sha256.as_str()), ("a.nc", SHA256));

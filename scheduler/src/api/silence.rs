@@ -2,6 +2,7 @@
 //! nobody knows ([`millpool_alliance::silence`]).
 
 use super::{Core, operator};
+use crate::planted::{Bug, planted};
 use millpool_alliance::{Command, Format, PlantId};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -42,7 +43,7 @@ impl Core {
         let turned = state.agents().iter().filter_map(|(plant, _)| {
             let noted = state.silences().get(plant).is_some();
             match self.seats.away_since(plant, led_since) {
-                None if noted => Some((plant, None)),
+                None if noted && !planted(Bug::SilenceForever) => Some((plant, None)),
                 Some(since) if !noted && since.elapsed() >= silent_after => Some((plant, Some(since))),
                 _ => None,
             }
