@@ -10,7 +10,7 @@ say = @printf '\n== %s\n'
 .DEFAULT_GOAL := help
 .PHONY: help setup test-setup build demo test fmt clippy unit doctest deps bench-load bench-agents bench-failures bench-etcd bench-failover bench-overload \
 	bench-year soak bench-fjsp \
-	fuzz fuzz-build faults faults-bugs faults-setup sim sim-bugs sim-build bench-ablation bench-alliance bench-solver bench-kernels clean-demo
+	fuzz fuzz-build second-stack second-stack-setup faults faults-bugs faults-setup sim sim-bugs sim-build bench-ablation bench-alliance bench-solver bench-kernels clean-demo
 
 help: ## Show this
 	@echo "Millpool: make TARGET"
@@ -46,7 +46,7 @@ test-setup: ## Install what tests need besides (mosquitto, python3-venv)
 	fi
 
 build: setup ## Build every binary
-	$(say) "Building (about ten minutes on two cores the first time, mostly the LP solver)"
+	$(say) "Building (a quarter of an hour on two cores the first time)"
 	@$(CARGO) build --release --locked --bins $(BINARIES)
 
 demo: build ## An alliance of 23 members on this machine; runs until Ctrl-C, or SECONDS=90
@@ -106,6 +106,21 @@ faults-bugs: build ## Faults with something planted that must be found
 	@for bug in kill-one=lose kill-one=die kill-one=deaf damage=swallow; do \
 		target/release/millpool-faults --only $${bug%=*} --plant $${bug#*=} --rounds 1; code=$$?; \
 		[ $$code = 1 ] || { echo "$$bug must end with exit code 1, and ended with $$code"; exit 1; }; done
+
+second-stack: build second-stack-setup ## The agent reads a machine on node-opcua, another stack than the tests' own (npm; two minutes)
+	$(say) "A machine on node-opcua"
+	@python3 node-agent/tests/counterparts/check_node_opcua.py target/release/millpool-node-agent target/node-opcua
+
+second-stack-setup: ## Install what second-stack needs besides (nodejs, npm)
+	@missing=""; \
+	need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
+	need node nodejs; need npm npm; \
+	if [ -n "$$missing" ]; then \
+		command -v apt-get >/dev/null 2>&1 || { echo "please install:$$missing"; exit 1; }; \
+		echo "== Installing$$missing"; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
 
 faults-setup: ## Install what faults needs besides (iproute2, nftables, e2fsprogs, mount)
 	@missing=""; \

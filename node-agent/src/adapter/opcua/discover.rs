@@ -96,7 +96,8 @@ impl Capability {
         };
         let files = if self.files { "files" } else { "no files" };
         let signals = self.signals.join(" ");
-        [&self.machine, &self.server, &signals, jobs, files].map(|words| words.trim()).join("; ")
+        let parts = [&self.machine, &self.server, &signals, jobs, files].map(|words| words.trim());
+        parts.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join("; ")
     }
 }
 
