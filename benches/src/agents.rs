@@ -12,7 +12,6 @@ use crate::sample::{Done, Sample};
 use crate::stage::Stage;
 use anyhow::{Context as _, ensure};
 use millpool_cli::client::Client;
-
 use millpool_proto::v1::agent_event::What;
 use millpool_proto::v1::{self, MachineState, StateChanged};
 use std::collections::VecDeque;

@@ -269,7 +269,8 @@ impl Log {
     /// Begins a new outbox with another identity, and puts into it, numbered from 1, what was acknowledged and
     /// still holds, and then what is not acknowledged. The new segment appears under its name only when it is whole.
     pub fn refound(&mut self, new_id: String) -> Result<(), LogError> {
-        let mut kept = self.standing.up_to(self.acked_seq);
+        // What is put into the new one is told there, by its new numbers.
+        let mut kept = std::mem::take(&mut self.standing).up_to(self.acked_seq);
         kept.extend(self.read(self.acked_seq + 1, usize::MAX)?);
         let number = self.active().number + 1;
         let unfinished = self.dir.join("unfinished");
@@ -394,6 +395,7 @@ impl Log {
                 std::fs::remove_file(&old.path).map_err(io("delete", &old.path))?;
             }
             self.outbox_id = founding.outbox_id;
+            self.standing = Standing::default();
         } else if founding.next_seq != self.next_seq {
             return Err(damaged("its first number does not follow the segment before it"));
         }

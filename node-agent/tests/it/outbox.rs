@@ -268,6 +268,10 @@ fn a_new_outbox_begins_with_what_still_holds() {
     let expected = [0, 1, 4, 5, 6, 11].map(|at| &told[at]);
     let numbered = (1..).zip(expected).map(|(seq, event)| AgentEvent { seq, ..event.clone() });
     assert_eq!(found, numbered.collect::<Vec<_>>());
+    // And once more, without telling anything twice.
+    log.trim(log.last_seq()).unwrap();
+    log.refound("a third".to_owned()).unwrap();
+    assert_eq!(log.read(1, 100).unwrap(), found);
 }
 
 #[test]
