@@ -9,7 +9,6 @@
 
 use crate::booking::Progress;
 use crate::command::{Event, Happening};
-use crate::digest::Table;
 use crate::format::Format;
 use crate::id::{BookingId, MachineId};
 use crate::line::MachineState;
@@ -17,6 +16,7 @@ use crate::planted::{Bug, planted};
 use crate::price;
 use crate::registry::Policy;
 use crate::state::State;
+use crate::table::Table;
 use crate::tally::{DAYS_KEEP_S, Grain, Spent, Tally};
 use crate::window::{LATEST, Window, Windows};
 use std::collections::BTreeMap;

@@ -106,14 +106,13 @@ impl State {
 
     /// Puts an answer where it is looked for.
     pub(crate) fn keep_answer(&mut self, asked: Asked, answer: Arc<Answer>) {
-        self.answers_by_expiry.insert((answer.expires_at, answer.revision, asked.clone()));
+        self.answers_by_expiry.add((answer.expires_at, answer.revision, asked.clone()));
         self.answers.put(asked, answer);
     }
 
     /// Forgets the answers whose time is up.
     pub(crate) fn expire_answers(&mut self) {
-        while let Some(oldest) = self.answers_by_expiry.get_min().filter(|(at, ..)| *at <= self.now).cloned()
-        {
+        while let Some(oldest) = self.answers_by_expiry.first().filter(|(at, ..)| *at <= self.now).cloned() {
             self.forget_answer(&oldest);
         }
     }
@@ -128,16 +127,16 @@ impl State {
     /// The first to be forgotten. Coordinators of former formats take, of those that expire together, the first by its
     /// texts.
     fn oldest_answer(&self) -> Option<(i64, u64, Asked)> {
-        let first = self.answers_by_expiry.get_min()?;
+        let first = self.answers_by_expiry.first()?;
         if self.forgets() {
             return Some(first.clone());
         }
-        let together = self.answers_by_expiry.iter().take_while(|(at, ..)| *at == first.0);
+        let together = self.answers_by_expiry.keys().take_while(|(at, ..)| *at == first.0);
         together.min_by(|one, other| one.2.key.cmp(&other.2.key)).cloned()
     }
 
     fn forget_answer(&mut self, oldest: &(i64, u64, Asked)) {
-        self.answers_by_expiry.remove(oldest);
+        self.answers_by_expiry.take(oldest);
         self.answers.take(&oldest.2);
     }
 }

@@ -65,7 +65,6 @@ impl State {
 
     pub(crate) fn put_machine(
         &mut self,
-        before: &State,
         caller: &Caller,
         mut machine: Machine,
         expected: u64,
@@ -84,7 +83,7 @@ impl State {
             return Ok(Reply::Machine(machine));
         };
         self.owns_plant(caller, &old.machine.plant, "machine.id", &id)?;
-        self.refit(before, &id, machine.clone())?;
+        self.refit(&id, machine.clone())?;
         Ok(Reply::Machine(machine))
     }
 
@@ -112,7 +111,7 @@ impl State {
     }
 
     /// Gives a machine new properties, if all that is planned on it can stay.
-    fn refit(&mut self, before: &State, id: &MachineId, machine: Arc<Machine>) -> Result<(), Refusal> {
+    fn refit(&mut self, id: &MachineId, machine: Arc<Machine>) -> Result<(), Refusal> {
         let disturb = |how: String| {
             Refusal::because(Reason::WouldDisturb, format!("work planned on {id} would not stand: {how}"))
         };
@@ -136,13 +135,14 @@ impl State {
                 )));
             }
         }
+        let before = self.clone();
         self.edit_station(id, |s| s.refit(machine));
         let touched = self.settle([id.clone()].into()).map_err(|r| disturb(r.message))?;
         let planned = station.line.iter().filter_map(|o| match &o.purpose {
             Use::Work { booking, .. } => Some(*booking),
             Use::Tooling => None,
         });
-        self.check_bookings(before, touched.into_iter().chain(planned).collect())
+        self.check_bookings(&before, touched.into_iter().chain(planned).collect())
             .map_err(|r| disturb(r.message))
     }
 
@@ -184,7 +184,6 @@ impl State {
 
     pub(crate) fn withdraw_offer(
         &mut self,
-        before: &State,
         caller: &Caller,
         id: &OfferId,
         accept_disturbance: bool,
@@ -199,14 +198,20 @@ impl State {
                 "an offer that is not withdrawn",
             ));
         }
+        let before = self.clone();
         let machine = offer.machine.clone();
         let withdrawn = Offer { withdrawn: true, revision: self.revision, ..Offer::clone(offer) };
         self.offers.put(id.clone(), Arc::new(withdrawn));
         self.recompute_open(&machine);
         let reason = "its member took the offer back".to_owned();
-        let cause = Cause { kind: DisturbanceKind::OfferWithdrawn, machine: machine.clone(), reason, before };
+        let cause = Cause {
+            kind: DisturbanceKind::OfferWithdrawn,
+            machine: machine.clone(),
+            reason,
+            before: &before,
+        };
         self.give_way([machine].into(), BTreeSet::new(), &cause);
-        let disturbed = self.lost_since(before);
+        let disturbed = self.lost_since(&before);
         if !disturbed.is_empty() && !accept_disturbance {
             return Err(Refusal::invalid(
                 Reason::WouldDisturb,
@@ -221,8 +226,7 @@ impl State {
 
     /// What withdrawing an offer would disturb; changes nothing.
     pub fn preview_withdraw(&self, caller: &Caller, id: &OfferId) -> Result<Vec<Disturbed>, Refusal> {
-        let mut copy = self.clone();
-        match copy.withdraw_offer(self, caller, id, true)? {
+        match self.clone().withdraw_offer(caller, id, true)? {
             Reply::Offer(_, disturbed) => Ok(disturbed),
             _ => Ok(Vec::new()),
         }
@@ -314,9 +318,9 @@ impl State {
             return Err(Refusal::because(Reason::AlreadyExists, "another principal has this token"));
         }
         if let Some(old) = self.principals.get(&key) {
-            self.tokens.remove(&old.token_sha256);
+            self.tokens.take(&old.token_sha256);
         }
-        self.tokens.insert(principal.token_sha256, key.clone());
+        self.tokens.put(principal.token_sha256, key.clone());
         let principal = Arc::new(principal);
         self.principals.put(key, principal.clone());
         Ok(Reply::Principal(principal))

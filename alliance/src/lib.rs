@@ -56,6 +56,7 @@ pub mod retention;
 pub mod rules;
 pub mod silence;
 pub mod state;
+pub mod table;
 pub mod tally;
 pub mod window;
 

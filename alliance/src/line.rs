@@ -390,7 +390,8 @@ impl Station {
     /// end was never reported. What planned work overlaps stays until that has lost its place.
     pub fn prune(&mut self, now: i64) {
         let mut at = 0;
-        while at < self.line.len() {
+        // What starts later is not over.
+        while self.line.get(at).is_some_and(|o| o.start <= now) {
             let begun_after = || self.line[at + 1..].iter().any(|o| o.phase != Phase::Planned);
             let over = self.line[at].end <= now
                 && match self.line[at].phase {

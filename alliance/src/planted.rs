@@ -17,6 +17,10 @@ pub enum Bug {
     AnyBodyAnswered,
     /// What is taken from a table stays in its digest.
     DigestKeepsTaken,
+    /// A refused entry leaves what it has changed in the tables.
+    RefusalKeepsRows,
+    /// A refused entry leaves what it has changed in the indexes.
+    RefusalKeepsIndexes,
     /// An operation may be placed on a machine that cannot do it.
     EligibilityUnchecked,
     /// Parts travel in no time.
@@ -91,6 +95,8 @@ mod tests {
             Bug::HoldNeverExpires,
             Bug::AnyBodyAnswered,
             Bug::DigestKeepsTaken,
+            Bug::RefusalKeepsRows,
+            Bug::RefusalKeepsIndexes,
             Bug::EligibilityUnchecked,
             Bug::TransportIgnored,
             Bug::EventsRepeated,

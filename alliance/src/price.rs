@@ -120,6 +120,7 @@ pub fn trip(tariff: &TransportTariff, a: &Plant, b: &Plant) -> Trip {
 pub fn of_chain(policy: &Policy, order: &Order, chain: &[(&Machine, &Plant)]) -> (Price, Carbon) {
     let mut price = Price::default();
     let mut carbon = Carbon::default();
+    let mut factors: Vec<(&str, u32)> = Vec::new();
     for (operation, (machine, plant)) in order.route.iter().zip(chain) {
         let reckoned = reckon(operation, order.quantity, machine);
         price.processing_fen += reckoned.processing_fen;
@@ -127,7 +128,9 @@ pub fn of_chain(policy: &Policy, order: &Order, chain: &[(&Machine, &Plant)]) ->
         carbon.energy_wh += reckoned.energy_wh;
         if let Some(factor) = policy.grid_factor(&plant.grid_region) {
             carbon.machine_g += machine_grams(reckoned.energy_wh, factor.mg_per_kwh);
-            carbon.grid_factors.push(format!("{}/{}", factor.region, factor.year));
+            if !factors.contains(&(factor.region.as_str(), factor.year)) {
+                factors.push((&factor.region, factor.year));
+            }
         }
     }
     for pair in chain.windows(2) {
@@ -135,8 +138,8 @@ pub fn of_chain(policy: &Policy, order: &Order, chain: &[(&Machine, &Plant)]) ->
         price.transport_fen += trip.fen;
         carbon.transport_g += trip.grams;
     }
+    carbon.grid_factors = factors.into_iter().map(|(region, year)| format!("{region}/{year}")).collect();
     carbon.grid_factors.sort();
-    carbon.grid_factors.dedup();
     (price, carbon)
 }
 

@@ -360,7 +360,7 @@ impl Asked {
 
 impl State {
     /// Sessions by number.
-    pub fn sessions(&self) -> &crate::digest::Table<SessionId, Arc<Session>> {
+    pub fn sessions(&self) -> &crate::table::Table<SessionId, Arc<Session>> {
         &self.sessions
     }
 
@@ -613,7 +613,7 @@ impl State {
 
     /// Sessions whose windows are over end.
     pub(crate) fn expire_sessions(&mut self) {
-        while let Some((closes_at, id)) = self.sessions_by_end.get_min().copied() {
+        while let Some((closes_at, id)) = self.sessions_by_end.first().copied() {
             if closes_at > self.now {
                 break;
             }
@@ -632,7 +632,7 @@ impl State {
         let known: Vec<_> = self.sessions_of(booking).map(|session| session.id).collect();
         for id in known {
             self.sessions.take(&id);
-            self.sessions_of.remove(&(*booking, id));
+            self.sessions_of.take(&(*booking, id));
         }
     }
 
@@ -645,8 +645,8 @@ impl State {
 
     fn put_session(&mut self, session: Session) {
         if let Some(old) = self.sessions.get(&session.id).filter(|old| old.is_open()) {
-            self.open_sessions.remove(&old.machine);
-            self.sessions_by_end.remove(&(old.closes_at, old.id));
+            self.open_sessions.take(&old.machine);
+            self.sessions_by_end.take(&(old.closes_at, old.id));
         }
         self.index_session(&session);
         self.changes.sessions.insert(session.id);
@@ -655,10 +655,10 @@ impl State {
 
     /// Puts a session where it is looked for.
     pub(crate) fn index_session(&mut self, session: &Session) {
-        self.sessions_of.insert((session.booking, session.id));
+        self.sessions_of.add((session.booking, session.id));
         if session.is_open() {
-            self.open_sessions.insert(session.machine.clone(), session.id);
-            self.sessions_by_end.insert((session.closes_at, session.id));
+            self.open_sessions.put(session.machine.clone(), session.id);
+            self.sessions_by_end.add((session.closes_at, session.id));
         }
     }
 }

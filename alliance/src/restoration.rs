@@ -55,6 +55,7 @@ impl State {
         self.close_all_sessions("the alliance was restored");
         self.go_on_in(Format::NEWEST);
         self.fall_silent();
+        self.keep();
         self.rehash();
         self
     }

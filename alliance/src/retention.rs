@@ -102,7 +102,7 @@ impl State {
         match self.forgets() {
             false => None,
             true if self.over.len() > most => {
-                let first = self.over.get_min().filter(is_nothing).or_else(|| self.longest_over());
+                let first = self.over.first().filter(is_nothing).or_else(|| self.longest_over());
                 first.map(|over| (self.now, over))
             }
             true if keep_s == 0 => None,
@@ -119,9 +119,9 @@ impl State {
     }
 
     fn forget_booking(&mut self, over: &Over) {
-        self.over.remove(over);
+        self.over.take(over);
         let Some(booking) = self.bookings.take(&over.id) else { return };
-        self.of_buyer.remove(&(booking.buyer.clone(), over.id));
+        self.of_buyer.take(&(booking.buyer.clone(), over.id));
         self.forget_sessions(&over.id);
         // The last work on a line stays while a changeover counts on it, and nobody needs to know whose it was.
         for (k, step) in booking.steps.iter().enumerate() {
@@ -319,9 +319,12 @@ mod tests {
     fn more_open_bookings_than_there_is_room_for_are_refused() {
         let mut alliance = mills_that_keep(0);
         let id = alliance.book_mill("a", 60, "m1", EIGHT);
-        alliance.state.open.extend((1_000_000..).map(BookingId::numbered).take(BOOKINGS_OPEN_MAX - 2));
+        let many = (1_000_000..).map(BookingId::numbered).take(BOOKINGS_OPEN_MAX - 2);
+        many.for_each(|id| alliance.state.open.add(id));
+        alliance.state.keep();
         let room = alliance.state.check_room();
-        alliance.state.open.insert(BookingId::numbered(999_999));
+        alliance.state.open.add(BookingId::numbered(999_999));
+        alliance.state.keep();
         let full = alliance.state.check_room().unwrap_err();
         assert_eq!((room, full.reason, full.value.as_str()), (Ok(()), Reason::TooManyBookings, "100000"));
         let again = book(

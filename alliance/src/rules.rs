@@ -28,7 +28,6 @@ pub const MOVES_MAX: usize = 4000;
 impl State {
     pub(crate) fn book(
         &mut self,
-        before: &State,
         buyer: PrincipalId,
         order: Arc<Order>,
         terms: &Terms,
@@ -65,14 +64,16 @@ impl State {
         }
         let touched = self.settle(machines.into_iter().collect())?;
         self.promise(&id, terms)?;
-        self.check_bookings(before, touched.into_iter().chain([id]).collect())?;
+        for touched in touched.iter().chain([&id]) {
+            self.check_booking(touched, self.bookings.was(touched), self)?;
+        }
         Ok(Reply::Booking(self.booking(&id)?.clone()))
     }
 
     fn check_holds(&self, buyer: &PrincipalId) -> Result<(), Refusal> {
         // By the holds, which are few, and not by all that the buyer ever booked.
         let of_buyer = |id| self.bookings.get(id).is_some_and(|b: &Arc<Booking>| b.buyer == *buyer);
-        let held = self.holds.iter().filter(|(_, id)| of_buyer(id)).count() as i64;
+        let held = self.holds.keys().filter(|(_, id)| of_buyer(id)).count() as i64;
         if held < self.policy.holds_max_per_buyer {
             return Ok(());
         }
@@ -191,13 +192,13 @@ impl State {
 
     pub(crate) fn commit_plan(
         &mut self,
-        before: &State,
         kind: PlanKind,
         base_revision: u64,
         moves: &[Move],
         figures: PlanFigures,
     ) -> Result<Reply, Refusal> {
         within("moves (count)", moves.len() as i64, 0, MOVES_MAX as i64)?;
+        let before = self.clone();
         let mut machines = BTreeSet::new();
         let mut moved = BTreeSet::new();
         for m in moves {
@@ -232,7 +233,7 @@ impl State {
         }
         touched.extend(self.settle(machines)?);
         let moved = moves.iter().map(|m| m.booking);
-        self.check_bookings(before, touched.into_iter().chain(moved).collect())?;
+        self.check_bookings(&before, touched.into_iter().chain(moved).collect())?;
         self.plan_revision = self.revision;
         self.changes.plan = true;
         if kind == PlanKind::Optimisation {
@@ -290,13 +291,15 @@ impl State {
             .route
             .get(operation as usize)
             .ok_or_else(|| Refusal::unknown("operation", operation))?;
+        let stood = booking.steps[operation as usize].place.is_some();
         let station = self.station(machine)?;
         if let Some(unmet) = eligibility::unmet(&booking.order, wanted, &station.machine)
             && !planted(Bug::EligibilityUnchecked)
         {
             return Err(conflict(format!("{machine} does not meet {unmet} of operation {operation}")));
         }
-        if station.find(id, operation).is_some() {
+        // Only what has stood somewhere can be there already.
+        if stood && station.find(id, operation).is_some() {
             return Err(conflict(format!("operation {operation} of {id} stands twice")));
         }
         let work_s = price::reckon(wanted, booking.order.quantity, &station.machine).work_s;
@@ -346,38 +349,43 @@ impl State {
 
     /// Holds the bookings against the rule of promises and the rule of the chain.
     pub(crate) fn check_bookings(&self, before: &State, ids: BTreeSet<BookingId>) -> Result<(), Refusal> {
-        for id in ids {
-            let booking = self.booking(&id)?;
-            if let Some((operation, how)) = self.chain_fault(booking) {
-                return Err(conflict(format!("operation {operation} of {id} {how}")));
-            }
-            let old = before.bookings.get(&id);
-            let late_allowed = old.map_or(Some(0), |b| b.lateness_s());
-            let worse = match (late_allowed, booking.lateness_s()) {
-                (Some(allowed), Some(late)) => late > allowed,
-                (Some(_), None) => true,
-                (None, _) => false,
-            };
-            if worse && !planted(Bug::PromiseUnchecked) {
-                return Err(Refusal::because(
-                    Reason::PromiseWorsened,
-                    format!("{id} is promised by {} and would not be done by then", booking.promise.by),
-                ));
-            }
-            let price_allowed = match old {
-                None => Some(booking.promise.price.total_fen()),
-                Some(old) => {
-                    before.price_as_placed(old).map(|price| price.max(old.promise.price.total_fen()))
-                }
-            };
-            if let (Some(allowed), Some(price)) = (price_allowed, self.price_as_placed(booking))
-                && price > allowed
-            {
-                return Err(Refusal::because(
-                    Reason::PromiseWorsened,
-                    format!("{id} is promised at {allowed} fen and would cost {price}"),
-                ));
-            }
+        ids.iter().try_for_each(|id| self.check_booking(id, before.bookings.get(id), before))
+    }
+
+    /// Holds a booking against what it `was`, at the prices of `before`.
+    fn check_booking(
+        &self,
+        id: &BookingId,
+        was: Option<&Arc<Booking>>,
+        before: &State,
+    ) -> Result<(), Refusal> {
+        let booking = self.booking(id)?;
+        if let Some((operation, how)) = self.chain_fault(booking) {
+            return Err(conflict(format!("operation {operation} of {id} {how}")));
+        }
+        let late_allowed = was.map_or(Some(0), |b| b.lateness_s());
+        let worse = match (late_allowed, booking.lateness_s()) {
+            (Some(allowed), Some(late)) => late > allowed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if worse && !planted(Bug::PromiseUnchecked) {
+            return Err(Refusal::because(
+                Reason::PromiseWorsened,
+                format!("{id} is promised by {} and would not be done by then", booking.promise.by),
+            ));
+        }
+        let price_allowed = match was {
+            None => Some(booking.promise.price.total_fen()),
+            Some(was) => before.price_as_placed(was).map(|price| price.max(was.promise.price.total_fen())),
+        };
+        if let (Some(allowed), Some(price)) = (price_allowed, self.price_as_placed(booking))
+            && price > allowed
+        {
+            return Err(Refusal::because(
+                Reason::PromiseWorsened,
+                format!("{id} is promised at {allowed} fen and would cost {price}"),
+            ));
         }
         Ok(())
     }

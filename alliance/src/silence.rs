@@ -7,12 +7,12 @@
 //! The leader notes both, silence and its end. From format 7 on.
 
 use crate::command::Reply;
-use crate::digest::Table;
 use crate::format::Format;
 use crate::id::{MachineId, PlantId};
 use crate::line::{MachineState, Station};
 use crate::refusal::Refusal;
 use crate::state::State;
+use crate::table::Table;
 
 impl State {
     /// Plants whose agents are not heard, and since when, seconds since the Unix epoch.

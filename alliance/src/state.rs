@@ -4,7 +4,7 @@ use crate::account::{Account, Counted, TallyKey};
 use crate::answer::{Answer, AnswerKey, Asked, REQUEST_ID_LENGTH_MAX};
 use crate::booking::{Booking, Promise, Status, Step};
 use crate::command::{Changes, Command, Entry, Outcome, PlanFigures, Reply};
-use crate::digest::{Fold, Table};
+use crate::digest::Fold;
 use crate::format::Format;
 use crate::id::{BookingId, MachineId, MemberId, OfferId, PlantId, PrincipalId, SessionId};
 use crate::line::Station;
@@ -16,6 +16,7 @@ use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
 use crate::remote::Session;
 use crate::restoration::Restoration;
 use crate::retention::{BOOKINGS_OVER_MAX, Over};
+use crate::table::{Index, Table, Undo};
 use crate::window::LATEST;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -74,6 +75,18 @@ pub struct Optimisation {
     pub moved: u32,
     /// When, seconds since the Unix epoch.
     pub at: i64,
+}
+
+/// The figures of a state as an entry found them.
+struct Figures {
+    format: Format,
+    now: i64,
+    revision: u64,
+    /// Bookings and sessions.
+    given: (u64, u64),
+    plan_revision: u64,
+    policy: Arc<Policy>,
+    optimisation: Option<Optimisation>,
 }
 
 /// The whole state as plain lists, for snapshots. Everything that is derived is left out.
@@ -148,15 +161,15 @@ pub struct State {
     pub(crate) tallies: Table<TallyKey, Arc<Counted>>,
     pub(crate) silences: Table<PlantId, i64>,
     // Derived from the tables above, for quick answers; not hashed, not in snapshots.
-    pub(crate) open: imbl::OrdSet<BookingId>,
-    pub(crate) over: imbl::OrdSet<Over>,
-    pub(crate) of_buyer: imbl::OrdSet<(PrincipalId, BookingId)>,
-    pub(crate) holds: imbl::OrdSet<(i64, BookingId)>,
-    pub(crate) answers_by_expiry: imbl::OrdSet<(i64, u64, Asked)>,
-    pub(crate) sessions_of: imbl::OrdSet<(BookingId, SessionId)>,
-    pub(crate) sessions_by_end: imbl::OrdSet<(i64, SessionId)>,
-    pub(crate) open_sessions: imbl::OrdMap<MachineId, SessionId>,
-    pub(crate) tokens: imbl::OrdMap<[u8; 32], (Role, PrincipalId)>,
+    pub(crate) open: Index<BookingId>,
+    pub(crate) over: Index<Over>,
+    pub(crate) of_buyer: Index<(PrincipalId, BookingId)>,
+    pub(crate) holds: Index<(i64, BookingId)>,
+    pub(crate) answers_by_expiry: Index<(i64, u64, Asked)>,
+    pub(crate) sessions_of: Index<(BookingId, SessionId)>,
+    pub(crate) sessions_by_end: Index<(i64, SessionId)>,
+    pub(crate) open_sessions: Index<MachineId, SessionId>,
+    pub(crate) tokens: Index<[u8; 32], (Role, PrincipalId)>,
     // What the entry being applied has changed so far.
     pub(crate) changes: Changes,
 }
@@ -165,30 +178,133 @@ impl State {
     /// Applies one entry: the whole change, or none of it but that time passes. The same entries in the
     /// same order give the same state on every node.
     pub fn apply(&mut self, revision: u64, entry: &Entry) -> Outcome {
+        self.attempt(revision, entry).unwrap_or_else(|refusal| {
+            self.enter(revision, entry.at);
+            self.keep();
+            Outcome { result: Err(refusal), revision, changes: std::mem::take(&mut self.changes) }
+        })
+    }
+
+    /// Applies one entry, or refuses it and leaves all as it was: not even time passes.
+    pub fn attempt(&mut self, revision: u64, entry: &Entry) -> Result<Outcome, Refusal> {
+        let found = self.figures();
+        self.enter(revision, entry.at);
+        match self.answer(entry) {
+            Ok((reply, revision)) => {
+                self.keep();
+                Ok(Outcome { result: Ok(reply), revision, changes: std::mem::take(&mut self.changes) })
+            }
+            Err(refusal) => {
+                self.undo(found);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn enter(&mut self, revision: u64, at: i64) {
         self.revision = revision;
         self.changes = Changes::default();
-        self.pass_time(entry.at);
-        let passed = self.changes.clone();
-        let before = self.clone();
+        self.pass_time(at);
+        // What an entry does to a booking is held against what it was by then.
+        self.bookings.mark();
+    }
+
+    /// Does what an entry asks, unless it is done. Answers with the revision at which it was.
+    fn answer(&mut self, entry: &Entry) -> Result<(Reply, u64), Refusal> {
         let asked = entry.request.as_ref().map(|request| (Asked::of(&entry.caller, request), request));
-        let answered = asked.as_ref().and_then(|(asked, request)| self.answer_to(asked, request));
-        let (result, at) = match answered {
-            Some(Ok((reply, first))) => (Ok(reply), first),
-            Some(Err(refusal)) => (Err(refusal), revision),
-            None => (self.perform(&before, entry), revision),
-        };
-        match (&result, asked) {
-            (Err(_), _) => {
-                *self = before;
-                self.changes = passed;
-            }
-            (Ok(reply), Some((asked, request))) if at == revision => {
-                self.remember(asked, request.fingerprint, reply.clone());
-            }
-            _ => {}
+        if let Some(first) = asked.as_ref().and_then(|(asked, request)| self.answer_to(asked, request)) {
+            return first;
         }
-        self.rehash();
-        Outcome { result, revision: at, changes: std::mem::take(&mut self.changes) }
+        let reply = self.perform(entry)?;
+        if let Some((asked, request)) = asked {
+            self.remember(asked, request.fingerprint, reply.clone());
+        }
+        Ok((reply, self.revision))
+    }
+
+    /// What an entry may change besides tables and indexes.
+    fn figures(&self) -> Figures {
+        let State {
+            format, now, revision, bookings_given, plan_revision, optimisation, sessions_given, ..
+        } = *self;
+        let given = (bookings_given, sessions_given);
+        Figures { format, now, revision, given, plan_revision, policy: self.policy.clone(), optimisation }
+    }
+
+    /// What this entry has changed stays.
+    pub(crate) fn keep(&mut self) {
+        self.undoable().into_iter().for_each(Undo::keep);
+    }
+
+    /// What this entry has changed becomes again what it was.
+    fn undo(&mut self, found: Figures) {
+        self.undoable().into_iter().for_each(Undo::undo);
+        let Figures { format, now, revision, given, plan_revision, policy, optimisation } = found;
+        (self.format, self.now, self.revision, self.plan_revision) = (format, now, revision, plan_revision);
+        (self.bookings_given, self.sessions_given) = given;
+        (self.policy, self.optimisation) = (policy, optimisation);
+        self.changes = Changes::default();
+    }
+
+    /// Every table and index. Whoever adds a field to the state has to say here, or in [`Figures`], how it is undone.
+    fn undoable(&mut self) -> [&mut dyn Undo; 21] {
+        let State {
+            format: _,
+            // Changed by no entry.
+            restorations: _,
+            now: _,
+            revision: _,
+            bookings_given: _,
+            plan_revision: _,
+            policy: _,
+            optimisation: _,
+            members,
+            plants,
+            stations,
+            offers,
+            principals,
+            bookings,
+            agents,
+            answers,
+            sessions_given: _,
+            sessions,
+            accounts,
+            tallies,
+            silences,
+            open,
+            over,
+            of_buyer,
+            holds,
+            answers_by_expiry,
+            sessions_of,
+            sessions_by_end,
+            open_sessions,
+            tokens,
+            changes: _,
+        } = self;
+        [
+            members,
+            plants,
+            stations,
+            offers,
+            principals,
+            bookings,
+            agents,
+            answers,
+            sessions,
+            accounts,
+            tallies,
+            silences,
+            open,
+            over,
+            of_buyer,
+            holds,
+            answers_by_expiry,
+            sessions_of,
+            sessions_by_end,
+            open_sessions,
+            tokens,
+        ]
     }
 
     pub(crate) fn rehash(&mut self) {
@@ -206,7 +322,7 @@ impl State {
         self.silences.rehash();
     }
 
-    fn perform(&mut self, before: &State, entry: &Entry) -> Result<Reply, Refusal> {
+    fn perform(&mut self, entry: &Entry) -> Result<Reply, Refusal> {
         if let Some(request) = &entry.request {
             text("request_id", &request.id, 1, REQUEST_ID_LENGTH_MAX)?;
         }
@@ -218,22 +334,22 @@ impl State {
                 self.put_plant(caller, plant, expected_revision)
             }
             Command::PutMachine { machine, expected_revision } => {
-                self.put_machine(before, caller, machine, expected_revision)
+                self.put_machine(caller, machine, expected_revision)
             }
             Command::CreateOffer(offer) => self.create_offer(caller, offer),
             Command::WithdrawOffer { offer, accept_disturbance } => {
-                self.withdraw_offer(before, caller, &offer, accept_disturbance)
+                self.withdraw_offer(caller, &offer, accept_disturbance)
             }
             Command::PutPolicy { policy, expected_revision } => self.put_policy(policy, expected_revision),
             Command::PutPrincipal(principal) => self.put_principal(principal),
             Command::RevokePrincipal { role, id } => self.revoke_principal(role, &id),
             Command::Book { buyer, order, terms, placement, hold_s } => {
-                self.book(before, buyer, order, &terms, &placement, hold_s)
+                self.book(buyer, order, &terms, &placement, hold_s)
             }
             Command::Confirm { booking } => self.confirm(caller, &booking),
             Command::Cancel { booking, reason } => self.cancel(caller, &booking, &reason),
             Command::CommitPlan { kind, base_revision, moves, figures } => {
-                self.commit_plan(before, kind, base_revision, &moves, figures)
+                self.commit_plan(kind, base_revision, &moves, figures)
             }
             Command::RaiseFormat { to } => self.raise_format(to),
             Command::AttachAgent { plant, agent, outbox } => self.attach_agent(plant, agent, outbox),
@@ -260,7 +376,7 @@ impl State {
         self.plan_revision
     }
 
-    /// Hash of everything that is replicated. O(1).
+    /// Hash of everything that is replicated. O(rows that have changed lately, a thousand of each kind at most).
     pub fn hash(&self) -> u64 {
         let mut hasher = Fold::default();
         (self.now, self.bookings_given, self.plan_revision, &self.policy, &self.optimisation)
@@ -342,7 +458,7 @@ impl State {
 
     /// Bookings with work to come, by id.
     pub fn open_bookings(&self) -> impl Iterator<Item = &Arc<Booking>> {
-        self.open.iter().filter_map(|id| self.bookings.get(id))
+        self.open.keys().filter_map(|id| self.bookings.get(id))
     }
 
     /// A buyer's bookings, by id, from `from` on.
@@ -356,8 +472,8 @@ impl State {
 
     /// When something next changes by itself: a hold expires, a session ends, or a booking is forgotten. Seconds since the Unix epoch.
     pub fn next_due(&self) -> Option<i64> {
-        let next_expiry = self.holds.get_min().map(|(at, _)| *at);
-        let next_end = self.sessions_by_end.get_min().map(|(at, _)| *at);
+        let next_expiry = self.holds.first().map(|(at, _)| *at);
+        let next_end = self.sessions_by_end.first().map(|(at, _)| *at);
         [next_expiry, next_end, self.next_forgetting()].into_iter().flatten().min()
     }
 
@@ -371,11 +487,11 @@ impl State {
     fn pass_time(&mut self, at: i64) {
         self.now = self.now.max(at.min(LATEST));
         self.expire_answers();
-        while let Some((expires_at, id)) = self.holds.get_min().cloned() {
+        while let Some((expires_at, id)) = self.holds.first().cloned() {
             if expires_at > self.now || planted(Bug::HoldNeverExpires) {
                 break;
             }
-            self.holds.remove(&(expires_at, id));
+            self.holds.take(&(expires_at, id));
             self.release(&id, Status::Expired);
         }
         self.expire_sessions();
@@ -404,9 +520,9 @@ impl State {
         booking.revision = self.revision;
         let id = booking.id;
         if let Some(old) = self.bookings.get(&id).cloned() {
-            self.holds.remove(&(old.hold_expires_at, id));
+            self.holds.take(&(old.hold_expires_at, id));
             if let Some(over) = Over::of(&old) {
-                self.over.remove(&over);
+                self.over.take(&over);
             } else if !booking.is_open() && self.forgets() {
                 booking.over_at = self.now;
             }
@@ -423,16 +539,16 @@ impl State {
     fn index(&mut self, booking: &Booking) {
         let id = booking.id;
         if booking.hold_expires_at != 0 {
-            self.holds.insert((booking.hold_expires_at, id));
+            self.holds.add((booking.hold_expires_at, id));
         }
         match Over::of(booking) {
-            None => drop(self.open.insert(id)),
+            None => self.open.add(id),
             Some(over) => {
-                self.open.remove(&id);
-                self.over.insert(over);
+                self.open.take(&id);
+                self.over.add(over);
             }
         }
-        self.of_buyer.insert((booking.buyer.clone(), id));
+        self.of_buyer.add((booking.buyer.clone(), id));
     }
 
     /// Every step that stands in another plant than before, or nowhere, remembers the plant that it left.
@@ -579,7 +695,7 @@ impl State {
         image.agents.into_iter().for_each(|a| state.agents.put(a.plant.clone(), a));
         for principal in image.principals {
             let key = (principal.role, principal.id.clone());
-            state.tokens.insert(principal.token_sha256, key.clone());
+            state.tokens.put(principal.token_sha256, key.clone());
             state.principals.put(key, principal);
         }
         for booking in image.bookings {
@@ -596,6 +712,7 @@ impl State {
         for (key, answer) in image.answers {
             state.keep_answer(key.into(), answer);
         }
+        state.keep();
         state.rehash();
         state
     }

@@ -373,7 +373,7 @@ async fn health(Shared(core): Shared<Core>) -> (StatusCode, String) {
         core.consensus.node_id(),
         leader.map_or("null".into(), |id| id.to_string()),
         leadership.term,
-        core.consensus.state().revision
+        core.consensus.revision()
     );
     (code, text)
 }
@@ -461,15 +461,16 @@ async fn first_operator(core: Core, config: Config) {
     if token.len() < 32 {
         return tracing::error!("operator_token_file: the token has less than 32 characters and is not used");
     }
+    let nobody_is_known = || core.consensus.look(|view| view.state.0.principals().is_empty());
     loop {
         tokio::time::sleep(Duration::from_millis(300)).await;
         if !core.consensus.leadership().is_ready {
-            if core.consensus.state().state.0.principals().is_empty() {
+            if nobody_is_known() {
                 continue;
             }
             return;
         }
-        if !core.consensus.state().state.0.principals().is_empty() {
+        if !nobody_is_known() {
             return;
         }
         let principal = Principal {

@@ -28,10 +28,9 @@ pub async fn run(node: consensus::Handle<Replica>, planner: planner::Handle) {
 
 async fn watch(node: &consensus::Handle<Replica>, planner: &planner::Handle) {
     loop {
-        let view = node.state();
-        let Replica(state, newest) = &view.state;
-        let due = state.format() < *newest && node.leadership().is_ready;
-        let pause = if due && !raise(node, planner, state.format()).await { ASK_AGAIN } else { LOOK_AGAIN };
+        let (format, newest) = node.look(|view| (view.state.0.format(), view.state.1));
+        let due = format < newest && node.leadership().is_ready;
+        let pause = if due && !raise(node, planner, format).await { ASK_AGAIN } else { LOOK_AGAIN };
         tokio::time::sleep(pause).await;
     }
 }

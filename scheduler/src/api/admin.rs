@@ -194,7 +194,7 @@ pub(super) async fn add_node(
     let addresses = Addresses { peers: node.peer_address, public: node.public_address };
     core.consensus.add_learner(node.id, addresses).await.map_err(membership)?;
     core.consensus.promote(node.id).await.map_err(membership)?;
-    Ok(v1::AddNodeResponse { header: Some(core.header(core.applied().revision())), nodes: nodes(&core) })
+    Ok(v1::AddNodeResponse { header: Some(core.header(core.consensus.revision())), nodes: nodes(&core) })
 }
 
 pub(super) async fn remove_node(
@@ -204,7 +204,7 @@ pub(super) async fn remove_node(
 ) -> Result<v1::RemoveNodeResponse, Status> {
     known_member(&core, request.node_id)?;
     core.consensus.remove(request.node_id).await.map_err(membership)?;
-    Ok(v1::RemoveNodeResponse { header: Some(core.header(core.applied().revision())), nodes: nodes(&core) })
+    Ok(v1::RemoveNodeResponse { header: Some(core.header(core.consensus.revision())), nodes: nodes(&core) })
 }
 
 pub(super) async fn transfer_leader(
@@ -215,7 +215,7 @@ pub(super) async fn transfer_leader(
     let to = (request.node_id != 0).then_some(request.node_id);
     to.map_or(Ok(()), |id| known_member(&core, id))?;
     let leader_id = core.consensus.transfer_leader(to).await.map_err(membership)?;
-    Ok(v1::TransferLeaderResponse { header: Some(core.header(core.applied().revision())), leader_id })
+    Ok(v1::TransferLeaderResponse { header: Some(core.header(core.consensus.revision())), leader_id })
 }
 
 async fn take_snapshot(
@@ -224,7 +224,7 @@ async fn take_snapshot(
     _request: v1::TakeSnapshotRequest,
 ) -> Result<v1::TakeSnapshotResponse, Status> {
     let snapshot_index = core.consensus.trigger_snapshot().await.map_err(membership)?;
-    Ok(v1::TakeSnapshotResponse { header: Some(core.header(core.applied().revision())), snapshot_index })
+    Ok(v1::TakeSnapshotResponse { header: Some(core.header(core.consensus.revision())), snapshot_index })
 }
 
 /// The state as a file, in pieces.

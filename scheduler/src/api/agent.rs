@@ -323,8 +323,10 @@ impl Session {
         writer: &Writer<v1::CoordinatorMessage>,
         last: Option<Vec<v1::DispatchItem>>,
     ) -> Result<Option<Vec<v1::DispatchItem>>, Option<Status>> {
-        let state = self.core.applied().as_of(self.core.clock.now_s());
-        let list = wire::dispatch_list(&state, &self.plant);
+        let list = {
+            let state = self.core.applied().as_of(self.core.clock.now_s());
+            wire::dispatch_list(&state, &self.plant)
+        };
         if last.as_ref() == Some(&list.items) {
             return Ok(last);
         }
@@ -339,9 +341,11 @@ impl Session {
     /// Sends the plant's open sessions if they differ from those sent last, and what is asked in them. What is not
     /// sent before its time is up is sent to nobody.
     async fn send_remote(&mut self, writer: &Writer<v1::CoordinatorMessage>) -> Result<(), Option<Status>> {
-        let state = self.core.applied().as_of(self.core.clock.now_s());
-        let open: Vec<_> =
-            state.open_sessions_of(&self.plant).filter(|s| s.closes_at > state.now()).collect();
+        let (now, open) = {
+            let state = self.core.applied().as_of(self.core.clock.now_s());
+            let open = state.open_sessions_of(&self.plant).filter(|s| s.closes_at > state.now());
+            (state.now(), open.cloned().collect::<Vec<_>>())
+        };
         let sessions: Vec<_> = open.iter().map(|session| remote::agents_session(session)).collect();
         if self.remote.sessions.as_ref() != Some(&sessions) {
             self.remote.sessions = Some(sessions.clone());
@@ -349,11 +353,11 @@ impl Session {
             let body = coordinator_message::Body::RemoteSessions(v1::RemoteSessions { sessions });
             self.send(writer, body).await?;
         }
-        for session in open {
+        for session in &open {
             let asked = self.remote.asked.entry(session.id.number()).or_default();
             let before = std::mem::replace(asked, session.commands.len() as u32);
             let new = session.commands.iter().zip(1..).skip(before as usize);
-            let fresh = new.filter(|(c, _)| c.outcome.is_none() && state.now() <= c.asked_at + c.valid_s);
+            let fresh = new.filter(|(c, _)| c.outcome.is_none() && now <= c.asked_at + c.valid_s);
             for (command, nonce) in fresh {
                 let asked = v1::RemoteAsked {
                     session: Some(remote::agents_session(session)),

@@ -2,7 +2,7 @@
 
 use super::answer::{self, failed, reasons, refused};
 use super::stream::{self, Answers, Gone, Writer};
-use super::{Core, WATCH_PROGRESS, key, page_of, seen};
+use super::{Core, WATCH_PROGRESS, key, page_of};
 use crate::planner::quote::{Candidate, Quoted};
 use crate::planner::{Failure, Wish};
 use crate::wire::{booking as wire, required};
@@ -83,7 +83,7 @@ pub(super) async fn quote(
 ) -> Result<v1::QuoteResponse, Status> {
     let order = required("order", request.order).and_then(wire::read_order).map_err(|r| refused(&r))?;
     let quoted = core.planner.quote(order).await;
-    quote_answer(&core, core.applied(), quoted)
+    core.consensus.look(|view| quote_answer(&core, &view.state.0, view.revision, quoted))
 }
 
 /// A quote on what this node has applied, whoever leads.
@@ -93,23 +93,24 @@ async fn quote_here(
     request: v1::QuoteRequest,
 ) -> Result<v1::QuoteResponse, Status> {
     let order = required("order", request.order).and_then(wire::read_order).map_err(|r| refused(&r))?;
-    let state = seen(&core.read(request.consistency).await?);
-    let quoted = core.quotes.quote(&state, &order, core.clock.now_s());
-    quote_answer(&core, state, quoted.map_err(Failure::Refused))
+    let view = core.read(request.consistency).await?;
+    let quoted = core.quotes.quote(&view.state.0, &order, core.clock.now_s());
+    quote_answer(&core, &view.state.0, view.revision, quoted.map_err(Failure::Refused))
 }
 
-/// `state` is what the header speaks of.
+/// `revision` is the applied one.
 fn quote_answer(
     core: &Core,
-    state: State,
+    state: &State,
+    revision: u64,
     quoted: Result<Quoted, Failure>,
 ) -> Result<v1::QuoteResponse, Status> {
     match quoted {
-        Ok(quoted) => Ok(options(core, &state, &quoted)),
+        Ok(quoted) => Ok(options(core, state, revision, &quoted)),
         // That nothing fits is an answer to a quote, not a failure of it.
         Err(Failure::Refused(refusal)) if refusal.reason == Reason::NoEligibleMachine => {
             Ok(v1::QuoteResponse {
-                header: Some(core.header(state.revision())),
+                header: Some(core.header(revision)),
                 options: Vec::new(),
                 obstacles: refusal.obstacles.iter().map(wire::obstacle).collect(),
             })
@@ -118,7 +119,7 @@ fn quote_answer(
     }
 }
 
-fn options(core: &Core, state: &State, quoted: &Quoted) -> v1::QuoteResponse {
+fn options(core: &Core, state: &State, revision: u64, quoted: &Quoted) -> v1::QuoteResponse {
     let valid_until_s = quoted.now + state.policy().quote_valid_s;
     let option = |(c, promised_by_s): &(Candidate, i64)| v1::Option {
         best_for: c.best_for.iter().map(|o| wire::objective(*o).into()).collect(),
@@ -143,7 +144,7 @@ fn options(core: &Core, state: &State, quoted: &Quoted) -> v1::QuoteResponse {
         valid_until_s,
     };
     v1::QuoteResponse {
-        header: Some(core.header(state.revision())),
+        header: Some(core.header(revision)),
         options: quoted.options.iter().map(option).collect(),
         obstacles: Vec::new(),
     }
@@ -205,7 +206,8 @@ fn read_seats(option: &v1::Option, operations: usize) -> Result<Vec<(MachineId, 
 fn booked(core: &Core, outcome: &Outcome) -> Result<(v1::Header, v1::Booking), Status> {
     match &outcome.result {
         Ok(Reply::Booking(booking)) => {
-            Ok((core.header(outcome.revision), wire::booking(&core.applied(), booking)))
+            let shown = core.consensus.look(|view| wire::booking(&view.state.0, booking));
+            Ok((core.header(outcome.revision), shown))
         }
         _ => Err(Status::internal("a booking's command was answered with something else")),
     }
@@ -392,11 +394,11 @@ async fn follow(
                 return Ok(());
             }
         };
-        let state = core.applied();
         for (revision, changes) in revised {
             let shown: Vec<_> = changes.bookings.values().filter(|b| scope.holds(b)).collect();
             if !shown.is_empty() {
-                let bookings = shown.into_iter().map(|b| wire::booking(&state, b)).collect();
+                let wire = |b: &Arc<Booking>| core.consensus.look(|view| wire::booking(&view.state.0, b));
+                let bookings = shown.into_iter().map(wire).collect();
                 let message = v1::WatchBookingsResponse {
                     header: Some(core.header(revision)),
                     bookings,

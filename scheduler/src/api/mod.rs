@@ -102,8 +102,8 @@ impl Core {
     }
 
     fn admit<T>(&self, path: &str, request: &Request<T>) -> Result<Caller, Status> {
-        let view = self.consensus.state();
-        self.access.admit(path, request.metadata(), &view.state, self.clock.now_s())
+        let now = self.clock.now_s();
+        self.consensus.look(|view| self.access.admit(path, request.metadata(), &view.state, now))
     }
 
     /// Answers here if this node leads, else passes the request on to the leader.

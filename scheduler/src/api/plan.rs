@@ -184,9 +184,11 @@ async fn watch_plan(
 /// Sends the newest figures whenever the plan has changed: a reader who is behind skips to the present.
 async fn follow(core: &Core, writer: &Writer<v1::WatchPlanResponse>) -> Result<(), Gone> {
     loop {
-        let state = core.applied().as_of(core.clock.now_s());
-        let at = state.revision();
-        let message = v1::WatchPlanResponse { header: Some(core.header(at)), summary: Some(summary(&state)) };
+        let (at, summary) = {
+            let state = core.applied().as_of(core.clock.now_s());
+            (state.revision(), summary(&state))
+        };
+        let message = v1::WatchPlanResponse { header: Some(core.header(at)), summary: Some(summary) };
         writer.send(message, at).await?;
         // Reckoning takes as long as the plan is large, so not for each of a thousand bookings a second.
         tokio::time::sleep(FIGURES_APART).await;
@@ -206,7 +208,7 @@ async fn follow(core: &Core, writer: &Writer<v1::WatchPlanResponse>) -> Result<(
 async fn changed_after(core: &Core, after: u64) -> bool {
     let mut seen = after;
     while core.history.wait_after(seen).await {
-        if core.applied().plan_revision() > after {
+        if core.consensus.look(|view| view.state.0.plan_revision()) > after {
             return true;
         }
         seen = core.history.newest();

@@ -193,7 +193,7 @@ pub(super) async fn upload(
             core.sweep_programs();
         });
     }
-    let header = Some(core.header(core.applied().revision()));
+    let header = Some(core.header(core.consensus.revision()));
     Ok(v1::UploadProgramResponse { header, received_bytes })
 }
 

@@ -136,10 +136,11 @@ pub(super) async fn operate(
             return Ok(v1::OperateResponse { header: Some(header), command });
         }
         // What comes between the look below and the wait is a newer revision than was seen.
-        let state = core.applied();
-        session = state.sessions().get(&session.id).cloned().unwrap_or(session);
+        let (revision, found) =
+            core.consensus.look(|view| (view.revision, view.state.0.sessions().get(&session.id).cloned()));
+        session = found.unwrap_or(session);
         if session.command(nonce).is_some_and(|command| command.outcome.is_some()) {
-            header = core.header(state.revision());
+            header = core.header(revision);
             continue;
         }
         let waited = tokio::time::timeout_at(deadline, core.history.wait_after(seen)).await;

@@ -44,7 +44,7 @@ impl Seats {
             let whose = match history.after(seen) {
                 Ok(revised) => {
                     seen = revised.last().map_or(seen, |(revision, _)| *revision);
-                    Whose::Of(plants(&consensus.state().state.0, &revised))
+                    Whose::Of(consensus.look(|view| plants(&view.state.0, &revised)))
                 }
                 Err(gap) => {
                     seen = gap.complete_after;

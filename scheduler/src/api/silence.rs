@@ -35,22 +35,28 @@ impl Core {
     }
 
     async fn note_silences(&self, led_since: Instant, silent_after: Duration) {
-        let view = self.consensus.state();
-        let state = &view.state.0;
+        let state = self.applied();
         if state.format() < Format::SILENCES {
             return;
         }
-        let turned = state.agents().iter().filter_map(|(plant, _)| {
-            let noted = state.silences().get(plant).is_some();
-            match self.seats.away_since(plant, led_since) {
-                None if noted && !planted(Bug::SilenceForever) => Some((plant, None)),
-                Some(since) if !noted && since.elapsed() >= silent_after => Some((plant, Some(since))),
-                _ => None,
-            }
-        });
+        let turned: Vec<_> = state
+            .agents()
+            .iter()
+            .filter_map(|(plant, _)| {
+                let noted = state.silences().get(plant).is_some();
+                match self.seats.away_since(plant, led_since) {
+                    None if noted && !planted(Bug::SilenceForever) => Some((plant.clone(), None)),
+                    Some(since) if !noted && since.elapsed() >= silent_after => {
+                        Some((plant.clone(), Some(since)))
+                    }
+                    _ => None,
+                }
+            })
+            .collect();
+        drop(state);
         for (plant, away) in turned {
             let since = away.map(|since| self.clock.now_s() - self.clock.stretch_s(since.elapsed()));
-            self.note_silence(plant, since).await;
+            self.note_silence(&plant, since).await;
         }
     }
 

@@ -4,7 +4,7 @@ use super::agreement::Hashes;
 use super::disk::Offload;
 use super::error::{ForwardFailed, LinearizeError, ProposeError, StopReason, WaitError};
 use super::log::WriterEnd;
-use super::machine::{Machine, View};
+use super::machine::Machine;
 use super::network::Peers;
 use super::service::{Forward, Identity, Inner as ServiceInner, PeerApi};
 use super::stop::Stop;
@@ -12,6 +12,7 @@ use super::subscription::{Change, Subscription};
 use super::types::{
     Addresses, Answer, Command, LeaderHint, NodeId, Permits, Responder, Revision, Term, Types,
 };
+use super::view::{Shared, Snapshot, View};
 use super::{Options, StateMachine, limits};
 use bytes::Bytes;
 use millpool_proto::v1::peer_service_server::PeerServiceServer;
@@ -24,9 +25,6 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
-
-/// An applied state, shared.
-pub type Snapshot<S> = Arc<View<S>>;
 
 /// A proposal that was committed and applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +100,9 @@ pub(super) struct Inner<S: StateMachine> {
     pub(super) peers: Peers,
     pub(super) stop: Stop,
     pub(super) hashes: Hashes,
-    pub(super) view: watch::Receiver<Arc<View<S>>>,
+    pub(super) shared: Shared<S>,
+    /// The last entry applied.
+    pub(super) applied: watch::Receiver<Revision>,
     /// The term of the last entry applied.
     pub(super) applied_term: watch::Receiver<Term>,
     /// Weak: subscriptions end with the machine, not with the last handle.
@@ -258,18 +258,30 @@ impl<S: StateMachine> Handle<S> {
 
     /// Waits until a revision is applied here.
     pub async fn wait_applied(&self, revision: Revision, within: Duration) -> Result<(), WaitError> {
-        let mut view = self.0.view.clone();
-        let applied = view.wait_for(|view| view.revision >= revision);
+        let mut applied = self.0.applied.clone();
+        let applied = applied.wait_for(|applied| *applied >= revision);
         match tokio::time::timeout(within, applied).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(WaitError::Stopped(self.stopped())),
-            Err(_) => Err(WaitError::Timeout { revision, applied: self.state().revision }),
+            Err(_) => Err(WaitError::Timeout { revision, applied: self.revision() }),
         }
     }
 
-    /// The applied state, as it is now. Never waits.
+    /// The applied state, as it is now, to be kept for as long as it takes: what is applied after it copies what it
+    /// changes. Waits for what is small and is being applied, and for others' questions.
     pub fn state(&self) -> Snapshot<S> {
-        self.0.view.borrow().clone()
+        self.0.shared.snapshot()
+    }
+
+    /// Puts a question to the applied state, as it is now: for what takes microseconds, as nothing is applied meanwhile.
+    /// Costs no copy. The question must not ask this handle for the state itself.
+    pub fn look<T>(&self, question: impl FnOnce(&View<S>) -> T) -> T {
+        self.0.shared.look(question)
+    }
+
+    /// The last revision applied.
+    pub fn revision(&self) -> Revision {
+        self.look(|view| view.revision)
     }
 
     /// The applied state, and every change after it.

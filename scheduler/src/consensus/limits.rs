@@ -8,7 +8,7 @@ pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 4096;
 /// Bytes of all proposals on their way at once.
 pub const PROPOSAL_BYTES_IN_FLIGHT_MAX: usize = 64 * 1024 * 1024;
-/// Entries that the state machine applies before it publishes the state and answers.
+/// Entries that the state machine applies before it tells who waits, and answers.
 pub const APPLY_BATCH_ENTRIES_MAX: usize = 256;
 /// Events kept for a subscriber that is behind, by default.
 pub const EVENTS_KEPT: usize = 16_384;

@@ -1,41 +1,32 @@
 //! The state machine as openraft sees it: applies, publishes, answers, and takes snapshots.
 //!
-//! Invariant: a new state is published before its events are sent, and its events before its
-//! proposers are answered. So who has an answer, or an event, finds it in the state.
+//! Invariant: an entry is in the shared state before its event is sent, and its event is sent before its
+//! proposer is answered. So who has an answer, or an event, finds it in the state.
 
 use super::StateMachine;
 use super::agreement::Observer;
-use super::error::StopReason;
+use super::error::{ApplyError, StopReason};
 use super::limits;
 use super::snapshot::{self, Body, Snapshots};
 use super::stop::Stop;
 use super::subscription::Change;
 use super::types::{Answer, LogId, Revision, SnapshotMeta, StoredMembership, Term, Types};
+use super::view::{Shared, Snapshot as Kept};
 use futures::{Stream, StreamExt as _};
 use metrics::{Counter, Gauge, Histogram};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, Snapshot};
 use std::io;
-use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{broadcast, watch};
 
-/// An applied state, as it was at one revision.
-#[derive(Debug, Clone)]
-pub struct View<S> {
-    /// The last entry applied; 0 before the first.
-    pub revision: Revision,
-    /// The term of that entry's leader; 0 before the first.
-    pub term: Term,
-    /// The state.
-    pub state: S,
-}
-
 /// Where the machine tells what it did.
 pub(super) struct Outlets<S: StateMachine> {
-    pub(super) view: watch::Sender<Arc<View<S>>>,
+    pub(super) shared: Shared<S>,
+    /// The last entry applied.
+    pub(super) revision: watch::Sender<Revision>,
     pub(super) changes: broadcast::Sender<Change<S::Event>>,
-    /// The term of the last entry applied: changes seldom, unlike the view.
+    /// The term of the last entry applied: changes seldom, unlike its revision.
     pub(super) term: watch::Sender<Term>,
     pub(super) observer: Observer<S>,
     pub(super) stop: Stop,
@@ -43,7 +34,6 @@ pub(super) struct Outlets<S: StateMachine> {
 
 /// The adapter around a [`StateMachine`].
 pub(super) struct Machine<S: StateMachine> {
-    state: S,
     applied: Option<LogId>,
     membership: StoredMembership,
     outlets: Outlets<S>,
@@ -64,14 +54,14 @@ fn invalid(e: impl ToString) -> io::Error {
 }
 
 impl<S: StateMachine> Machine<S> {
-    pub(super) fn new(initial: S, outlets: Outlets<S>, snapshots: Snapshots) -> Self {
+    pub(super) fn new(outlets: Outlets<S>, snapshots: Snapshots) -> Self {
         let meters = Meters {
             applied_index: metrics::gauge!("millpool_consensus_applied_index"),
             applied_total: metrics::counter!("millpool_consensus_applied_total"),
             apply_seconds: metrics::histogram!("millpool_consensus_apply_seconds"),
         };
         let membership = StoredMembership::default();
-        Self { state: initial, applied: None, membership, outlets, snapshots, meters, in_sequence: true }
+        Self { applied: None, membership, outlets, snapshots, meters, in_sequence: true }
     }
 
     /// Takes any revision at any time, for openraft's suite, whose logs have holes.
@@ -120,31 +110,38 @@ impl<S: StateMachine> Machine<S> {
         let revision = log_id.index;
         let expected = self.applied.map_or(0, |id| id.index + 1);
         assert!(!self.in_sequence || revision == expected, "entries are applied in order, each once");
-        let answer = match payload {
-            EntryPayload::Blank => Answer(None),
-            EntryPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(log_id), membership);
-                Answer(None)
-            }
-            EntryPayload::Normal(command) => {
-                let applied = self.state.apply(revision, &command.0).map_err(|e| {
-                    self.outlets.stop.set(StopReason::Apply { revision, reason: e.0.clone() });
-                    invalid(format!("entry {revision} cannot be applied: {e}"))
-                })?;
-                changes.extend(applied.event.map(|event| Change::Applied { revision, event }));
-                Answer(Some(Box::new(applied.reply)))
-            }
+        let Outlets { shared, observer, stop, .. } = &self.outlets;
+        let entry = match &payload {
+            EntryPayload::Normal(command) => &command.0[..],
+            EntryPayload::Blank | EntryPayload::Membership(_) => &[],
         };
+        let applied = shared.advance(log_id, entry.len(), |state: &mut S| {
+            let applied = match payload {
+                EntryPayload::Normal(_) => Some(state.apply(revision, entry)?),
+                EntryPayload::Blank | EntryPayload::Membership(_) => None,
+            };
+            observer.observe(revision, state);
+            Ok(applied)
+        });
+        let applied = applied.map_err(|e: ApplyError| {
+            stop.set(StopReason::Apply { revision, reason: e.0.clone() });
+            invalid(format!("entry {revision} cannot be applied: {e}"))
+        })?;
+        if let EntryPayload::Membership(membership) = payload {
+            self.membership = StoredMembership::new(Some(log_id), membership);
+        }
         self.applied = Some(log_id);
-        self.outlets.observer.observe(revision, &self.state);
-        Ok(answer)
+        Ok(Answer(applied.map(|applied| {
+            changes.extend(applied.event.map(|event| Change::Applied { revision, event }));
+            Box::new(applied.reply) as Box<_>
+        })))
     }
 
+    /// Tells who waits how far the state has come.
     fn publish(&self) {
         let Some(applied) = self.applied else { return };
         let term = applied.leader_id.term;
-        let view = View { revision: applied.index, term, state: self.state.clone() };
-        self.outlets.view.send_replace(Arc::new(view));
+        self.outlets.revision.send_replace(applied.index);
         self.outlets.term.send_if_modified(|now| std::mem::replace(now, term) != term);
         self.meters.applied_index.set(applied.index as f64);
     }
@@ -174,18 +171,21 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<S> {
-        Builder { state: self.state.clone(), meta: self.meta(), snapshots: self.snapshots.clone() }
+        let view = self.outlets.shared.snapshot();
+        Builder { view, meta: self.meta(), snapshots: self.snapshots.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Body) -> Result<(), io::Error> {
-        let (bytes, reader) = (body.state.clone(), self.state.clone());
-        let state = self.snapshots.offload(move || reader.decode(&bytes)).await?.map_err(|e| {
+        let (bytes, reader) = (body.state.clone(), self.outlets.shared.snapshot());
+        let state = self.snapshots.offload(move || reader.state.decode(&bytes)).await?.map_err(|e| {
             let revision = meta.last_log_id.map_or(0, |id| id.index);
             self.outlets.stop.set(StopReason::Apply { revision, reason: format!("the snapshot: {e}") });
             invalid(format!("the snapshot at {revision} cannot be read: {e}"))
         })?;
         self.snapshots.save(body).await?;
-        self.state = state;
+        if let Some(at) = meta.last_log_id {
+            self.outlets.shared.replace(at, state);
+        }
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.publish();
@@ -206,7 +206,7 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
 
 /// A state set aside, to be written out while the machine goes on.
 pub(super) struct Builder<S> {
-    state: S,
+    view: Kept<S>,
     meta: SnapshotMeta,
     snapshots: Snapshots,
 }
@@ -218,12 +218,12 @@ impl<S: StateMachine> RaftSnapshotBuilder<Types> for Builder<S> {
         &mut self,
     ) -> Result<openraft::type_config::alias::SnapshotOf<Types, Body>, io::Error> {
         let begun = Instant::now();
-        let (state, meta) = (self.state.clone(), self.meta.clone());
+        let (view, meta) = (self.view.clone(), self.meta.clone());
         let cluster_id = self.snapshots.cluster_id().to_owned();
         let body = self
             .snapshots
             .offload(move || {
-                let state: bytes::Bytes = state.encode().into();
+                let state: bytes::Bytes = view.state.encode().into();
                 Body { header: snapshot::header(&cluster_id, &meta, &state), state }
             })
             .await?;

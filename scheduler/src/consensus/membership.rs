@@ -76,7 +76,7 @@ impl<S: StateMachine> Handle<S> {
         {
             return Err(MembershipError::StoreReplaced { node });
         }
-        let (format, understood) = (self.state().state.format(), found.format_max.max(1));
+        let (format, understood) = (self.look(|view| view.state.format()), found.format_max.max(1));
         if understood < format {
             return Err(MembershipError::TooOld { node, format, understood });
         }
@@ -163,7 +163,7 @@ impl<S: StateMachine> Handle<S> {
 
     /// Writes a snapshot of what is applied now, and answers with the revision that it covers.
     pub async fn trigger_snapshot(&self) -> Result<Revision, MembershipError> {
-        let applied = self.state().revision;
+        let applied = self.revision();
         let covered = || self.status().snapshot_index;
         let written = async {
             while covered() < applied {

@@ -44,6 +44,7 @@ mod subscription;
 #[cfg(test)]
 mod suite;
 mod types;
+mod view;
 
 pub use backup::{Salvaged, Taken, backup_file, read_backup, restore, salvage};
 pub use disk::{Offload, Storage};
@@ -51,7 +52,7 @@ pub use error::{
     ApplyError, DecodeError, ForwardFailed, LinearizeError, MembershipError, ProposeError, StartError,
     StopReason, WaitError,
 };
-pub use handle::{Committed, Handle, Leadership, PeerLag, Snapshot, Status};
+pub use handle::{Committed, Handle, Leadership, PeerLag, Status};
 pub use network::{Dial, Transport};
 pub use options::Options;
 pub use runtime::seed_this_thread;
@@ -59,6 +60,7 @@ pub use service::{Forward, PeerApi};
 pub use start::start;
 pub use subscription::{Change, Lagged, Subscription};
 pub use types::{Addresses, LeaderHint, Member, NodeId, Revision, Term};
+pub use view::{Snapshot, View};
 
 /// What is logged where nobody says otherwise: of this room's libraries what goes wrong, though not every heartbeat to a
 /// node that is down, as its replication tells of it every second and a half.
@@ -66,7 +68,7 @@ pub const LOG_DEFAULT: &str = "info,openraft=warn,openraft::core::heartbeat=erro
 
 /// What the log drives: the business, as the consensus room sees it.
 ///
-/// A clone must be cheap (persistent maps): one is taken for every published state.
+/// A clone must be cheap (persistent maps): one is taken whenever somebody wants to keep what is applied.
 pub trait StateMachine: Clone + Send + Sync + 'static {
     /// The answer to the proposer of one entry.
     type Reply: Clone + Send + Sync + 'static;

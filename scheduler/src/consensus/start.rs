@@ -6,12 +6,13 @@ use super::disk::{Durability, LogDisk, REPLACE, Slot, Storage, Write};
 use super::error::{DecodeError, StartError, StopReason};
 use super::handle::{Handle, Inner};
 use super::log::LogStore;
-use super::machine::{Machine, Outlets, View};
+use super::machine::{Machine, Outlets};
 use super::network::{Peers, Transport};
 use super::service::Forward;
 use super::snapshot::{Body, Snapshots};
 use super::stop::Stop;
 use super::types::{LogId, NodeId, Types};
+use super::view::Shared;
 use super::{Options, StateMachine, format, limits};
 use bytes::Bytes;
 use millpool_proto::log::v1 as pb;
@@ -36,17 +37,17 @@ pub async fn start<S: StateMachine>(
     let (log, writer_end) = LogStore::open(storage.log.clone(), storage.offload, stop.clone())?;
     let snapshots =
         Snapshots::new(storage.snapshots.clone(), storage.offload, &options.cluster_id, stop.clone());
-    let first = Arc::new(View { revision: 0, term: 0, state: initial.clone() });
-    let (view, viewed) = watch::channel(first);
+    let shared = Shared::new(initial);
+    let (revision, applied) = watch::channel(0);
     let (term, applied_term) = watch::channel(0);
     let (changes, _) = broadcast::channel(options.events_kept);
     let (observer, set_aside) = Observer::new(options.hash_every_entries);
     let weak_changes = changes.downgrade();
-    let outlets = Outlets { view, changes, term, observer, stop: stop.clone() };
+    let outlets = Outlets { shared: shared.clone(), revision, changes, term, observer, stop: stop.clone() };
     // Read here too, so that damage is reported as what it is.
     let newest = snapshots.newest().await?;
     meets(newest.as_ref(), log.purged(), &snapshots)?;
-    let machine = Machine::new(initial, outlets, snapshots);
+    let machine = Machine::new(outlets, snapshots);
     let peers = Peers::new(&options.cluster_id, options.node_id, transport, limits::APPEND_STALL);
     let config = Arc::new(config(&options)?);
     let raft = Raft::new(options.node_id, config, peers.clone(), log, machine);
@@ -63,7 +64,8 @@ pub async fn start<S: StateMachine>(
         peers: peers.clone(),
         stop: stop.clone(),
         hashes: hashes.clone(),
-        view: viewed,
+        shared,
+        applied,
         applied_term,
         changes: weak_changes,
         slots: Arc::new(Semaphore::new(options.proposals_in_flight_max)),

@@ -4,10 +4,11 @@ use super::agreement::Observer;
 use super::disk::memory::MemoryDisk;
 use super::disk::{Offload, Storage};
 use super::log::LogStore;
-use super::machine::{Machine, Outlets, View};
+use super::machine::{Machine, Outlets};
 use super::snapshot::Snapshots;
 use super::stop::Stop;
 use super::types::{Entry, LogId, Types};
+use super::view::Shared;
 use super::{Applied, ApplyError, DecodeError, Revision, StateMachine};
 use openraft::StorageError;
 use openraft::storage::{IOFlushed, RaftLogStorage as _};
@@ -45,14 +46,15 @@ impl StateMachine for Counter {
 }
 
 fn machine(storage: &Storage) -> Machine<Counter> {
-    let (view, _) = watch::channel(Arc::new(View { revision: 0, term: 0, state: Counter(0) }));
+    let (revision, _) = watch::channel(0);
     let (changes, _) = broadcast::channel(1);
     let (term, _) = watch::channel(0);
     let (observer, _) = Observer::new(0);
-    let outlets = Outlets { view, changes, term, observer, stop: Stop::new() };
+    let shared = Shared::new(Counter(0));
+    let outlets = Outlets { shared, revision, changes, term, observer, stop: Stop::new() };
     let snapshots = Snapshots::new(storage.snapshots.clone(), storage.offload, "suite", Stop::new());
     // The suite begins its logs where it likes; a cluster's begins at 0.
-    Machine::new(Counter(0), outlets, snapshots).beginning_anywhere()
+    Machine::new(outlets, snapshots).beginning_anywhere()
 }
 
 fn open(storage: &Storage) -> (LogStore, Machine<Counter>) {

@@ -43,7 +43,7 @@ pub(super) async fn optimise(
     loop {
         tokio::time::sleep(schedule.every).await;
         let Some(planner) = planner.handle() else { return };
-        let plan_revision = consensus.state().state.0.plan_revision();
+        let plan_revision = consensus.look(|view| view.state.0.plan_revision());
         if !consensus.leadership().is_ready || plan_revision == seen {
             continue;
         }

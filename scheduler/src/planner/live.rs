@@ -44,13 +44,8 @@ impl Live {
 
     /// Applies an entry that is about to be submitted; refuses what the log would refuse.
     pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), Refusal> {
-        let before = self.state.clone();
-        let outcome = self.state.apply(self.state.revision() + 1, entry);
-        if let Err(refusal) = outcome.result {
-            // It never reaches the log, so it takes no revision and no time passes by it.
-            self.state = before;
-            return Err(refusal);
-        }
+        // What is refused never reaches the log, so it takes no revision and no time passes by it.
+        let outcome = self.state.attempt(self.state.revision() + 1, entry)?;
         match &entry.command {
             Command::PutPlant { .. } | Command::PutMachine { .. } | Command::PutPolicy { .. } => {
                 self.pool = None

@@ -36,7 +36,7 @@ use crate::replica::Replica;
 use crate::wire;
 use futures::FutureExt as _;
 use handle::{Answer, Ask, Asks, Idle, Improved, Intent, Write};
-use in_flight::{InFlight, Mark};
+use in_flight::{InFlight, Mark, Ticket};
 use live::Live;
 use millpool_alliance::{Command, Entry, Format, Order, Outcome, PlanKind, Reason, Refusal, Reply};
 use optimise::Improvement;
@@ -46,6 +46,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// Most requests that wait for the planner; more are answered `Overloaded`.
 pub const QUEUE_MAX: usize = 2048;
@@ -59,6 +60,11 @@ pub const RECONSIDERED_MAX: u32 = 4;
 pub const EXPLAINED_AT_ONCE_MAX: usize = 1;
 /// How long a question why waits for its turn.
 const EXPLAIN_WAIT: Duration = Duration::from_secs(5);
+/// Most entries that go to the log together while more is asked than is done. One by one, each would cost a message to
+/// every node and a sync on every disk.
+const BURST_MAX: usize = 16;
+/// How long the first of them waits for the others.
+const BURST_WAIT: Duration = Duration::from_millis(3);
 /// How long the planner waits for what is on its way before it looks at the applied state.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -69,8 +75,20 @@ struct Planner {
     idle: Idle,
     in_flight: Arc<InFlight>,
     live: Option<Live>,
+    /// In the live state and not yet on their way to the log, in order.
+    burst: Vec<Placed>,
     /// A repair was broken off and is to be taken up again.
     repair_broken_off: bool,
+}
+
+/// An entry that the live state has taken.
+struct Placed {
+    bytes: Vec<u8>,
+    /// The term and the revision in which the live state has it.
+    assumed: Option<(u64, u64)>,
+    ticket: Ticket,
+    write: Write,
+    since: Instant,
 }
 
 /// Starts the planner on a thread of its own, if `offload` has threads, and the background optimisation. Both
@@ -89,6 +107,7 @@ pub fn start(
         idle: idle.clone(),
         in_flight: Arc::default(),
         live: None,
+        burst: Vec::new(),
         repair_broken_off: false,
     };
     let plan = async move { planner.run(&mut asks).await };
@@ -113,11 +132,16 @@ impl Planner {
         let consensus = self.consensus.clone();
         let mut stopped = std::pin::pin!(consensus.stop_reason());
         loop {
+            let due = self.burst.first().map(|first| first.since + BURST_WAIT);
             // The clock first: it is rare, and however much is asked, holds expire and repairs go on.
             let ask = tokio::select! {
                 biased;
                 _ = &mut stopped => return,
                 _ = housekeeping.tick() => None,
+                () = at(due) => {
+                    self.send().await;
+                    continue;
+                }
                 ask = asks.next() => match ask {
                     Some(ask) => Some(ask),
                     None => return,
@@ -130,6 +154,10 @@ impl Planner {
                     "the planner stumbled; what it was asked is not answered, and it begins anew"
                 );
                 self.live = None;
+            }
+            // While others wait, what is placed waits for them; who is alone waits for nobody.
+            if asks.len() == 0 || self.burst.len() >= BURST_MAX {
+                self.send().await;
             }
             metrics::gauge!("millpool_planner_queue").set(asks.len() as f64);
         }
@@ -195,7 +223,8 @@ impl Planner {
     }
 
     /// Waits until nothing is on its way, so that the applied state is the live one.
-    async fn drain(&self) -> bool {
+    async fn drain(&mut self) -> bool {
+        self.send().await;
         let all_out = self.in_flight.came_out(self.in_flight.mark());
         tokio::time::timeout(DRAIN_DEADLINE, all_out).await.is_ok()
     }
@@ -229,15 +258,15 @@ impl Planner {
             },
         };
         match entry {
-            Ok(entry) => self.submit(entry, write).await,
+            Ok(entry) => self.submit(&entry, write),
             Err(refusal) => self.refuse(refusal, write, mark, term),
         }
     }
 
     /// The first answer to a repeated request, if it is applied.
     fn answered(&self, write: &Write) -> Option<Result<Arc<Outcome>, Refusal>> {
-        let applied = self.consensus.state();
-        let first = applied.state.0.answered(&write.caller, write.request.as_ref())?;
+        let first =
+            self.consensus.look(|view| view.state.0.answered(&write.caller, write.request.as_ref()))?;
         Some(first.map(|(reply, revision)| {
             Arc::new(Outcome { result: Ok(reply), revision, changes: Default::default() })
         }))
@@ -266,18 +295,36 @@ impl Planner {
         });
     }
 
-    /// Sends an entry to the log, in order, and sees to its answer.
-    async fn submit(&mut self, entry: Entry, mut write: Write) {
+    /// Lets an entry that the live state has taken wait for its way to the log.
+    fn submit(&mut self, entry: &Entry, mut write: Write) {
         // The live state has this entry in it already, and with it the format that it is written in.
         let format = self.live.as_ref().map_or_else(Format::default, |live| live.state.format());
-        let bytes = wire::command::encode(&entry, format);
-        let term = self.live.as_ref().map(|live| live.term);
-        let assumed = self.live.as_ref().map(|live| live.state.revision());
-        let mut ticket = self.in_flight.begin();
-        let pending = self.consensus.submit(bytes.into(), term).await;
+        let bytes = wire::command::encode(entry, format);
         if planted(Bug::AnsweredBeforeCommit) {
-            write = self.answer_already(&entry, write);
+            write = self.answer_already(entry, write);
         }
+        let assumed = self.live.as_ref().map(|live| (live.term, live.state.revision()));
+        let ticket = self.in_flight.begin();
+        self.burst.push(Placed { bytes, assumed, ticket, write, since: Instant::now() });
+    }
+
+    /// Sends what waits to the log, in order, and sees to the answers.
+    async fn send(&mut self) {
+        for Placed { bytes, assumed, ticket, write, .. } in std::mem::take(&mut self.burst) {
+            let pending = self.consensus.submit(bytes.into(), assumed.map(|(term, _)| term)).await;
+            let revision = assumed.map(|(_, revision)| revision);
+            self.see_through(pending, revision, ticket, write);
+        }
+    }
+
+    /// Answers when an entry is applied, or places it anew.
+    fn see_through(
+        &self,
+        pending: Result<impl Future<Output = Committed> + Send + 'static, ProposeError>,
+        assumed: Option<u64>,
+        mut ticket: Ticket,
+        mut write: Write,
+    ) {
         let idle = self.idle.clone();
         tokio::spawn(async move {
             let outcome = match pending {
@@ -368,7 +415,8 @@ impl Planner {
         let intent = Intent::Do(entry.command.clone());
         let caller = entry.caller.clone();
         let write = Write { caller, request: None, intent, placed_anew: 0, reconsidered: 0, answer };
-        self.submit(entry, write).await;
+        self.submit(&entry, write);
+        self.send().await;
         Ok(answered)
     }
 
@@ -430,6 +478,17 @@ impl Planner {
         }
     }
 }
+
+/// Waits until then; for ever, if that is never.
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What came of an entry.
+type Committed = Result<consensus::Committed<Arc<Outcome>>, ProposeError>;
 
 /// The answer to an entry of the planner's own.
 type Pending = oneshot::Receiver<Result<Arc<Outcome>, Failure>>;
