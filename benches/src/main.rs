@@ -82,11 +82,11 @@ async fn run(args: args::Args) -> anyhow::Result<()> {
     if let Some(kills) = args.kills {
         results.failovers = kills::run(&mut stage, kills).await?;
     }
-    stage.tear_down().await?;
+    // First: a node that does not stop as it should must not take the figures with it.
     println!("{}", report::table(&results));
     if let Some(file) = &args.json {
         let text = serde_json::to_string_pretty(&results).context("writing JSON")?;
         std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
     }
-    Ok(())
+    stage.tear_down().await
 }

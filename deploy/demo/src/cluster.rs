@@ -17,8 +17,9 @@ use tokio::process::{Child, Command};
 
 /// Coordinators of a cluster.
 pub const NODES: usize = 3;
-/// How long a process may take to stop in good order.
-const STOP_WAIT: Duration = Duration::from_secs(6);
+/// How long a process may take to stop in good order: a coordinator has 5 s to hand over leadership, which takes all of
+/// them where its successor is stopping too, 5 s for what is open, and 2 s for its threads.
+const STOP_WAIT: Duration = Duration::from_secs(15);
 /// How long a node may take to say what it knows.
 const STATUS_WAIT: Duration = Duration::from_millis(500);
 /// The format of log and snapshots before the newest one.
