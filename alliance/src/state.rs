@@ -741,3 +741,24 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::MachineClass;
+    use crate::scenes::build::*;
+
+    #[test]
+    fn what_a_booking_was_before_an_entry_is_what_it_was_after_time_had_passed() {
+        let mut alliance = Alliance::mills(&["m1"]);
+        let order = order(vec![operation(MachineClass::Mill, "a", 60)]);
+        let held = alliance.hold(order, &[("m1", MONDAY + 8 * HOUR)], HOUR);
+        let state = &mut alliance.state;
+        state.enter(state.revision + 1, state.now + 2 * HOUR);
+        let was = |state: &State| state.bookings.was(&held).map(|booking| booking.status);
+        assert_eq!(was(state), Some(Status::Expired), "its expiry is not what the entry is about");
+        state.release(&held, Status::Cancelled);
+        assert_eq!(was(state), Some(Status::Expired));
+        assert_eq!(state.bookings.get(&held).map(|booking| booking.status), Some(Status::Cancelled));
+    }
+}
