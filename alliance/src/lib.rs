@@ -58,6 +58,7 @@ pub mod silence;
 pub mod state;
 pub mod table;
 pub mod tally;
+mod undo;
 pub mod window;
 
 pub use booking::{Booking, Disturbance, DisturbanceKind, Place, Progress, Promise, Status, Step};

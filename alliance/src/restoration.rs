@@ -56,7 +56,6 @@ impl State {
         self.go_on_in(Format::NEWEST);
         self.fall_silent();
         self.keep();
-        self.rehash();
         self
     }
 }

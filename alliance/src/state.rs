@@ -16,7 +16,7 @@ use crate::registry::{Machine, Member, Plant, Policy, Principal, Role};
 use crate::remote::Session;
 use crate::restoration::Restoration;
 use crate::retention::{BOOKINGS_OVER_MAX, Over};
-use crate::table::{Index, Table, Undo};
+use crate::table::{Index, Table};
 use crate::window::LATEST;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -75,18 +75,6 @@ pub struct Optimisation {
     pub moved: u32,
     /// When, seconds since the Unix epoch.
     pub at: i64,
-}
-
-/// The figures of a state as an entry found them.
-struct Figures {
-    format: Format,
-    now: i64,
-    revision: u64,
-    /// Bookings and sessions.
-    given: (u64, u64),
-    plan_revision: u64,
-    policy: Arc<Policy>,
-    optimisation: Option<Optimisation>,
 }
 
 /// The whole state as plain lists, for snapshots. Everything that is derived is left out.
@@ -220,106 +208,6 @@ impl State {
             self.remember(asked, request.fingerprint, reply.clone());
         }
         Ok((reply, self.revision))
-    }
-
-    /// What an entry may change besides tables and indexes.
-    fn figures(&self) -> Figures {
-        let State {
-            format, now, revision, bookings_given, plan_revision, optimisation, sessions_given, ..
-        } = *self;
-        let given = (bookings_given, sessions_given);
-        Figures { format, now, revision, given, plan_revision, policy: self.policy.clone(), optimisation }
-    }
-
-    /// What this entry has changed stays.
-    pub(crate) fn keep(&mut self) {
-        self.undoable().into_iter().for_each(Undo::keep);
-    }
-
-    /// What this entry has changed becomes again what it was.
-    fn undo(&mut self, found: Figures) {
-        self.undoable().into_iter().for_each(Undo::undo);
-        let Figures { format, now, revision, given, plan_revision, policy, optimisation } = found;
-        (self.format, self.now, self.revision, self.plan_revision) = (format, now, revision, plan_revision);
-        (self.bookings_given, self.sessions_given) = given;
-        (self.policy, self.optimisation) = (policy, optimisation);
-        self.changes = Changes::default();
-    }
-
-    /// Every table and index. Whoever adds a field to the state has to say here, or in [`Figures`], how it is undone.
-    fn undoable(&mut self) -> [&mut dyn Undo; 21] {
-        let State {
-            format: _,
-            // Changed by no entry.
-            restorations: _,
-            now: _,
-            revision: _,
-            bookings_given: _,
-            plan_revision: _,
-            policy: _,
-            optimisation: _,
-            members,
-            plants,
-            stations,
-            offers,
-            principals,
-            bookings,
-            agents,
-            answers,
-            sessions_given: _,
-            sessions,
-            accounts,
-            tallies,
-            silences,
-            open,
-            over,
-            of_buyer,
-            holds,
-            answers_by_expiry,
-            sessions_of,
-            sessions_by_end,
-            open_sessions,
-            tokens,
-            changes: _,
-        } = self;
-        [
-            members,
-            plants,
-            stations,
-            offers,
-            principals,
-            bookings,
-            agents,
-            answers,
-            sessions,
-            accounts,
-            tallies,
-            silences,
-            open,
-            over,
-            of_buyer,
-            holds,
-            answers_by_expiry,
-            sessions_of,
-            sessions_by_end,
-            open_sessions,
-            tokens,
-        ]
-    }
-
-    pub(crate) fn rehash(&mut self) {
-        self.members.rehash();
-        self.plants.rehash();
-        self.stations.rehash();
-        self.offers.rehash();
-        self.principals.rehash();
-        self.bookings.rehash();
-        self.agents.rehash();
-        self.answers.rehash();
-        self.sessions.rehash();
-        self.accounts.rehash();
-        self.tallies.rehash();
-        self.silences.rehash();
     }
 
     fn perform(&mut self, entry: &Entry) -> Result<Reply, Refusal> {
@@ -713,7 +601,6 @@ impl State {
             state.keep_answer(key.into(), answer);
         }
         state.keep();
-        state.rehash();
         state
     }
 
